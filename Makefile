@@ -1,0 +1,43 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Neither DVC nor MLflow reports usage from here.
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup repro test demo ui lint lock
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed ## Make .venv and install requirements.lock into it, checked by hash
+
+# uv comes from the lock too, by the entry that starts with its name.
+.venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with PYTHON=, as in make setup PYTHON=python3.11")'
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
+	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock
+	.venv/bin/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+	@touch $@
+
+repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
+	dvc repro
+
+test: setup ## Run the tests
+	pytest
+
+demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
+	python src/demo.py
+
+ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
+	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+lint: setup ## Check the code's style
+	ruff check .
+	ruff format --check .
+
+lock: setup ## Renew requirements.lock from pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml --output-file requirements.lock

@@ -1,0 +1,75 @@
+"""Tell noise from digits by the KL divergence of the 20-d model's posterior to the prior."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+
+from vae import figures as draw
+from vae.data import PIXELS, load_split
+from vae.errors import run_stage
+from vae.files import write_json, written_whole
+from vae.model import load_model
+from vae.params import read_params
+from vae.scores import kl_scores
+from vae.tracking import track_results
+
+
+def main() -> None:
+    data, weights, metrics, plots = map(Path, sys.argv[1:])
+    seed, settings = read_params("seed", "anomaly")
+    model = load_model(weights)
+    # The generator, and the first draw from it, of the post's noise image.
+    generator = np.random.RandomState(seed)
+    noise = noise_images(generator, 1)
+    fresh = noise_images(generator, settings.noise_images)
+    training, (noise_kl,), fresh_kl = (
+        kl_scores(model, torch.from_numpy(images), settings.batch_size)
+        for images in (load_split(data, "train").images, noise, fresh)
+    )
+    scores = judge(training, float(noise_kl), fresh_kl, settings.threshold_percentile)
+    write_json(metrics / "anomaly.json", scores)
+    with written_whole(plots / "kl-divergence.png") as path:
+        draw.save_figure(path, draw.kl_histogram(training, scores["noise_kl"], scores["threshold"]))
+    with written_whole(plots / "noise.png") as path:
+        draw.save_png(path, draw.enlarged(draw.strip(noise * np.uint8(255)), 8))
+    print(
+        f"KL of the training images: {scores['training_kl_mean']:.3f} +- "
+        f"{scores['training_kl_standard_deviation']:.3f}; of the noise image: {scores['noise_kl']:.3f} "
+        f"(z-score {scores['noise_z_score']:.1f}); of {settings.noise_images} more, "
+        f"{scores['noise_images_caught']:.1%} lie above the threshold {scores['threshold']:.3f}"
+    )
+    track_results(
+        weights, [metrics / "anomaly.json", plots / "kl-divergence.png", plots / "noise.png"], scores
+    )
+
+
+def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
+    """Images of fair coin flips, `(count, 784)`, uint8."""
+    return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
+
+
+def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float) -> dict[str, float]:
+    """Where the KL of a noise image, and of more of them `(images,)`, falls among the training images'.
+
+    All KL are in nats; shares are fractions. The z-score is the distance from the mean of a normal
+    distribution fitted to the training images' KL, in its standard deviations.
+    """
+    mean, deviation = stats.norm.fit(training)
+    threshold = np.percentile(training, percentile)
+    return {
+        "noise_kl": noise,
+        "noise_z_score": float((noise - mean) / deviation),
+        "training_kl_mean": float(mean),
+        "training_kl_standard_deviation": float(deviation),
+        "training_share_above_noise": float((training > noise).mean()),
+        "threshold": float(threshold),
+        "threshold_percentile": percentile,
+        "noise_images_caught": float((fresh > threshold).mean()),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,53 @@
+"""Run the whole pipeline in a scratch folder, on scikit-learn's digits: no network, no MNIST, few steps."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from vae.errors import UserError, run_stage
+
+ROOT = Path(__file__).resolve().parents[1]
+# As many frames as the full run has, from as many steps.
+OVERRIDES = {
+    "download": {"dataset": "digits"},
+    "figures": {"interval": 1},
+    "train": {"epochs": 10, "batch_size": 32, "device": "cpu"},
+    "visualize": {"neighbours": 20},
+}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="vae-demo-")).resolve()
+    prepare(folder)
+    python = Path(sys.executable)
+    # Results go to the scratch folder only, and the stages run under this Python.
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment |= {"DVC_NO_ANALYTICS": "1", "PATH": f"{python.parent}{os.pathsep}{environment['PATH']}"}
+    for command in (["init", "--no-scm", "--quiet"], ["repro"]):
+        if subprocess.run([python, "-m", "dvc", *command], cwd=folder, env=environment).returncode:
+            raise UserError(f"the demo failed in {folder}; the lines above say why")
+    print(f"the demo's results: {folder}/report.md, plots/ and metrics/ beside it")
+
+
+def prepare(folder: Path) -> None:
+    """Copy the pipeline to `folder` and change its parameters. Raises UserError if it holds anything."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; name a new folder")
+    for name in ("src", "data/published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    for group, values in OVERRIDES.items():
+        params[group].update(values)
+    yaml.dump(params, folder / "params.yaml")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,139 @@
+"""Fetch the four original MNIST files into data/raw, in torchvision's layout, checked by their MD5 sums."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+import requests
+from tqdm import tqdm
+
+from vae.data import FILE_NAMES, IMAGE_SIDE, RAW_FOLDER, write_idx
+from vae.errors import UserError, run_stage
+from vae.files import md5, written_whole
+from vae.params import Download, read_params
+
+WAYS_OUT = (
+    "Set MNIST_MIRROR to a folder or an URL that has the four files, "
+    "or run `make demo`, which needs none of them."
+)
+
+
+class NoSuchFileHere(Exception):
+    """This mirror does not have the file: trying again would not help."""
+
+
+def main() -> None:
+    (root,) = map(Path, sys.argv[1:])
+    (settings,) = read_params("download")
+    if settings.dataset == "digits":
+        write_digits(root)
+    else:
+        fetch_mnist(root, settings)
+
+
+def fetch_mnist(root: Path, settings: Download) -> None:
+    """Fetch MNIST below `root`, each file from the first mirror that gives it. Raises UserError."""
+    # Seconds to import, and of use to this branch alone.
+    from torchvision.datasets import MNIST
+
+    mirrors = [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
+    for name, checksum in MNIST.resources:
+        fetch_from_any(mirrors, name, checksum, root / RAW_FOLDER / name, settings)
+    for train in (True, False):
+        # torchvision checks the sums again and unpacks the files beside the originals, as its users expect.
+        MNIST(root, train=train, download=True)
+
+
+def fetch_from_any(mirrors: list[str], name: str, checksum: str, path: Path, settings: Download) -> None:
+    """Fetch one file from the first mirror that gives it with the right MD5 sum. Raises UserError."""
+    failures = []
+    for mirror in mirrors:
+        for attempt in range(1, settings.attempts + 1):
+            if attempt > 1:
+                time.sleep(settings.pause)
+            try:
+                with written_whole(path) as temporary:
+                    fetch(mirror, name, temporary, settings.timeout)
+                    if (found := md5(temporary)) != checksum:
+                        raise NoSuchFileHere(f"its MD5 sum is {found}, not {checksum}; discarded")
+                print(f"{name} from {mirror}")
+                return
+            except NoSuchFileHere as error:
+                reason = str(error)
+                break
+            except requests.RequestException as error:
+                reason = f"{connection_problem(error)} ({attempt} attempts)"
+        failures.append(f"{mirror}: {reason}")
+        print(f"{name} not from {mirror}: {reason}", file=sys.stderr)
+    raise UserError(f"no mirror gives {name}: {'; '.join(failures)}. {WAYS_OUT}")
+
+
+def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
+    """Copy or download the file `name` of a mirror to `path`. Raises NoSuchFileHere or RequestException."""
+    address = urlsplit(mirror)
+    if address.scheme in ("http", "https"):
+        download(f"{mirror.rstrip('/')}/{name}", path, timeout)
+        return
+    folder = Path(url2pathname(address.path)) if address.scheme == "file" else Path(mirror)
+    if not folder.is_dir():
+        raise NoSuchFileHere("no such folder")
+    try:
+        shutil.copyfile(folder / name, path)
+    except OSError as error:
+        raise NoSuchFileHere(error.strerror or str(error)) from None
+
+
+def download(url: str, path: Path, timeout: float) -> None:
+    """Download `url` with a progress bar; a connection silent for `timeout` seconds is given up."""
+    with requests.get(url, stream=True, timeout=timeout) as response:
+        if 400 <= response.status_code < 500:
+            raise NoSuchFileHere(f"HTTP {response.status_code}")
+        response.raise_for_status()
+        bar = tqdm(
+            total=int(response.headers.get("Content-Length", 0)) or None,
+            desc=path.name.removeprefix(".tmp-"),
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+        with bar, path.open("wb") as file:
+            for piece in response.iter_content(2**16):
+                file.write(piece)
+                bar.update(len(piece))
+
+
+def connection_problem(error: requests.RequestException) -> str:
+    """The kind of failure in a few words, where requests tells half a page."""
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return "not a valid URL"
+    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+
+
+def write_digits(root: Path) -> None:
+    """Write scikit-learn's 1,797 digits as MNIST files: scaled up from 8 x 8, the last 297 for test."""
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # 8 pixels become 24, with MNIST's margin around; 16 levels become 256.
+    enlarged = np.stack([zoom(image, 3, order=1, grid_mode=True, mode="nearest") for image in digits.images])
+    margin = (IMAGE_SIDE - enlarged.shape[1]) // 2
+    images = np.pad((enlarged * 255 / 16).round().clip(0, 255), ((0, 0), (margin, margin), (margin, margin)))
+    for split, part in (("train", slice(0, 1500)), ("test", slice(1500, None))):
+        image_name, label_name = FILE_NAMES[split]
+        write_idx(root / RAW_FOLDER / image_name, images[part])
+        write_idx(root / RAW_FOLDER / label_name, digits.target[part])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,100 @@
+"""Train one of the two models; write its weights, its losses by epoch and the frames for the figures."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from vae.data import Split, load_split
+from vae.errors import UserError, run_stage
+from vae.files import write_json, write_text
+from vae.frames import FrameRecorder, grid_axis, latent_grid
+from vae.model import Architecture, BernoulliVAE, save_model
+from vae.params import Figures, Model, Train, read_params
+from vae.stream import RandomStream
+from vae.tracking import TrackedRun, track_training
+from vae.training import Epoch, choose_device, fit
+
+
+def main() -> None:
+    name, data = sys.argv[1], Path(sys.argv[2])
+    seed, figures, settings, architecture = read_params("seed", "figures", "train", f"train-{name}")
+    train, test = load_split(data, "train"), load_split(data, "test")
+    check_images(figures, len(test.images))
+    groups = {"figures": figures, "train": settings, "model": architecture}
+    with track_training(name, seed, groups, [data / "train.safetensors", data / "test.safetensors"]) as run:
+        model, recorder, epochs = train_model(seed, figures, settings, architecture, train, test, run)
+
+        weights = Path(f"models/{name}.safetensors")
+        save_model(model, Architecture(**architecture.model_dump(exclude={"preceded_by"})), weights)
+        recorder.save(Path(f"models/{name}-frames.npz"))
+        rows = [epoch.row() for epoch in epochs]
+        write_text(
+            Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        )
+        write_json(Path(f"metrics/{name}.json"), rows[-1])
+        run.finish(weights, [weights.with_suffix(".json"), Path(f"plots/{name}-losses.csv")])
+
+
+def train_model(
+    seed: int,
+    figures: Figures,
+    settings: Train,
+    architecture: Model,
+    train: Split,
+    test: Split,
+    run: TrackedRun,
+) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
+    """Train on the author's random stream, from where the model before this one left it."""
+    # Adam's moments of pixels that are never 1 fade into subnormal numbers, which cost a CPU a third of its
+    # speed and change no weight. Set first: threads take the setting over when they start.
+    torch.set_flush_denormal(True)
+    device = choose_device(settings.device)
+    stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
+    if architecture.preceded_by:
+        before = BernoulliVAE(architecture.preceded_by)
+        stream.skip_run(before, settings.epochs, len(train.images), len(test.images))
+    model = BernoulliVAE(architecture)
+    stream.initialise(model)
+    model.to(device)
+
+    train_images, test_images = (torch.from_numpy(split.images).to(device) for split in (train, test))
+    grid = None
+    if architecture.latent_size == 2:
+        grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles)).to(device)
+    recorder = FrameRecorder(test_images[list(figures.images)], figures.gray_levels, grid)
+
+    batches = -(-len(train.images) // settings.batch_size)
+    epochs = []
+    with tqdm(total=settings.epochs * batches, unit="batch", disable=not sys.stderr.isatty()) as bar:
+
+        def show_batch(terms: torch.Tensor) -> None:
+            # Reading the losses waits for the device, so not at every batch.
+            if bar.update() and not bar.disable:
+                bar.set_postfix_str(f"loss {terms.sum(dim=0).mean().item():.2f}", refresh=False)
+
+        for epoch in fit(model, train_images, test_images, settings, stream, recorder, show_batch):
+            epochs.append(epoch)
+            run.log_epoch(epoch)
+            line = (
+                f"epoch {epoch.number}, train loss: {epoch.train.negative_elbo:.6f}, "
+                f"test loss: {epoch.test.negative_elbo:.6f}"
+            )
+            # Beside the bar on a terminal; flushed, so that a log file shows each epoch as it ends.
+            tqdm.write(line) if not bar.disable else print(line, flush=True)
+    return model, recorder, epochs
+
+
+def check_images(figures: Figures, test_images: int) -> None:
+    """The pictures to reconstruct must be among the test images. Raises UserError."""
+    if max(figures.images) >= test_images:
+        raise UserError(
+            f"params.yaml: figures.images has {max(figures.images)}; it should be below {test_images}, "
+            "the number of test images"
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,1 @@
+"""What the stage scripts share: model, objective, random stream, training loop, figures, tracking."""

@@ -1,0 +1,89 @@
+"""MNIST's file format, and the binarized images that the models see."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from vae.errors import UserError
+from vae.files import written_whole
+
+IMAGE_SIDE = 28
+PIXELS = IMAGE_SIDE * IMAGE_SIDE
+
+# Where torchvision keeps the files, below its root, and their names by split.
+RAW_FOLDER = Path("MNIST/raw")
+FILE_NAMES = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+
+
+class Split(NamedTuple):
+    """Images `(images, 784)`, 0 or 1, and labels `(images,)`, 0 to 9, both uint8."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Read a gzipped IDX file of unsigned bytes, as MNIST is distributed: an array of `dimensions` axes.
+
+    Never unpacks more than the header announces. Raises UserError when the file is missing, damaged or of
+    another kind. The format: a magic number of two zero bytes, the type 8 and the number of axes; each axis'
+    length as a big-endian 32-bit integer; the values.
+    """
+    try:
+        with gzip.open(path) as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) != 4 + 4 * dimensions:
+                raise UserError(f"{path} is no IDX file of {dimensions} dimensions; delete it and run again")
+            shape = [int(n) for n in np.frombuffer(header, ">u4", offset=4)]
+            size = math.prod(shape)
+            if size > 2**30:
+                raise UserError(
+                    f"{path} announces {size} values, far more than MNIST; delete it and run again"
+                )
+            values = file.read(size)
+            if len(values) != size or file.read(1):
+                raise UserError(
+                    f"{path} does not hold the {size} values it announces; delete it and run again"
+                )
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path} ({error}); delete it and run again") from None
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write unsigned bytes as a gzipped IDX file (see `read_idx`), with bytes that repeat."""
+    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
+    with written_whole(path) as temporary:
+        temporary.write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0))
+
+
+def binarize(pixels: np.ndarray, threshold: int) -> np.ndarray:
+    """1 where a pixel of 0 to 255 is at least `threshold`, else 0, as uint8 `(images, 784)`.
+
+    With a threshold of 128 this is the post's `round(x / 255)`: no whole number of 255ths is a half.
+    """
+    return (pixels.reshape(len(pixels), -1) >= threshold).astype(np.uint8)
+
+
+def save_split(split: Split, path: Path) -> None:
+    """Write a split as safetensors, the bytes of which repeat."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(split._asdict()))
+
+
+def load_split(folder: Path, name: str) -> Split:
+    """Read the split "train" or "test". Raises UserError when it is missing or damaged."""
+    path = folder / f"{name}.safetensors"
+    try:
+        return Split(**load_file(path))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}); run `dvc repro binarize`") from None

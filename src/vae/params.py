@@ -1,0 +1,197 @@
+"""params.yaml, read once into frozen typed objects. Any mistake in it is told before work starts."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vae.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+Quantile = Annotated[float, Field(gt=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+# YAML has lists only; strict types would ask for a tuple.
+LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
+
+
+class Group(BaseModel):
+    """A group of parameters: unknown keys, wrong types and impossible values are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Download(Group):
+    """Where the four MNIST files come from. `pause` and `timeout` are in seconds."""
+
+    dataset: Literal["mnist", "digits"]
+    mirrors: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+    attempts: Annotated[int, Field(ge=1, le=100)]
+    pause: Seconds
+    timeout: Annotated[float, Field(gt=0, le=3600)]
+
+
+class Binarize(Group):
+    """The pixel value, of 0 to 255, from which on a pixel is 1."""
+
+    threshold: Annotated[int, Field(ge=1, le=255)]
+
+
+class Figures(Group):
+    """What training records of its course. `images` are indices of test images, `interval` is in batches."""
+
+    images: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    interval: Count
+    gray_levels: Annotated[int, Field(ge=2, le=256)]
+    grid_size: Annotated[int, Field(ge=2, le=100)]
+    grid_quantiles: Annotated[tuple[Quantile, Quantile], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        low, high = self.grid_quantiles
+        if low >= high:
+            raise ValueError("the first of grid_quantiles must be below the second")
+        return self
+
+
+class Train(Group):
+    """How either model is trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)]
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Architecture(Group):
+    """Layer sizes of a VAE. The decoder mirrors the encoder when its sizes are not given."""
+
+    hidden_sizes: LayerSizes
+    latent_size: Annotated[int, Field(ge=1, le=100_000)]
+    decoder_hidden_sizes: LayerSizes | None = None
+
+
+class Model(Architecture):
+    """A model to train, and the one that drew from the random stream before it, if any."""
+
+    preceded_by: Architecture | None = None
+
+
+class PlaneModel(Model):
+    """A model whose latent space is a plane, so that its manifold and its scatter can be drawn."""
+
+    latent_size: Literal[2]
+
+
+class Animation(Group):
+    """Every `every`-th of the `first` frames (all of them when null), each shown for `milliseconds`."""
+
+    first: Count | None
+    every: Count
+    milliseconds: Annotated[int, Field(ge=20, le=60_000, multiple_of=10)]
+
+
+class Visualize(Group):
+    """How the recorded frames and the trained models are drawn."""
+
+    whole: Animation
+    early_reconstruction: Animation
+    early_manifold: Animation
+    image_scale: Annotated[int, Field(ge=1, le=20)]
+    neighbours: Count
+
+
+class Anomaly(Group):
+    """How anomalies are scored and told from training images."""
+
+    batch_size: Count
+    threshold_percentile: Annotated[float, Field(gt=0, lt=100)]
+    noise_images: Count
+
+
+class Tracking(Group):
+    """Whether and under which experiment results are mirrored to MLflow."""
+
+    enabled: bool
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Params(Group):
+    """The whole of params.yaml."""
+
+    # NumPy's legacy generator, which the noise image comes from, takes 32 bits.
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    download: Download
+    binarize: Binarize
+    figures: Figures
+    train: Train
+    train_20d: Annotated[Model, Field(alias="train-20d")]
+    train_2d: Annotated[PlaneModel, Field(alias="train-2d")]
+    visualize: Visualize
+    anomaly: Anomaly
+    tracking: Tracking
+
+
+def read_params(*groups: str, path: Path = Path("params.yaml")) -> list[Any]:
+    """Check all of `path` and return the typed groups of these names, in this order.
+
+    A stage names here the groups it declares in dvc.yaml. Raises UserError with a line for each mistake.
+    """
+    params = check_params(path)
+    return [getattr(params, group.replace("-", "_")) for group in groups]
+
+
+def check_params(path: Path) -> Params:
+    """Read and check `path`. Raises UserError."""
+    try:
+        # The reader that DVC uses: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
+        values = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise UserError(f"no {path} in {Path.cwd()}: run from the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors()]
+        raise UserError("; ".join(f"{path}: {problem}" for problem in problems)) from None
+
+
+def _describe(problem: Any) -> str:
+    """One mistake in the words of params.yaml: key, value, what is allowed."""
+    location = ".".join(str(part) for part in problem["loc"]) or "the file"
+    match problem["type"]:
+        case "missing":
+            return f"{location} is missing"
+        case "extra_forbidden":
+            allowed = _keys_beside(problem["loc"])
+            close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            return f"{location} is an unknown key; {hint}allowed: {', '.join(allowed)}"
+        case "model_type":
+            return f"{location} is {problem['input']!r}; it should hold keys and values"
+    message = (
+        problem["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should", "it should")
+        .replace("tuple", "list")
+    )
+    return f"{location} is {problem['input']!r}; {message}"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed where the unknown key at `location` stands."""
+    group: Any = Params
+    for part in location[:-1]:
+        field = next(f for name, f in group.model_fields.items() if part in (name, f.alias))
+        # `X | None` holds its group among its arguments.
+        kinds = getattr(field.annotation, "__args__", (field.annotation,))
+        group = next(k for k in kinds if isinstance(k, type) and issubclass(k, Group))
+    return [field.alias or name for name, field in group.model_fields.items()]

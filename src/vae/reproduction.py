@@ -1,0 +1,72 @@
+"""The published numbers beside ours."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vae.errors import UserError
+
+MODELS = ("20d", "2d")
+# The post's tables, and those saved in the author's notebook: two runs of the same code.
+SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}
+# The KL that the post prints for its noise image, in nats.
+PUBLISHED_NOISE_KL = 51.763
+
+
+def load_losses(path: Path) -> pd.DataFrame:
+    """A loss table with the columns `epoch`, `train_loss` and `test_loss`, in nats per image.
+
+    Raises UserError when it is missing, lacks a column or holds something that is no number.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the loss table {path} ({error})") from None
+    for column in ("epoch", "train_loss", "test_loss"):
+        if column not in table:
+            raise UserError(f"{path} has no column {column}; restore it with git or `dvc repro`")
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if numbers.isna().any():
+            row = numbers.isna().idxmax()
+            raise UserError(
+                f"{path}, row {row + 1}: {column} is {table[column][row]!r}; it should be a number"
+            )
+    return table
+
+
+def load_published(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """The published loss tables, by model and source. Raises UserError."""
+    return {
+        model: {source: load_losses(folder / f"{prefix}-{model}.csv") for source, prefix in SOURCES.items()}
+        for model in MODELS
+    }
+
+
+def compare_losses(
+    ours: dict[str, pd.DataFrame], published: dict[str, dict[str, pd.DataFrame]]
+) -> pd.DataFrame:
+    """A row for every published loss: `model, source, epoch, split, published, ours, difference`.
+
+    `ours` and `difference`, ours minus published, are NaN for epochs that this run does not have.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, tables in published.items():
+        run = ours[model].set_index("epoch")
+        for source, table in tables.items():
+            for split in ("train", "test"):
+                values = table.set_index("epoch")[f"{split}_loss"]
+                mine = run[f"{split}_loss"].reindex(values.index)
+                rows += [
+                    {
+                        "model": model,
+                        "source": source,
+                        "epoch": int(epoch),
+                        "split": split,
+                        "published": value,
+                        "ours": mine[epoch],
+                        "difference": mine[epoch] - value,
+                    }
+                    for epoch, value in values.items()
+                ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,128 @@
+"""The training loop."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vae import objective
+from vae.errors import UserError
+from vae.frames import FrameRecorder
+from vae.model import BernoulliVAE
+from vae.params import Train
+from vae.stream import Draws, RandomStream
+
+
+class Losses(NamedTuple):
+    """Means over the images, in nats per image."""
+
+    reconstruction: float
+    kl: float
+
+    @property
+    def negative_elbo(self) -> float:
+        return self.reconstruction + self.kl
+
+
+class Epoch(NamedTuple):
+    """What an epoch came to: `train` while it ran, `test` after it."""
+
+    number: int
+    train: Losses
+    test: Losses
+
+    def row(self) -> dict[str, float]:
+        """The epoch as a row of the losses CSV, in its order of columns."""
+        return {
+            "epoch": self.number,
+            "train_loss": self.train.negative_elbo,
+            "test_loss": self.test.negative_elbo,
+            "train_reconstruction": self.train.reconstruction,
+            "train_kl": self.train.kl,
+            "test_reconstruction": self.test.reconstruction,
+            "test_kl": self.test.kl,
+        }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that train.device names; auto is CUDA where there is one. Raises UserError."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("params.yaml: train.device is cuda, and torch finds no CUDA device; use auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def fit(
+    model: BernoulliVAE,
+    train_images: Tensor,
+    test_images: Tensor,
+    settings: Train,
+    stream: RandomStream,
+    recorder: FrameRecorder,
+    on_batch: Callable[[Tensor], None] = lambda losses: None,
+) -> Iterator[Epoch]:
+    """Train `model` in place, an epoch each time the iterator is advanced.
+
+    Images are `(images, 784)` uint8 of 0 and 1, on the model's device, where they stay. `recorder` takes a
+    frame before training and after every `stream.interval`-th batch. `on_batch` is given the reconstruction
+    and KL of the epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
+    """
+    adam = torch.optim.Adam(
+        model.parameters(), lr=settings.learning_rate, betas=settings.adam_betas, fused=True
+    )
+    device = train_images.device
+    step = 0
+    recorder.record(model, stream.frame(model.latent_size).to(device))
+    for number in range(1, settings.epochs + 1):
+        draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
+        terms = torch.empty(2, len(train_images), device=device)
+        for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
+            step += 1
+            adam.param_groups[0]["eps"] = epsilon_hat(settings, step)
+            adam.zero_grad()
+            parts = loss_terms(model, images, noise)
+            parts.sum().backward()
+            adam.step()
+            terms[:, rows] = parts.detach()
+            if batch % stream.interval == 0:
+                recorder.record(model, draws.frame_noise[batch // stream.interval])
+            on_batch(terms[:, : rows.stop])
+        draws = stream.test_pass(len(test_images), model.latent_size).to(device)
+        yield Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
+
+
+def epsilon_hat(settings: Train, step: int) -> float:
+    """Today's Adam epsilon that gives torch 1.1's update at this step, counted from 1.
+
+    torch 1.1 added epsilon to the root of the second moment before correcting its bias, the "epsilon hat"
+    form of Kingma and Ba, Adam (2015), end of section 2; today's adds it after.
+    """
+    return settings.adam_epsilon / math.sqrt(1 - settings.adam_betas[1] ** step)
+
+
+def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
+    """Reconstruction and KL of each image, `(2, batch)` nats, with one posterior sample each."""
+    posterior = model.encode(images)
+    logits = model.decode(posterior.sample(noise))
+    return torch.stack((objective.reconstruction(logits, images), objective.kl(posterior)))
+
+
+@torch.no_grad()
+def evaluate(model: BernoulliVAE, images: Tensor, draws: Draws, batch_size: int) -> Losses:
+    """Mean losses of `model` over `images`, `(images, 784)` uint8, with one posterior sample each."""
+    batches = _batches(images, draws, batch_size)
+    return mean_losses(torch.cat([loss_terms(model, batch, noise) for batch, noise, _ in batches], dim=1))
+
+
+def mean_losses(terms: Tensor) -> Losses:
+    """Means of reconstruction and KL, `(2, images)`. Sums exactly, so that no thread count shows."""
+    return Losses(*(math.fsum(row) / len(row) for row in terms.tolist()))
+
+
+def _batches(images: Tensor, draws: Draws, size: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
+    """Images as floats, noise, and their rows among the epoch's, batch by batch."""
+    for start in range(0, len(images), size):
+        rows = slice(start, min(start + size, len(images)))
+        yield images[draws.order[rows]].float(), draws.noise[rows], rows

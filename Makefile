@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo ui lint lock
+.PHONY: help setup repro test demo ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -38,6 +38,10 @@ ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 lint: setup ## Check the code's style
 	ruff check .
 	ruff format --check .
+
+figures: ## Copy the README's figures from plots/
+	@mkdir -p docs/figures
+	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png kl-divergence.png) docs/figures/
 
 lock: setup ## Renew requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml --output-file requirements.lock

@@ -67,6 +67,7 @@ def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: flo
         "training_share_above_noise": float((training > noise).mean()),
         "threshold": float(threshold),
         "threshold_percentile": percentile,
+        "noise_images": len(fresh),
         "noise_images_caught": float((fresh > threshold).mean()),
     }
 

@@ -41,18 +41,22 @@ def fetch_mnist(root: Path, settings: Download) -> None:
     # Seconds to import, and of use to this branch alone.
     from torchvision.datasets import MNIST
 
-    mirrors = [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
     for name, checksum in MNIST.resources:
-        fetch_from_any(mirrors, name, checksum, root / RAW_FOLDER / name, settings)
+        fetch_from_any(mirrors(settings), name, checksum, root / RAW_FOLDER / name, settings)
     for train in (True, False):
         # torchvision checks the sums again and unpacks the files beside the originals, as its users expect.
         MNIST(root, train=train, download=True)
 
 
-def fetch_from_any(mirrors: list[str], name: str, checksum: str, path: Path, settings: Download) -> None:
+def mirrors(settings: Download) -> list[str]:
+    """Where to look, in order: the environment variable MNIST_MIRROR goes before the parameters."""
+    return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
+
+
+def fetch_from_any(places: list[str], name: str, checksum: str, path: Path, settings: Download) -> None:
     """Fetch one file from the first mirror that gives it with the right MD5 sum. Raises UserError."""
     failures = []
-    for mirror in mirrors:
+    for mirror in places:
         for attempt in range(1, settings.attempts + 1):
             if attempt > 1:
                 time.sleep(settings.pause)

@@ -46,9 +46,8 @@ def main() -> None:
         draw.save_figure(path, draw.loss_differences(values))
     write_text(report, report_text(values, anomaly, download))
     if download.dataset == "mnist":
-        for row in values[
-            (values["source"] == "post") & (values["epoch"] == values["epoch"].max())
-        ].itertuples():
+        posts = values[values["source"] == "post"].dropna()
+        for row in posts[posts["epoch"] == posts["epoch"].max()].itertuples():
             ours, post = number(row.ours), number(row.published)
             print(f"{row.model} {row.split} loss of epoch {row.epoch}: {ours}, the post's {post}")
         print(f"KL of the noise image: {number(anomaly['noise_kl'])}, the post's {PUBLISHED_NOISE_KL}")
@@ -126,7 +125,8 @@ def noise_table(anomaly: dict[str, float]) -> str:
         "z-score of the noise image in a normal fit": anomaly["noise_z_score"],
         "% of the training images above it": 100 * anomaly["training_share_above_noise"],
         f"threshold ({anomaly['threshold_percentile']:g}th percentile)": anomaly["threshold"],
-        "% of fresh noise images above the threshold": 100 * anomaly["noise_images_caught"],
+        f"% of {anomaly['noise_images']:,} more noise images above the threshold": 100
+        * anomaly["noise_images_caught"],
     }
     lines = [f"| {name} | {number(value)} |" for name, value in rows.items()]
     return "\n".join(["| | |", "|---|---:|", *lines])

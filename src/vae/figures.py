@@ -51,8 +51,9 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 
 def save_gif(path: Path, frames: np.ndarray, milliseconds: int) -> None:
-    """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops."""
-    imageio.imwrite(path, frames, plugin="pillow", mode="L", duration=milliseconds, loop=0, optimize=True)
+    """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss."""
+    # Pillow's optimizing moves some gray values by one when a frame has all 256.
+    imageio.imwrite(path, frames, plugin="pillow", mode="L", duration=milliseconds, loop=0, optimize=False)
 
 
 def save_figure(path: Path, figure: Figure) -> None:

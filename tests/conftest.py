@@ -1,0 +1,52 @@
+"""Small real data, and the demo's pipeline run once for the tests that need a whole one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import download
+from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
+from vae.params import Architecture, Params, check_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The committed parameters."""
+    return check_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like data/binarized, of scikit-learn's digits."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("binarized")
+    download.write_digits(raw)
+    for name, (images, labels) in FILE_NAMES.items():
+        pixels, classes = read_idx(raw / RAW_FOLDER / images, 3), read_idx(raw / RAW_FOLDER / labels, 1)
+        save_split(Split(binarize(pixels, 128), classes), folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """100 random binary images, `(100, 784)` uint8."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 2, (100, 784), dtype=np.uint8))
+
+
+@pytest.fixture
+def small() -> Architecture:
+    """An architecture that trains in no time."""
+    return Architecture(hidden_sizes=(16, 8), latent_size=2)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished demo: the whole pipeline on scikit-learn's digits."""
+    folder = tmp_path_factory.mktemp("demo")
+    subprocess.run([sys.executable, ROOT / "src/demo.py", folder], check=True, stdout=subprocess.DEVNULL)
+    return folder

@@ -1,0 +1,105 @@
+import hashlib
+import re
+import socket
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import download
+from vae.errors import UserError
+
+CONTENT = b"the right bytes" * 1000
+CHECKSUM = hashlib.md5(CONTENT).hexdigest()
+NAME = "train-labels-idx1-ubyte.gz"
+
+
+@pytest.fixture
+def settings(params):
+    return params.download.model_copy(update={"attempts": 2, "pause": 0.0, "timeout": 0.5})
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Mirror folders: one with the right file, one with a damaged one, one without."""
+    for name, content in (("good", CONTENT), ("damaged", b"<html>" + CONTENT), ("empty", None)):
+        (tmp_path / name).mkdir()
+        if content:
+            (tmp_path / name / NAME).write_bytes(content)
+    return tmp_path
+
+
+@pytest.fixture
+def server(folders):
+    """The URL of a real HTTP server over the mirror folders."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folders)) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+@pytest.fixture
+def silent():
+    """The URL of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_folder_a_file_url_and_a_server_all_serve_as_mirrors(folders, server, settings, tmp_path):
+    for mirror in (str(folders / "good"), (folders / "good").as_uri(), f"{server}/good"):
+        path = tmp_path / "raw" / NAME
+        download.fetch_from_any([mirror], NAME, CHECKSUM, path, settings)
+        assert path.read_bytes() == CONTENT
+        path.unlink()
+
+
+def test_a_wrong_checksum_a_missing_file_and_silence_each_lead_to_the_next_mirror(
+    folders, server, silent, settings, tmp_path
+):
+    path = tmp_path / "raw" / NAME
+    mirrors = [f"{server}/damaged", f"{server}/empty", silent, "http://127.0.0.1:1", f"{server}/good"]
+    download.fetch_from_any(mirrors, NAME, CHECKSUM, path, settings)
+    assert path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
+    folders, server, silent, settings, tmp_path
+):
+    path = tmp_path / "raw" / NAME
+    reasons = {
+        f"{server}/damaged": "its MD5 sum is",
+        f"{server}/empty": "HTTP 404",
+        silent: "timed out (2 attempts)",
+        "http://127.0.0.1:1": "no connection (2 attempts)",
+        str(folders / "empty"): "No such file or directory",
+        str(folders / "nowhere"): "no such folder",
+    }
+    with pytest.raises(UserError) as caught:
+        download.fetch_from_any(list(reasons), NAME, CHECKSUM, path, settings)
+    message = str(caught.value)
+    for mirror, reason in reasons.items():
+        assert re.search(re.escape(f"{mirror}: {reason}"), message)
+    assert "MNIST_MIRROR" in message
+    assert "make demo" in message
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_environment_variable_goes_before_the_parameters(params, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", "/here")
+    assert download.mirrors(params.download) == ["/here", *params.download.mirrors]
+    monkeypatch.delenv("MNIST_MIRROR")
+    assert download.mirrors(params.download) == list(params.download.mirrors)
+
+
+def test_the_offline_copy_beside_the_checkout_comes_before_the_public_mirrors(params):
+    first, *rest = params.download.mirrors
+    assert first == "../shared/mnist"
+    assert rest
+    assert all(mirror.startswith("https://") for mirror in rest)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from vae import figures as draw
+from vae.frames import grid_axis
+
+
+def test_a_strip_puts_images_side_by_side():
+    images = np.arange(3 * 784).reshape(3, 784)
+    picture = draw.strip(images)
+    assert picture.shape == (28, 84)
+    for number in range(3):
+        assert (picture[:, 28 * number : 28 * (number + 1)] == images[number].reshape(28, 28)).all()
+
+
+def test_a_mosaic_fills_row_by_row():
+    images = np.arange(2 * 9 * 784).reshape(2, 9, 784)
+    pictures = draw.mosaic(images)
+    assert pictures.shape == (2, 84, 84)
+    for row in range(3):
+        for column in range(3):
+            part = pictures[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
+            assert (part == images[1, 3 * row + column].reshape(28, 28)).all()
+
+
+def test_a_gif_is_lossless_gray_loops_and_lasts_as_long_as_its_frames(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 28, 56), dtype=np.uint8)
+    frames[2] = frames[1]
+    draw.save_gif(tmp_path / "a.gif", frames, milliseconds=50)
+    draw.save_gif(tmp_path / "b.gif", frames, milliseconds=50)
+    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.info["loop"] == 0
+        # Pillow shows two equal frames as one, for twice as long.
+        played = [
+            (np.array(frame.convert("RGB"))[..., 0], frame.info["duration"])
+            for frame in ImageSequence.Iterator(gif)
+        ]
+    shown, durations = zip(*played, strict=True)
+    assert sum(durations) == 200
+    for picture, expected in zip(shown, frames[[0, 1, 3]], strict=True):
+        assert (picture == expected).all()
+
+
+def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 2000)
+    # Digit 0 has a low first coordinate, so it lies in the left columns.
+    means = np.stack((np.where(labels, 1, -1) + rng.normal(0, 0.3, 2000), rng.normal(0, 1, 2000)), axis=1)
+    shares = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=20)
+    assert shares.shape == (10, 140, 140)
+    np.testing.assert_allclose(shares.sum(axis=0), 1)
+    winners = shares.argmax(axis=0)
+    assert (winners[:, :60] == 0).all()
+    assert (winners[:, 80:] == 1).all()
+
+
+def test_regions_are_placed_in_the_manifolds_own_coordinates():
+    """One training image at every grid point, each of a digit of its own row: bands of two rows each."""
+    axis = grid_axis(20, (0.05, 0.95))
+    second, first = np.meshgrid(axis, axis, indexing="ij")
+    means, labels = np.stack((first.ravel(), second.ravel()), axis=1), np.repeat(np.arange(20) // 2, 20)
+    winners = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1).argmax(axis=0)
+    for row in range(20):
+        assert (winners[7 * row + 3] == row // 2).all()
+
+
+@pytest.mark.parametrize("setting", ["savefig.dpi", "font.size"])
+def test_the_users_own_matplotlib_settings_do_not_show(setting):
+    import matplotlib
+
+    assert matplotlib.rcParams[setting] == matplotlib.rcParamsDefault[setting]
+
+
+def test_a_chart_repeats_byte_for_byte_and_names_no_version(tmp_path):
+    scores = np.random.default_rng(0).normal(25, 4, 1000)
+    for name in ("a.png", "b.png"):
+        draw.save_figure(tmp_path / name, draw.kl_histogram(scores, 51.763, 40.0))
+    content = (tmp_path / "a.png").read_bytes()
+    assert content == (tmp_path / "b.png").read_bytes()
+    assert b"matplotlib" not in content.lower()

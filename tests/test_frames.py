@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from vae.errors import UserError
+from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
+from vae.model import BernoulliVAE
+
+
+def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():
+    axis = grid_axis(20, (0.05, 0.95))
+    np.testing.assert_allclose(axis, norm.ppf(np.linspace(0.05, 0.95, 20)), rtol=1e-12)
+    grid = latent_grid(axis).reshape(20, 20, 2)
+    for row in range(20):
+        for column in range(20):
+            assert grid[row, column].tolist() == pytest.approx([axis[column], axis[row]], rel=1e-6)
+
+
+def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small, images):
+    model = BernoulliVAE(small)
+    grid = latent_grid(grid_axis(3, (0.1, 0.9)))
+    recorder = FrameRecorder(images[:4], 16, grid)
+    noise = torch.randn(4, 2)
+    for _ in range(2):
+        recorder.record(model, noise)
+    for name in ("a.npz", "b.npz"):
+        recorder.save(tmp_path / name)
+    frames = load_frames(tmp_path / "a.npz")
+    assert frames["reconstructions"].shape == (2, 4, 784)
+    assert frames["manifold"].shape == (2, 9, 784)
+    with torch.no_grad():
+        exact = torch.sigmoid(model.decode(grid)) * 255
+    assert np.abs(frames["manifold"][1] - exact.numpy()).max() <= 255 / 15 / 2 + 0.5
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
+    recorder = FrameRecorder(images[:1], 16)
+    recorder.record(BernoulliVAE(small), torch.zeros(1, 2))
+    recorder.save(tmp_path / "frames.npz")
+    assert list(load_frames(tmp_path / "frames.npz")) == ["reconstructions"]
+
+
+def test_gray_levels_are_rounded_to_the_nearest():
+    probabilities = torch.tensor([0.0, 0.49 / 15, 0.51 / 15, 0.5, 1.0], dtype=torch.float64)
+    assert quantized(torch.logit(probabilities), 16).tolist()[:3] == [0, 0, 1]
+    assert quantized(torch.logit(probabilities)).tolist()[-1] == 255
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 damaged", b"\x93NUMPY"])
+def test_missing_or_damaged_frames_are_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "frames.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="dvc repro"):
+        load_frames(path)

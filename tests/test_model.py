@@ -1,0 +1,71 @@
+import pickle
+
+import pytest
+import torch
+
+from vae.errors import UserError
+from vae.model import BernoulliVAE, load_model, save_model
+from vae.params import Architecture
+
+
+def sizes(layers) -> list[tuple[int, int]]:
+    return [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+
+def test_the_committed_models_have_the_posts_layers(params):
+    model = BernoulliVAE(params.train_20d)
+    assert sizes(model.encoder) == [(784, 400)]
+    assert sizes([model.mean, model.log_variance]) == [(400, 20), (400, 20)]
+    assert sizes(model.decoder) == [(20, 400), (400, 784)]
+    model = BernoulliVAE(params.train_2d)
+    assert sizes(model.encoder) == [(784, 400), (400, 150)]
+    assert sizes(model.decoder) == [(2, 150), (150, 400), (400, 784)]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "decoder", "expected"),
+    [
+        ((), None, [(3, 784)]),
+        ((9, 8, 7), None, [(3, 7), (7, 8), (8, 9), (9, 784)]),
+        ((9, 8), (5,), [(3, 5), (5, 784)]),
+        ((9,), (), [(3, 784)]),
+    ],
+)
+def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
+    model = BernoulliVAE(Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder))
+    assert sizes(model.decoder) == expected
+
+
+def test_a_saved_model_decodes_the_same_after_loading_and_its_bytes_repeat(tmp_path, small):
+    model = BernoulliVAE(small)
+    for name in ("a", "b"):
+        save_model(model, small, tmp_path / f"{name}.safetensors")
+    latent = torch.randn(7, 2)
+    assert torch.equal(load_model(tmp_path / "a.safetensors").decode(latent), model.decode(latent))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("a model file was unpickled",))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "sizes", "description"])
+def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
+    path = tmp_path / "model.safetensors"
+    save_model(BernoulliVAE(small), small, path)
+    match damage:
+        case "missing":
+            path.unlink()
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-10])
+        case "pickle":
+            path.write_bytes(pickle.dumps(Evil()))
+        case "sizes":
+            other = Architecture(hidden_sizes=(17, 8), latent_size=2)
+            save_model(BernoulliVAE(other), small, path)
+        case "description":
+            path.with_suffix(".json").write_text("{}")
+    with pytest.raises(UserError, match="cannot read the model") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)

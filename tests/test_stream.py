@@ -1,0 +1,88 @@
+"""The stream against the notebook's own steps, written out plainly on torch's global generator."""
+
+import torch
+from torch import nn
+
+from vae.frames import FrameRecorder
+from vae.model import BernoulliVAE
+from vae.params import Architecture
+from vae.stream import RandomStream
+from vae.training import fit
+
+SEED, BATCH, INTERVAL, PICTURES = 199, 128, 10, 5
+# More than the interval's batches, the last one not full.
+TRAINING, TEST = 1500, 300
+
+
+def stream() -> RandomStream:
+    return RandomStream(SEED, BATCH, PICTURES, INTERVAL)
+
+
+def notebooks_model(inner: int, latent: int) -> list[nn.Linear]:
+    return [nn.Linear(784, inner), nn.Linear(inner, latent), nn.Linear(inner, latent),
+            nn.Linear(latent, inner), nn.Linear(inner, 784)]  # fmt: skip
+
+
+def notebooks_frame(latent: int) -> torch.Tensor:
+    return torch.cat([torch.randn_like(torch.empty(1, latent)) for _ in range(PICTURES)])
+
+
+def notebooks_pass(images: int, latent: int, frames: bool) -> tuple[torch.Tensor, list, list]:
+    torch.empty((), dtype=torch.int64).random_()
+    order = torch.randperm(images)
+    noise, captured = [], []
+    for batch, rows in enumerate(order.split(BATCH)):
+        noise.append(torch.randn_like(torch.empty(len(rows), latent)))
+        if frames and batch % INTERVAL == 0:
+            captured.append(notebooks_frame(latent))
+    return order, noise, captured
+
+
+def test_a_run_draws_what_the_notebook_draws_in_its_order():
+    torch.manual_seed(SEED)
+    weights = [parameter for layer in notebooks_model(400, 20) for parameter in layer.parameters()]
+    first_frame = notebooks_frame(20)
+    order, noise, captured = notebooks_pass(TRAINING, 20, frames=True)
+    test_order, test_noise, _ = notebooks_pass(TEST, 20, frames=False)
+    second_model = [parameter for layer in notebooks_model(7, 2) for parameter in layer.parameters()]
+
+    ours = stream()
+    model = BernoulliVAE(Architecture(hidden_sizes=(400,), latent_size=20))
+    ours.initialise(model)
+    for mine, theirs in zip(model.parameters(), weights, strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(ours.frame(20), first_frame)
+    draws = ours.training_epoch(TRAINING, 20)
+    assert torch.equal(draws.order, order)
+    assert torch.equal(draws.noise, torch.cat(noise))
+    assert torch.equal(draws.frame_noise, torch.stack(captured))
+    draws = ours.test_pass(TEST, 20)
+    assert torch.equal(draws.order, test_order)
+    assert torch.equal(draws.noise, torch.cat(test_noise))
+    model = BernoulliVAE(Architecture(hidden_sizes=(7,), latent_size=2))
+    ours.initialise(model)
+    for mine, theirs in zip(model.parameters(), second_model, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_skipping_a_run_leaves_the_stream_where_the_real_run_leaves_it(params, small):
+    settings = params.train.model_copy(update={"epochs": 2})
+    images = torch.randint(0, 2, (TRAINING, 784), dtype=torch.uint8)
+    real = stream()
+    model = BernoulliVAE(small)
+    real.initialise(model)
+    list(fit(model, images, images[:TEST], settings, real, FrameRecorder(images[:PICTURES], levels=16)))
+
+    skipped = stream()
+    skipped.skip_run(BernoulliVAE(small), epochs=2, training_images=TRAINING, test_images=TEST)
+    assert torch.equal(skipped.generator.get_state(), real.generator.get_state())
+
+
+def test_the_global_generator_is_left_alone(small):
+    before = torch.get_rng_state()
+    model = BernoulliVAE(small)
+    torch.set_rng_state(before)
+    ours = stream()
+    ours.initialise(model)
+    ours.training_epoch(TRAINING, 2)
+    assert torch.equal(torch.get_rng_state(), before)

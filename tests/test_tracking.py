@@ -1,0 +1,134 @@
+"""Against a real MLflow store, in SQLite."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from conftest import ROOT
+from vae.tracking import MODEL_TAG, track_results, track_training
+from vae.training import Epoch, Losses
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A folder with the committed parameters, as the current one, and no tracking settings from outside."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    Path("train.safetensors").write_bytes(b"data")
+    return tmp_path
+
+
+def client() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def runs(query: str = ""):
+    experiment = client().get_experiment_by_name("vae-mnist")
+    return client().search_runs([experiment.experiment_id], query)
+
+
+def train(params, name="20d", weights=b"weights"):
+    """What the train stage tells its tracker."""
+    groups = {"train": params.train, "model": params.train_20d}
+    with track_training(name, params.seed, groups, [Path("train.safetensors")]) as run:
+        for number in range(1, 4):
+            run.log_epoch(Epoch(number, Losses(80.0 - number, 20.0), Losses(81.0 - number, 21.0)))
+        path = Path(f"{name}.safetensors")
+        path.write_bytes(weights)
+        run.finish(path, [])
+    return path
+
+
+def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_model(
+    workspace, params, monkeypatch
+):
+    monkeypatch.setenv("DVC_STAGE", "train-20d")
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-hen")
+    train(params)
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "20d brave-hen"
+    assert run.data.params["seed"] == "199"
+    assert run.data.params["train.learning_rate"] == "0.001"
+    assert run.data.params["model.hidden_sizes"] == "[400]"
+    assert run.data.tags["dvc.stage"] == "train-20d"
+    assert run.data.tags["dvc.experiment"] == "brave-hen"
+    history = client().get_metric_history(run.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 99.0), (2, 98.0), (3, 97.0)]
+    assert set(run.data.metrics) == set(Epoch(1, Losses(0, 0), Losses(0, 0)).row()) - {"epoch"}
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, len(data.dataset.digest)) == ("train", 32)
+    assert [f.path for f in client().list_artifacts(run.info.run_id, "model")] == ["model/20d.safetensors"]
+
+
+def test_results_land_on_the_latest_run_that_trained_this_very_model(workspace, params):
+    train(params, weights=b"other")
+    train(params)
+    weights = train(params)
+    figure = Path("plots/figure.png")
+    figure.parent.mkdir()
+    figure.write_bytes(b"png")
+    track_results(weights, [figure], {"noise_kl": 62.0})
+    last, *others = sorted(runs(), key=lambda run: -run.info.start_time)
+    assert last.data.metrics["noise_kl"] == 62.0
+    assert [f.path for f in client().list_artifacts(last.info.run_id, "plots")] == ["plots/figure.png"]
+    for run in others:
+        assert "noise_kl" not in run.data.metrics
+        assert client().list_artifacts(run.info.run_id, "plots") == []
+
+
+def test_results_of_a_model_that_no_run_trained_are_left_out_with_a_word(workspace, params, capsys):
+    train(params)
+    Path("restored.safetensors").write_bytes(b"from a cache")
+    track_results(Path("restored.safetensors"), [], {"noise_kl": 62.0})
+    assert "no MLflow run has trained" in capsys.readouterr().out
+    assert len(runs()) == 1
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error, status):
+    with (
+        pytest.raises(error),
+        track_training("20d", 199, {"train": params.train}, [Path("train.safetensors")]),
+    ):
+        raise error
+    (run,) = runs()
+    assert run.info.status == status
+    assert MODEL_TAG not in run.data.tags
+
+
+def test_turned_off_nothing_is_written(workspace, params):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("enabled: true", "enabled: false"))
+    weights = train(params)
+    track_results(weights, [], {"noise_kl": 62.0})
+    assert sorted(path.name for path in workspace.iterdir()) == [
+        "20d.safetensors",
+        "params.yaml",
+        "train.safetensors",
+    ]
+
+
+def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/elsewhere/runs.db")
+    train(params)
+    assert not Path("mlflow.db").exists()
+    elsewhere = MlflowClient(f"sqlite:///{workspace}/elsewhere/runs.db")
+    experiment = elsewhere.get_experiment_by_name("vae-mnist")
+    assert len(elsewhere.search_runs([experiment.experiment_id])) == 1
+
+
+def test_four_first_uses_at_once_make_one_database(workspace):
+    script = (
+        "from pathlib import Path; from vae.tracking import track_training\n"
+        "with track_training('20d', 1, {}, [Path('train.safetensors')]): pass"
+    )
+    command = [sys.executable, "-c", script]
+    processes = [subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")}) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    assert len(runs()) == 4

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+
+from vae.frames import FrameRecorder
+from vae.model import BernoulliVAE
+from vae.params import Architecture
+from vae.stream import RandomStream
+from vae.training import epsilon_hat, fit, loss_terms, mean_losses
+
+
+def train(architecture, images, settings, pictures=2, interval=3):
+    """A short run; its model, recorder and epochs."""
+    stream = RandomStream(1, settings.batch_size, pictures, interval)
+    model = BernoulliVAE(architecture)
+    stream.initialise(model)
+    recorder = FrameRecorder(images[:pictures], levels=16)
+    return model, recorder, list(fit(model, images, images[:30], settings, stream, recorder))
+
+
+@pytest.fixture
+def settings(params):
+    return params.train.model_copy(update={"epochs": 2, "batch_size": 16})
+
+
+def test_the_reported_loss_is_the_mean_over_images_of_each_batch_before_its_step(images, settings, small):
+    """A plain loop, with torch's own unfused Adam, gives the same losses."""
+    _, _, epochs = train(small, images, settings)
+
+    stream = RandomStream(1, 16, 2, 3)
+    model = BernoulliVAE(small)
+    stream.initialise(model)
+    stream.frame(2)
+    adam = torch.optim.Adam(model.parameters(), lr=0.001, fused=False)
+    step = 0
+    for epoch in epochs:
+        draws = stream.training_epoch(100, 2)
+        total = 0.0
+        for rows in torch.arange(100).split(16):
+            step += 1
+            adam.param_groups[0]["eps"] = epsilon_hat(settings, step)
+            adam.zero_grad()
+            loss = loss_terms(model, images[draws.order[rows]].float(), draws.noise[rows]).sum()
+            loss.backward()
+            adam.step()
+            total += loss.item()
+        assert epoch.train.negative_elbo == pytest.approx(total / 100, rel=1e-5)
+        draws = stream.test_pass(30, 2)
+        with torch.no_grad():
+            total = loss_terms(model, images[:30][draws.order].float(), draws.noise).sum().item()
+        assert epoch.test.negative_elbo == pytest.approx(total / 30, rel=1e-5)
+
+
+def test_adams_epsilon_gives_the_step_of_torch_1_1(settings):
+    """m / (sqrt(v) + eps) scaled by sqrt(1 - b2^t) / (1 - b1^t), on gradients as small as epsilon."""
+    b1, b2 = settings.adam_betas
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([weight], lr=0.001, betas=(b1, b2))
+    m = v = expected = 0.0
+    for step, gradient in enumerate((3e-8, -1e-8, 2e-7, 1e-9), start=1):
+        adam.param_groups[0]["eps"] = epsilon_hat(settings, step)
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        adam.step()
+        m, v = b1 * m + (1 - b1) * gradient, b2 * v + (1 - b2) * gradient**2
+        scale = math.sqrt(1 - b2**step) / (1 - b1**step)
+        expected -= 0.001 * scale * m / (math.sqrt(v) + 1e-8)
+        assert weight.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_weights_and_losses_do_not_depend_on_the_number_of_threads(settings):
+    architecture = Architecture(hidden_sizes=(400, 150), latent_size=2)
+    images = torch.randint(0, 2, (600, 784), dtype=torch.uint8, generator=torch.manual_seed(0))
+    settings = settings.model_copy(update={"batch_size": 128})
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            model, _, epochs = train(architecture, images, settings)
+            runs.append(([*model.state_dict().values()], epochs))
+    finally:
+        torch.set_num_threads(threads)
+    (one, one_epochs), (two, two_epochs) = runs
+    assert one_epochs == two_epochs
+    assert all(map(torch.equal, one, two))
+
+
+def test_mean_losses_are_exact_whatever_the_order():
+    terms = torch.tensor([[1e8, 1.0, -1e8, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    assert mean_losses(terms) == mean_losses(terms.flip(1)) == (0.5, 2.5)
+
+
+def test_a_frame_is_taken_before_training_and_after_every_interval_th_batch(images, settings, small):
+    _, recorder, _ = train(small, images, settings)
+    batches = math.ceil(100 / 16)
+    assert len(recorder.frames) == 1 + 2 * math.ceil(batches / 3)
+
+
+def test_the_committed_parameters_take_the_posts_471_frames(params):
+    batches = math.ceil(60000 / params.train.batch_size)
+    assert 1 + params.train.epochs * math.ceil(batches / params.figures.interval) == 471
+
+
+def test_any_other_seed_size_and_interval_works(images, params):
+    settings = params.train.model_copy(update={"epochs": 1, "batch_size": 100})
+    architecture = Architecture(hidden_sizes=(), latent_size=1, decoder_hidden_sizes=(5, 6, 7))
+    _, recorder, (epoch,) = train(architecture, images, settings, pictures=1, interval=1000)
+    assert len(recorder.frames) == 2
+    assert math.isfinite(epoch.test.negative_elbo)
+
+
+def test_training_learns(digits, params):
+    from vae.data import load_split
+
+    images = torch.from_numpy(load_split(digits, "train").images)
+    settings = params.train.model_copy(update={"epochs": 5, "batch_size": 32})
+    _, _, epochs = train(Architecture(hidden_sizes=(100,), latent_size=5), images, settings)
+    losses = [epoch.train.negative_elbo for epoch in epochs]
+    assert losses == sorted(losses, reverse=True)
+    # The best that pixels drawn independently, each with its own share of ones, can do.
+    shares = images.double().mean(dim=0).clamp(1e-9, 1 - 1e-9)
+    entropy = -(shares * shares.log() + (1 - shares) * (1 - shares).log()).sum().item()
+    assert losses[-1] < entropy

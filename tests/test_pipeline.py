@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
+import report
 from conftest import ROOT
+from vae.reproduction import compare_losses, load_published
 
 SRC = ROOT / "src"
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -135,6 +138,13 @@ def test_the_readmes_figures_are_those_that_dvc_lock_names():
     assert shown
     for path in shown:
         assert hashlib.md5(path.read_bytes()).hexdigest() == names[f"plots/{path.name}"], path
+
+
+@pytest.mark.parametrize("model", ["20d", "2d"])
+def test_the_readmes_loss_tables_are_the_committed_results(model):
+    ours = {name: pd.read_csv(io.BytesIO(committed(f"plots/{name}-losses.csv"))) for name in ("20d", "2d")}
+    values = compare_losses(ours, load_published(ROOT / "data/published"))
+    assert report.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
 
 
 def dvc(folder: Path, *arguments: str) -> str:

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo ui lint figures lock
+.PHONY: help setup repro test demo verify ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -31,6 +31,9 @@ test: setup ## Run the tests
 
 demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
 	python src/demo.py
+
+verify: setup ## Rebuild twice with all varied that must not matter and compare every output's bits
+	python src/verify.py $(OPTIONS)
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

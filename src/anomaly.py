@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from vae import figures as draw
+from vae.arithmetic import pin
 from vae.data import PIXELS, load_split
 from vae.errors import run_stage
 from vae.files import write_json, written_whole
@@ -19,7 +20,8 @@ from vae.tracking import track_results
 
 def main() -> None:
     data, weights, metrics, plots = map(Path, sys.argv[1:])
-    seed, settings = read_params("seed", "anomaly")
+    seed, arithmetic, settings = read_params("seed", "arithmetic", "anomaly")
+    pin(arithmetic)
     model = load_model(weights)
     # The generator, and the first draw from it, of the post's noise image.
     generator = np.random.RandomState(seed)

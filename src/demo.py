@@ -7,9 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from vae.errors import UserError, run_stage
+from vae.params import override_params
 
 ROOT = Path(__file__).resolve().parents[1]
 # As many frames as the full run has, from as many steps.
@@ -40,13 +39,9 @@ def prepare(folder: Path) -> None:
         raise UserError(f"{folder} is not empty; name a new folder")
     for name in ("src", "data/published"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    for group, values in OVERRIDES.items():
-        params[group].update(values)
-    yaml.dump(params, folder / "params.yaml")
+    override_params(folder / "params.yaml", OVERRIDES)
 
 
 if __name__ == "__main__":

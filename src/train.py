@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from vae.arithmetic import pin
 from vae.data import Split, load_split
 from vae.errors import UserError, run_stage
 from vae.files import write_json, write_text
@@ -20,11 +21,22 @@ from vae.training import Epoch, choose_device, fit
 
 def main() -> None:
     name, data = sys.argv[1], Path(sys.argv[2])
-    seed, figures, settings, architecture = read_params("seed", "figures", "train", f"train-{name}")
+    seed, arithmetic, figures, settings, architecture = read_params(
+        "seed", "arithmetic", "figures", "train", f"train-{name}"
+    )
+    pin(arithmetic)
+    if arithmetic == "portable":
+        settings = settings.model_copy(update={"device": "cpu"})
     train, test = load_split(data, "train"), load_split(data, "test")
     check_images(figures, len(test.images))
-    groups = {"figures": figures, "train": settings, "model": architecture}
-    with track_training(name, seed, groups, [data / "train.safetensors", data / "test.safetensors"]) as run:
+    params = {
+        "seed": seed,
+        "arithmetic": arithmetic,
+        "figures": figures,
+        "train": settings,
+        "model": architecture,
+    }
+    with track_training(name, params, [data / "train.safetensors", data / "test.safetensors"]) as run:
         model, recorder, epochs = train_model(seed, figures, settings, architecture, train, test, run)
 
         weights = Path(f"models/{name}.safetensors")

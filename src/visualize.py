@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from vae import figures as draw
+from vae.arithmetic import pin
 from vae.data import load_split
 from vae.errors import run_stage
 from vae.files import written_whole
@@ -26,7 +27,8 @@ FIGURES_OF = {
 
 def main() -> None:
     data, models, plots = map(Path, sys.argv[1:])
-    recorded, settings = read_params("figures", "visualize")
+    arithmetic, recorded, settings = read_params("arithmetic", "figures", "visualize")
+    pin(arithmetic)
     train, test = load_split(data, "train"), load_split(data, "test")
 
     with written_whole(plots / "losses.png") as path:

@@ -34,8 +34,8 @@ def runs(query: str = ""):
 
 def train(params, name="20d", weights=b"weights"):
     """What the train stage tells its tracker."""
-    groups = {"train": params.train, "model": params.train_20d}
-    with track_training(name, params.seed, groups, [Path("train.safetensors")]) as run:
+    values = {"seed": params.seed, "train": params.train, "model": params.train_20d}
+    with track_training(name, values, [Path("train.safetensors")]) as run:
         for number in range(1, 4):
             run.log_epoch(Epoch(number, Losses(80.0 - number, 20.0), Losses(81.0 - number, 21.0)))
         path = Path(f"{name}.safetensors")
@@ -94,7 +94,7 @@ def test_results_of_a_model_that_no_run_trained_are_left_out_with_a_word(workspa
 def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error, status):
     with (
         pytest.raises(error),
-        track_training("20d", 199, {"train": params.train}, [Path("train.safetensors")]),
+        track_training("20d", {"train": params.train}, [Path("train.safetensors")]),
     ):
         raise error
     (run,) = runs()
@@ -126,7 +126,7 @@ def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch
 def test_four_first_uses_at_once_make_one_database(workspace):
     script = (
         "from pathlib import Path; from vae.tracking import track_training\n"
-        "with track_training('20d', 1, {}, [Path('train.safetensors')]): pass"
+        "with track_training('20d', {}, [Path('train.safetensors')]): pass"
     )
     command = [sys.executable, "-c", script]
     processes = [subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")}) for _ in range(4)]

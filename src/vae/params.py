@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.errors import UserError
+from vae.files import written_whole
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=3600)]
@@ -126,6 +127,7 @@ class Params(Group):
 
     # NumPy's legacy generator, which the noise image comes from, takes 32 bits.
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    arithmetic: Literal["native", "portable"]
     download: Download
     binarize: Binarize
     figures: Figures
@@ -162,6 +164,19 @@ def check_params(path: Path) -> Params:
     except ValidationError as error:
         problems = [_describe(problem) for problem in error.errors()]
         raise UserError("; ".join(f"{path}: {problem}" for problem in problems)) from None
+
+
+def override_params(path: Path, overrides: dict[str, Any]) -> None:
+    """Change values in a params.yaml, by group and key, or by key alone at the top; comments stay."""
+    yaml = YAML()
+    params = yaml.load(path)
+    for name, value in overrides.items():
+        if isinstance(value, dict):
+            params[name].update(value)
+        else:
+            params[name] = value
+    with written_whole(path) as temporary:
+        yaml.dump(params, temporary)
 
 
 def _describe(problem: Any) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
+from pydantic import BaseModel
 
 from vae.files import md5
 from vae.params import Tracking, read_params
@@ -72,9 +73,9 @@ class MlflowRun:
 
 @contextmanager
 def track_training(
-    name: str, seed: int, groups: Mapping[str, "Group"], data: Iterable[Path]
+    name: str, params: Mapping[str, "Group | int | str"], data: Iterable[Path]
 ) -> Iterator[TrackedRun]:
-    """A run for the training of model `name`: its parameters, as `group.key`, its data and its origin.
+    """A run for the training of model `name`: its parameters, groups as `group.key`, its data, its origin.
 
     It ends as FINISHED, FAILED or, on Ctrl-C, KILLED. With tracking off, one that records nothing.
     """
@@ -88,12 +89,8 @@ def track_training(
     tags = {"mlflow.source.name": "src/train.py", "mlflow.source.type": "LOCAL", "model": name, **_origin()}
     run_name = " ".join(filter(None, (name, os.environ.get("DVC_EXP_NAME"))))
     run_id = client.create_run(experiment, run_name=run_name).info.run_id
-    params = [Param("seed", str(seed))] + [
-        Param(f"{prefix}.{key}", str(list(value) if isinstance(value, tuple) else value))
-        for prefix, group in groups.items()
-        for key, value in group.model_dump().items()
-    ]
-    client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+    flat = [Param(key, value) for key, value in _flat(params).items()]
+    client.log_batch(run_id, params=flat, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_inputs(run_id, [_dataset(path) for path in data])
     try:
         yield MlflowRun(client, run_id)
@@ -122,6 +119,15 @@ def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, flo
         client.log_artifact(run_id, path, artifact_path=path.parent.name)
     for key, value in (scores or {}).items():
         client.log_metric(run_id, key, value)
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as text under flat names: those of a group as `group.key`."""
+    flat = {}
+    for name, value in params.items():
+        group = value.model_dump() if isinstance(value, BaseModel) else None
+        flat |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
+    return {name: str(list(value) if isinstance(value, tuple) else value) for name, value in flat.items()}
 
 
 def _connect(settings: Tracking) -> tuple["MlflowClient", str]:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -47,11 +48,19 @@ class Epoch(NamedTuple):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that train.device names; auto is CUDA where there is one. Raises UserError."""
+    """The device that train.device names; auto is CUDA where there is one. Raises UserError.
+
+    On CUDA, only algorithms that repeat bit for bit are used from here on.
+    """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UserError("params.yaml: train.device is cuda, and torch finds no CUDA device; use auto or cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    # Which cuBLAS reads when it starts: a workspace of fixed size for each stream.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return torch.device("cuda")
 
 
 def fit(

@@ -1,0 +1,83 @@
+"""The committed state built anew in a scratch folder, without any cache."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from vae.data import RAW_FOLDER
+from vae.errors import UserError
+from vae.params import override_params, read_params
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a user's environment may say of places; the builds have their own.
+PLACES = ("MLFLOW_TRACKING_URI", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "DVC_ROOT")
+
+
+def build(
+    folder: Path,
+    overrides: dict[str, Any],
+    environment: dict[str, str],
+    umask: int = 0o022,
+    cores: set[int] = frozenset(),
+    targets: tuple[str, ...] = (),
+) -> None:
+    """Clone the committed state to `folder` and run its pipeline there, with changed parameters, under these
+    environment variables, umask and visible cores (all of them if none is named). Raises UserError."""
+    checkout(folder)
+    override_params(folder / "params.yaml", overrides)
+    print(f"building in {folder}", flush=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    variables = {**os.environ, "PATH": path, "HOME": str(home), "MNIST_MIRROR": mirror(), **environment}
+    variables = {name: value for name, value in variables.items() if name not in PLACES}
+
+    def settle() -> None:
+        os.umask(umask)
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *targets]
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=variables,
+        preexec_fn=settle,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if result.returncode:
+        print(result.stdout.decode(errors="replace"))
+        raise UserError(f"the build in {folder} failed; the lines above say why")
+
+
+def checkout(folder: Path) -> Path:
+    """A clone of the committed state, with files dated long ago."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    for path in folder.rglob("*"):
+        if ".git" not in path.relative_to(folder).parts:
+            os.utime(path, (10**9, 10**9))
+    return folder
+
+
+def unsettle(folder: Path) -> None:
+    """A home folder whose owner has settings of their own for matplotlib and DVC."""
+    for name, text in (
+        ("matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n"),
+        ("dvc/config", "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n"),
+    ):
+        path = folder / "home/.config" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+
+
+def mirror() -> str:
+    """Where the clones find MNIST: this checkout's download, else the first mirror that is a folder."""
+    (download,) = read_params("download", path=ROOT / "params.yaml")
+    folders = [
+        ROOT / "data/raw" / RAW_FOLDER,
+        *(ROOT / name for name in download.mirrors if "://" not in name),
+    ]
+    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), "")

@@ -15,6 +15,7 @@ from typing import Any
 
 from vae import arithmetic
 from vae.comparison import (
+    LOSS_TOLERANCES,
     PIXEL_TOLERANCE,
     first_difference,
     hashes,
@@ -24,7 +25,6 @@ from vae.comparison import (
 from vae.errors import UserError, run_stage
 from vae.files import md5, write_json
 from vae.rebuild import ROOT, build, checkout, unsettle
-from vae.reproduction import REPLAY_TOLERANCES
 
 RECORD = ROOT / "reproducibility.json"
 # The quick form: an epoch of scikit-learn's digits, so it needs neither MNIST nor minutes.
@@ -99,7 +99,7 @@ def owns_committed_hashes() -> bool:
 def compare_values(built: Path, committed: Path) -> None:
     """Compare losses and pictures with the committed ones, within tolerances. Raises UserError."""
     rows = [
-        (f"{model} {split} loss, nats", difference, REPLAY_TOLERANCES[model, split])
+        (f"{model} {split} loss, nats", difference, LOSS_TOLERANCES[model, split])
         for (model, split), difference in loss_differences(built, committed).items()
     ]
     rows += [

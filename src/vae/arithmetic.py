@@ -30,10 +30,15 @@ def pin(arithmetic: str) -> None:
 
 
 def owner() -> dict[str, Any]:
-    """The processor and the version of PyTorch: what native results' bits belong to."""
+    """What native results' bits belong to: processor, vector instructions, MKL's mode, PyTorch's version."""
     import torch
 
-    return {"cpu": _cpu(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    return {
+        "cpu": _cpu(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "mkl": os.environ["MKL_CBWR"],
+        "torch": torch.__version__,
+    }
 
 
 def _cpu() -> dict[str, str]:

@@ -9,6 +9,10 @@ from ruamel.yaml import YAML
 
 from vae.reproduction import MODELS
 
+# How far the losses of a run on another processor may be from the committed ones, by model and split, in nats
+# per image: one rounding apart at the start, two runs are as far apart at the end as two replays can be.
+LOSS_TOLERANCES = {("20d", "train"): 0.1, ("20d", "test"): 0.5, ("2d", "train"): 1.2, ("2d", "test"): 2.0}
+
 # Mean difference in gray values, of 0 to 255, that pictures made on another processor may have.
 PIXEL_TOLERANCE = 25.0
 

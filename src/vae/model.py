@@ -64,7 +64,7 @@ def _hidden_layers(sizes: tuple[int, ...]) -> nn.Sequential:
 
 def save_model(model: BernoulliVAE, architecture: Architecture, path: Path) -> None:
     """Write the weights to `path`, and the architecture as JSON beside it."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     with written_whole(path) as temporary:
         temporary.write_bytes(save(weights))
     write_json(path.with_suffix(".json"), architecture.model_dump())

@@ -40,16 +40,23 @@ def build(
             os.sched_setaffinity(0, cores)
 
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *targets]
-    result = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=folder,
         env=variables,
         preexec_fn=settle,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
-    if result.returncode:
-        print(result.stdout.decode(errors="replace"))
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if line.startswith("Running stage"):
+            print(f"  {line.split(chr(39))[1]}", flush=True)
+    if process.wait():
+        print("".join(output))
         raise UserError(f"the build in {folder} failed; the lines above say why")
 
 

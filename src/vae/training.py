@@ -12,6 +12,7 @@ from vae import objective
 from vae.errors import UserError
 from vae.frames import FrameRecorder
 from vae.model import BernoulliVAE
+from vae.optimizer import Adam
 from vae.params import Train
 from vae.stream import Draws, RandomStream
 
@@ -78,19 +79,13 @@ def fit(
     frame before training and after every `stream.interval`-th batch. `on_batch` is given the reconstruction
     and KL of the epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
     """
-    adam = torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, betas=settings.adam_betas, fused=True
-    )
+    adam = Adam(model, settings)
     device = train_images.device
-    step = 0
     recorder.record(model, stream.frame(model.latent_size).to(device))
     for number in range(1, settings.epochs + 1):
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
         terms = torch.empty(2, len(train_images), device=device)
         for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
-            step += 1
-            adam.param_groups[0]["eps"] = epsilon_hat(settings, step)
-            adam.zero_grad()
             parts = loss_terms(model, images, noise)
             parts.sum().backward()
             adam.step()
@@ -100,15 +95,6 @@ def fit(
             on_batch(terms[:, : rows.stop])
         draws = stream.test_pass(len(test_images), model.latent_size).to(device)
         yield Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
-
-
-def epsilon_hat(settings: Train, step: int) -> float:
-    """Today's Adam epsilon that gives torch 1.1's update at this step, counted from 1.
-
-    torch 1.1 added epsilon to the root of the second moment before correcting its bias, the "epsilon hat"
-    form of Kingma and Ba, Adam (2015), end of section 2; today's adds it after.
-    """
-    return settings.adam_epsilon / math.sqrt(1 - settings.adam_betas[1] ** step)
 
 
 def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:

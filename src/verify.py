@@ -67,7 +67,7 @@ def verify_native(scratch: Path, overrides: dict[str, Any], record: bool) -> Non
     )
 
     found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
-    owned = not overrides and not record and owns_committed_hashes()
+    owned = not overrides and (record or owns_committed_hashes())
     committed = hashes(ROOT / "dvc.lock") if owned else found
     differing = []
     for name, value in found.items():

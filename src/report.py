@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from vae import figures as draw
+from vae import reproduction
 from vae.errors import UserError, run_stage
 from vae.files import write_json, write_text, written_whole
 from vae.params import Download, read_params
-from vae.reproduction import MODELS, PUBLISHED_NOISE_KL, compare_losses, load_losses, load_published
+from vae.reproduction import MODELS, PUBLISHED_NOISE_KL
 
 FIGURES = {
     "Losses": {"losses.png": "Losses of both models by epoch, ours and published"},
@@ -37,8 +38,9 @@ FIGURES = {
 def main() -> None:
     metrics, plots, published, report = map(Path, sys.argv[1:])
     (download,) = read_params("download")
-    values = compare_losses(
-        {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}, load_published(published)
+    values = reproduction.compare_losses(
+        {model: reproduction.load_losses(plots / f"{model}-losses.csv") for model in MODELS},
+        reproduction.load_published(published),
     )
     anomaly = read_json(metrics / "anomaly.json")
     write_json(metrics / "reproduction.json", summary(values, anomaly["noise_kl"]))
@@ -50,6 +52,7 @@ def main() -> None:
         for row in posts[posts["epoch"] == posts["epoch"].max()].itertuples():
             ours, post = number(row.ours), number(row.published)
             print(f"{row.model} {row.split} loss of epoch {row.epoch}: {ours}, the post's {post}")
+        print(reproduction.replay_answer(values))
         print(f"KL of the noise image: {number(anomaly['noise_kl'])}, the post's {PUBLISHED_NOISE_KL}")
     print(f"every table and figure: {report}")
 
@@ -65,8 +68,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def summary(values: pd.DataFrame, noise_kl: float) -> dict[str, Any]:
     """Every published number with ours and the difference; null where this run has no such epoch."""
     losses = values.astype(object).where(values.notna(), None).to_dict("records")
+    replayed = int((values["source"] == "notebook").sum() - len(reproduction.replay_misses(values)))
     noise = {"published": PUBLISHED_NOISE_KL, "ours": noise_kl, "difference": noise_kl - PUBLISHED_NOISE_KL}
-    return {"losses": losses, "noise_kl": noise}
+    return {"losses": losses, "noise_kl": noise, "notebook_losses_replayed": replayed}
 
 
 def report_text(values: pd.DataFrame, anomaly: dict[str, float], download: Download) -> str:
@@ -82,6 +86,8 @@ def report_text(values: pd.DataFrame, anomaly: dict[str, float], download: Downl
         "that the post prints, *notebook* those saved in the author's own notebook; a difference is ours "
         "minus theirs."
     )
+    answer = reproduction.replay_answer(values)
+    parts.append(f"{answer[0].upper()}{answer[1:]}.")
     for model in MODELS:
         parts += [f"## Losses with a {model} latent space", loss_table(values[values["model"] == model])]
     parts += [

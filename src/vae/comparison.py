@@ -14,7 +14,7 @@ from vae.reproduction import MODELS
 LOSS_TOLERANCES = {("20d", "train"): 0.1, ("20d", "test"): 0.5, ("2d", "train"): 1.2, ("2d", "test"): 2.0}
 
 # Mean difference in gray values, of 0 to 255, that pictures made on another processor may have.
-PIXEL_TOLERANCE = 25.0
+PIXEL_TOLERANCE = 15.0
 
 
 def hashes(lock: Path) -> dict[str, str]:

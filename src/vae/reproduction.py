@@ -75,6 +75,18 @@ def compare_losses(
     return pd.DataFrame(rows)
 
 
+def replay_answer(values: pd.DataFrame) -> str:
+    """In one sentence, how far the rows of `compare_losses` replay the notebook's run."""
+    notebook, misses = values[values["source"] == "notebook"], replay_misses(values)
+    answer = f"the notebook's run: {len(notebook) - len(misses)} of {len(notebook)} losses replayed"
+    farthest = notebook.groupby(["model", "split"], sort=False)["difference"].agg(lambda d: d.abs().max())
+    apart = ", ".join(
+        f"{model} {split} {distance:.3f} (tolerance {REPLAY_TOLERANCES[model, split]})"
+        for (model, split), distance in farthest.items()
+    )
+    return f"{answer}; farthest apart, in nats: {apart}"
+
+
 def replay_misses(values: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare_losses` in which this run is not a replay of the notebook's."""
     notebook = values[values["source"] == "notebook"]

@@ -6,11 +6,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## Make .venv and install requirements.lock into it, checked by hash
 
@@ -35,6 +35,17 @@ demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, wi
 verify: setup ## Rebuild twice with all varied that must not matter and compare every output's bits
 	python src/verify.py $(OPTIONS)
 
+bench: .venv/.bench ## Time an epoch against what people would use instead; writes benchmarks/results.json
+	PYTHONPATH=src python benchmarks/bench.py
+
+bench-growth: setup ## How time grows with batch, width, latent size and epochs; writes benchmarks/growth.png
+	PYTHONPATH=src python benchmarks/growth.py
+
+# Set-up removes what requirements.lock does not name, so this comes after it.
+.venv/.bench: benchmarks/requirements.lock .venv/.installed
+	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
+	@touch $@
+
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
@@ -46,5 +57,6 @@ figures: ## Copy the README's figures from plots/
 	@mkdir -p docs/figures
 	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png kl-divergence.png) docs/figures/
 
-lock: setup ## Renew requirements.lock from pyproject.toml
+lock: setup ## Renew both requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml --output-file requirements.lock
+	echo jax | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint requirements.lock - --output-file benchmarks/requirements.lock

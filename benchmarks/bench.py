@@ -1,0 +1,136 @@
+"""Time an epoch of the library against what people would use instead and what the processor could do.
+
+Prints ratios and writes benchmarks/results.json. Each contestant has a process of its own, and they take
+turns: round after round, so that whatever else the machine does slows all alike.
+"""
+
+import datetime
+import multiprocessing
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from vae.errors import run_stage
+from vae.files import write_json
+from work import mnist
+
+ROUNDS = 5
+MODELS = ("20d", "2d")
+# In the table's order: the name, what it is, and the most that our time may be of it.
+EPOCHS = {
+    "ours": ("this library, figures included", None),
+    "post": ("the post's way, figures included", 0.36),
+    "examples": ("pytorch/examples' vae, no figures", None),
+    "jax_epoch": ("JAX, jit and scan, no figures", 1.0),
+    "mm": ("bare matrix products, torch.mm", 1.15),
+    "best": ("bare matrix products, fastest", None),
+}
+KL_IMAGES = 60_000
+# One pass for each image takes long: this many are timed, and the time scaled to all of them.
+KL_PASSES = 2_000
+
+
+def main() -> None:
+    mnist("20d")  # what is missing is told here, in one line
+    context = multiprocessing.get_context("spawn")
+    names = [*EPOCHS, "kl_ours", "kl_post"]
+    pools = {name: ProcessPoolExecutor(1, context, start_worker, (name,)) for name in names}
+    turns = [(name, model) for model in MODELS for name in EPOCHS] + [("kl_ours", "20d"), ("kl_post", "20d")]
+    runs = {turn: [] for turn in turns}
+    for number in range(ROUNDS + 1):  # the first one warms up
+        for turn in turns:
+            runs[turn].append(pools[turn[0]].submit(run, *turn).result())
+        print(f"round {number} of {ROUNDS}", flush=True)
+    for pool in pools.values():
+        pool.shutdown()
+
+    seconds = {turn: [timed for _, timed, _ in results[1:]] for turn, results in runs.items()}
+    results = describe_machine() | {"rounds": ROUNDS}
+    for model in MODELS:
+        medians = {name: median(seconds[name, model]) for name in EPOCHS}
+        results[f"epoch-{model}"] = {
+            "seconds": medians,
+            "seconds_by_round": {name: seconds[name, model] for name in EPOCHS},
+            "ours_to": {name: medians["ours"] / medians[name] for name in EPOCHS},
+            # Equal work ends at equal losses; the examples' is over grey images, another loss.
+            "train_loss": {name: loss for name in EPOCHS if (loss := runs[name, model][-1][2]) is not None},
+            "jax_compile_seconds": runs["jax_epoch", model][0][0],
+        }
+    scores = {name: median(seconds[name, "20d"]) for name in ("kl_ours", "kl_post")}
+    scores["kl_post"] *= KL_IMAGES / KL_PASSES
+    results["kl-scores"] = {"seconds": scores, "ours_to_post": scores["kl_ours"] / scores["kl_post"]}
+    write_json(Path("benchmarks/results.json"), results)
+    print(table(results))
+
+
+def start_worker(name: str) -> None:
+    """The library sets MKL_CBWR for itself; the others have MKL as their users do. It is read at the first
+    product."""
+    if not name.endswith("ours"):
+        os.environ.pop("MKL_CBWR", None)
+
+
+def run(name: str, model: str) -> tuple[float, float, float | None]:
+    """Seconds of preparation, seconds of the work, and the loss it ended at."""
+    work = mnist(model)
+    if name == "kl_post":
+        work = work._replace(pixels=work.pixels[:KL_PASSES])
+    # Imported here: no process needs both torch's and JAX's threads.
+    contestants = __import__("jax_peer" if name == "jax_epoch" else "contestants")
+    start = time.perf_counter()
+    timed = getattr(contestants, name)(work)
+    middle = time.perf_counter()
+    loss = timed()
+    return middle - start, time.perf_counter() - middle, loss
+
+
+def describe_machine() -> dict:
+    """Processor, cores that this process may use, versions and date."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"processor": processor, "cores": cores},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "jax": version("jax"),
+        },
+    }
+
+
+def table(results: dict) -> str:
+    """The results in Markdown: seconds, and our time as a share of each contestant's."""
+    lines = [
+        f"One training epoch, 60,000 images in batches of 128; median of {results['rounds']} rounds.",
+        "",
+        "| | 20-d | ours to it | 2-d | ours to it | target |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, (label, target) in EPOCHS.items():
+        cells = []
+        for model in MODELS:
+            epoch = results[f"epoch-{model}"]
+            cells += [f"{epoch['seconds'][name]:.2f} s", f"{epoch['ours_to'][name]:.2f}"]
+        lines.append(f"| {label} | {' | '.join(cells)} | {f'at most {target}' if target else ''} |")
+    compiling = [results[f"epoch-{model}"]["jax_compile_seconds"] for model in MODELS]
+    scores = results["kl-scores"]
+    lines += [
+        "",
+        f"JAX compiles for {compiling[0]:.1f} s and {compiling[1]:.1f} s before that.",
+        f"KL of {KL_IMAGES:,} images: {scores['seconds']['kl_ours']:.2f} s, {scores['ours_to_post']:.3f} of",
+        f"one pass for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {KL_PASSES:,} images.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_stage(main)

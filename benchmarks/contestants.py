@@ -1,0 +1,183 @@
+"""The library, what people would use instead, and what the processor could do at best.
+
+A contestant takes the work, prepares for it from fresh weights, and returns a function: what is timed. That
+function returns the epoch's mean training loss in nats per image, where it trains.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from vae import objective
+from vae.data import binarize
+from vae.frames import FrameRecorder, grid_axis, latent_grid
+from vae.model import BernoulliVAE
+from vae.scores import kl_scores
+from vae.stream import RandomStream
+from vae.training import fit
+from work import Work
+
+Timed = Callable[[], float | None]
+
+
+def ours(work: Work) -> Timed:
+    """An epoch of `vae.training.fit`, all it does for each epoch: draws, steps, a frame every tenth batch.
+
+    `fit` ends an epoch with a pass over the test images, which the others have not: it gets one batch.
+    """
+    torch.set_flush_denormal(True)  # as src/train.py does
+    figures, settings = work.figures, work.settings
+    stream = RandomStream(199, settings.batch_size, len(work.pictures), figures.interval)
+    model = BernoulliVAE(work.architecture)
+    stream.initialise(model)
+    grid = None
+    if work.architecture.latent_size == 2:
+        grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
+    pictures, images = (torch.from_numpy(binarize(pixels, 128)) for pixels in (work.pictures, work.pixels))
+    recorder = FrameRecorder(pictures, figures.gray_levels, grid)
+    epochs = fit(model, images, images[: settings.batch_size], settings, stream, recorder)
+    return lambda: [epoch.train.negative_elbo for epoch in epochs][-1]
+
+
+class Pictures(Dataset):
+    """Images one by one, through a PIL image and `transform`, as torchvision's MNIST gives them."""
+
+    def __init__(self, work: Work, transform: Callable) -> None:
+        self.pixels, self.transform = torch.tensor(work.pixels), transform
+        self.to_image = transforms.ToPILImage(mode="L")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(self.to_image(self.pixels[index]))
+
+
+def post(work: Work) -> Timed:
+    """The post's way: images rounded one by one, and figures by one pass for each image and digit."""
+    to_tensor = transforms.Compose([transforms.ToTensor(), torch.round])
+    pictures = torch.from_numpy(binarize(work.pictures, 128)).float()
+    axis = grid_axis(work.figures.grid_size, work.figures.grid_quantiles)
+    grid = latent_grid(axis) if work.architecture.latent_size == 2 else torch.empty(0, 2)
+
+    @torch.no_grad()
+    def draw(model: BernoulliVAE) -> list:
+        reconstructions = [_probabilities(model, picture[None])[0] for picture in pictures]
+        manifold = [torch.sigmoid(model.decode(point[None])) for point in grid]
+        return [image.reshape(28, 28).numpy() for image in reconstructions + manifold]
+
+    return _data_loader_epoch(work, to_tensor, draw)
+
+
+def examples(work: Work) -> Timed:
+    """The form of pytorch/examples' vae: grey images one by one, no figures."""
+    return _data_loader_epoch(work, transforms.ToTensor())
+
+
+def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = None) -> Timed:
+    loader = DataLoader(Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True)
+    torch.manual_seed(199)
+    model = BernoulliVAE(work.architecture)
+    adam = torch.optim.Adam(model.parameters(), lr=work.settings.learning_rate)
+
+    def epoch() -> float:
+        total = 0.0
+        if draw:
+            draw(model)
+        for batch, images in enumerate(loader):
+            images = images.view(-1, 784)
+            adam.zero_grad()
+            probabilities, mean, log_variance = _probabilities(model, images)
+            reconstruction = functional.binary_cross_entropy(probabilities, images, reduction="sum")
+            kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+            loss = reconstruction + kl
+            loss.backward()
+            total += loss.item()
+            adam.step()
+            if draw and batch % work.figures.interval == 0:
+                draw(model)
+        return total / len(work.pixels)
+
+    return epoch
+
+
+def _probabilities(model: BernoulliVAE, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, log_variance = model.encode(images)
+    deviation = torch.exp(0.5 * log_variance)
+    latent = mean + deviation * torch.randn_like(deviation)
+    return torch.sigmoid(model.decode(latent)), mean, log_variance
+
+
+def mm(work: Work) -> Timed:
+    """The limit through torch's own `mm`: the matrix products of an epoch's steps, and nothing else."""
+    return _products(work, [torch.mm])
+
+
+def best(work: Work) -> Timed:
+    """The limit by whichever is faster for a shape: `mm` or oneDNN's product."""
+    return _products(work, [torch.mm, _onednn] if torch.backends.mkldnn.is_available() else [torch.mm])
+
+
+def _onednn(left: Tensor, right: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
+
+
+def _products(work: Work, implementations: list[Callable]) -> Timed:
+    steps, rest = divmod(len(work.pixels), work.settings.batch_size)
+    layers = [layer for layer in BernoulliVAE(work.architecture).modules() if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def of_step(batch: int) -> list[tuple[Callable, Tensor, Tensor]]:
+        products = []
+        for number, layer in enumerate(layers):
+            weight = layer.weight.detach()
+            inputs, gradient = torch.rand(batch, layer.in_features), torch.rand(batch, layer.out_features)
+            pairs = [(inputs, weight.t()), (gradient.t(), inputs), (gradient, weight)]
+            # The images need no gradient.
+            for left, right in pairs[: 3 if number else 2]:
+                products.append((_fastest(implementations, left, right), left, right))
+        return products
+
+    batches = [of_step(work.settings.batch_size)] * steps + ([of_step(rest)] if rest else [])
+
+    @torch.no_grad()
+    def epoch() -> None:
+        for products in batches:
+            for product, left, right in products:
+                product(left, right)
+
+    return epoch
+
+
+def _fastest(implementations: list[Callable], left: Tensor, right: Tensor) -> Callable:
+    def seconds(product: Callable) -> float:
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            product(left, right)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return min(implementations, key=seconds) if len(implementations) > 1 else implementations[0]
+
+
+def kl_ours(work: Work) -> Timed:
+    """KL scores of all images by `vae.scores.kl_scores`."""
+    model, images = BernoulliVAE(work.architecture).requires_grad_(False), torch.from_numpy(work.binary)
+    return lambda: kl_scores(model, images).mean()
+
+
+def kl_post(work: Work) -> Timed:
+    """KL scores by one forward pass for each image."""
+    model, images = BernoulliVAE(work.architecture), torch.from_numpy(work.binary).float()
+
+    @torch.no_grad()
+    def scores() -> float:
+        return sum(objective.kl(model.encode(image[None])).item() for image in images) / len(images)
+
+    return scores

@@ -1,0 +1,42 @@
+"""The work that every contestant does: one training epoch of one model, on the same images and parameters."""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vae.data import FILE_NAMES, RAW_FOLDER, binarize, read_idx
+from vae.errors import UserError
+from vae.params import Figures, Model, Train, read_params
+
+
+class Work(NamedTuple):
+    """`pixels` `(images, 28, 28)` to train on and `pictures` `(pictures, 28, 28)` to reconstruct for the
+    figures, both uint8 of 0 to 255; who wants them as 0 and 1 has them binarized."""
+
+    pixels: np.ndarray
+    pictures: np.ndarray
+    architecture: Model
+    settings: Train
+    figures: Figures
+
+    @property
+    def binary(self) -> np.ndarray:
+        """`pixels` as the pipeline binarizes them, `(images, 784)`."""
+        return binarize(self.pixels, 128)
+
+
+@cache
+def mnist(model: str) -> Work:
+    """One epoch over MNIST's 60,000 images of the model "20d" or "2d", with the committed parameters.
+
+    Raises UserError when the pipeline has not fetched them.
+    """
+    figures, settings, architecture = read_params("figures", "train", f"train-{model}")
+    paths = [Path("data/raw") / RAW_FOLDER / FILE_NAMES[split][0] for split in ("train", "test")]
+    if not all(path.exists() for path in paths):
+        raise UserError(f"no {paths[0]}; run make repro first")
+    train, test = (read_idx(path, 3) for path in paths)
+    settings = settings.model_copy(update={"epochs": 1, "device": "cpu"})
+    return Work(train, test[list(figures.images)], architecture, settings, figures)

@@ -1,0 +1,39 @@
+import pytest
+from torch import nn
+
+import contestants
+from vae.data import load_split
+from vae.model import BernoulliVAE
+from vae.params import Model
+from vae.stream import RandomStream
+from work import Work
+
+
+@pytest.fixture(scope="module")
+def work(digits, params) -> Work:
+    """A small model, and digits of 0 and 255, so that grey images are binary ones."""
+    pixels = 255 * load_split(digits, "train").images.reshape(-1, 28, 28)
+    settings = params.train.model_copy(update={"epochs": 1, "batch_size": 32, "device": "cpu"})
+    return Work(pixels, pixels[:2], Model(hidden_sizes=(64, 32), latent_size=2), settings, params.figures)
+
+
+@pytest.mark.parametrize("name", ["post", "examples"])
+def test_the_peers_in_torch_do_the_same_work_as_the_library(work, name):
+    """An epoch from the same weights, in another order, ends at nearly the same training loss."""
+    assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
+
+
+def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
+    """As above."""
+    reason = "JAX is the benchmark's only; make bench installs it"
+    jax_peer = pytest.importorskip("jax_peer", reason=reason, exc_type=ImportError)
+    model = BernoulliVAE(work.architecture)
+    RandomStream(199, 32, 2, 10).initialise(model)
+
+    def pairs(part):
+        layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+        return [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in layers]
+
+    weights = {name: pairs(part) for name, part in model.named_children()}
+    expected = contestants.ours(work)()
+    assert jax_peer.jax_epoch(work, weights)() == pytest.approx(expected, rel=0.02)

@@ -63,7 +63,12 @@ def verify_native(scratch: Path, overrides: dict[str, Any], record: bool) -> Non
     unsettle(other.parent)
     build(one, {**overrides, "tracking": {"enabled": True}}, first, umask=0o022, cores=cores)
     build(
-        other, {**overrides, "tracking": {"enabled": False}}, second, umask=0o077, cores=set(list(cores)[:1])
+        other,
+        {**overrides, "tracking": {"enabled": False}},
+        second,
+        umask=0o077,
+        dated=10**9,
+        cores=set(list(cores)[:1]),
     )
 
     found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")

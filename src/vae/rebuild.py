@@ -22,10 +22,15 @@ def build(
     umask: int = 0o022,
     cores: set[int] = frozenset(),
     targets: tuple[str, ...] = (),
+    dated: int | None = None,
 ) -> None:
     """Clone the committed state to `folder` and run its pipeline there, with changed parameters, under these
-    environment variables, umask and visible cores (all of them if none is named). Raises UserError."""
+    environment variables, umask, visible cores (all of them if none is named) and with the sources dated
+    so many seconds after 1970. Raises UserError."""
     checkout(folder)
+    if dated is not None:
+        for path in (folder / "src").rglob("*"):
+            os.utime(path, (dated, dated))
     override_params(folder / "params.yaml", overrides)
     print(f"building in {folder}", flush=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -61,16 +66,13 @@ def build(
 
 
 def checkout(folder: Path) -> Path:
-    """A clone of the committed state, with files dated long ago."""
+    """A clone of the committed state."""
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-    for path in folder.rglob("*"):
-        if ".git" not in path.relative_to(folder).parts:
-            os.utime(path, (10**9, 10**9))
     return folder
 
 
 def unsettle(folder: Path) -> None:
-    """A home folder whose owner has settings of their own for matplotlib and DVC."""
+    """Beside the clone to come, a home whose owner has settings of their own for matplotlib and DVC."""
     for name, text in (
         ("matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n"),
         ("dvc/config", "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n"),

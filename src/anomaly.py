@@ -1,6 +1,5 @@
 """Tell noise from digits by the KL divergence of the 20-d model's posterior to the prior."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import stats
 from vae import figures as draw
 from vae.arithmetic import pin
 from vae.data import PIXELS, load_split
-from vae.errors import run_stage
+from vae.errors import arguments, run_stage
 from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
@@ -19,7 +18,7 @@ from vae.tracking import track_results
 
 
 def main() -> None:
-    data, weights, metrics, plots = map(Path, sys.argv[1:])
+    data, weights, metrics, plots = map(Path, arguments("binarized", "weights", "metrics", "plots"))
     seed, arithmetic, settings = read_params("seed", "arithmetic", "anomaly")
     pin(arithmetic)
     model = load_model(weights)

@@ -1,15 +1,14 @@
 """Turn MNIST's gray pixels into 0 and 1."""
 
-import sys
 from pathlib import Path
 
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
-from vae.errors import UserError, run_stage
+from vae.errors import UserError, arguments, run_stage
 from vae.params import read_params
 
 
 def main() -> None:
-    raw, binarized = map(Path, sys.argv[1:])
+    raw, binarized = map(Path, arguments("raw", "binarized"))
     (settings,) = read_params("binarize")
     for name, (image_file, label_file) in FILE_NAMES.items():
         images = binarize(read_idx(raw / RAW_FOLDER / image_file, dimensions=3), settings.threshold)

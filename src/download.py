@@ -13,7 +13,7 @@ import requests
 from tqdm import tqdm
 
 from vae.data import FILE_NAMES, IMAGE_SIDE, RAW_FOLDER, write_idx
-from vae.errors import UserError, run_stage
+from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, written_whole
 from vae.params import Download, read_params
 
@@ -28,7 +28,7 @@ class NoSuchFileHere(Exception):
 
 
 def main() -> None:
-    (root,) = map(Path, sys.argv[1:])
+    (root,) = map(Path, arguments("folder"))
     (settings,) = read_params("download")
     if settings.dataset == "digits":
         write_digits(root)

@@ -1,7 +1,6 @@
 """Put every published number beside ours, in metrics/reproduction.json and a readable report."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from vae import figures as draw
 from vae import reproduction
-from vae.errors import UserError, run_stage
+from vae.errors import UserError, arguments, run_stage
 from vae.files import write_json, write_text, written_whole
 from vae.params import Download, read_params
 from vae.reproduction import MODELS, PUBLISHED_NOISE_KL
@@ -36,7 +35,7 @@ FIGURES = {
 
 
 def main() -> None:
-    metrics, plots, published, report = map(Path, sys.argv[1:])
+    metrics, plots, published, report = map(Path, arguments("metrics", "plots", "published", "report"))
     (download,) = read_params("download")
     values = reproduction.compare_losses(
         {model: reproduction.load_losses(plots / f"{model}-losses.csv") for model in MODELS},

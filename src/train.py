@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from vae.arithmetic import pin
 from vae.data import Split, load_split
-from vae.errors import UserError, run_stage
+from vae.errors import UserError, arguments, run_stage
 from vae.files import write_json, write_text
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import Architecture, BernoulliVAE, save_model
@@ -18,9 +18,14 @@ from vae.stream import RandomStream
 from vae.tracking import TrackedRun, track_training
 from vae.training import Epoch, choose_device, fit
 
+MODELS = ("20d", "2d")
+
 
 def main() -> None:
-    name, data = sys.argv[1], Path(sys.argv[2])
+    name, folder = arguments("model", "binarized")
+    if name not in MODELS:
+        raise UserError(f"there is no model {name}; it should be {' or '.join(MODELS)}")
+    data = Path(folder)
     seed, arithmetic, figures, settings, architecture = read_params(
         "seed", "arithmetic", "figures", "train", f"train-{name}"
     )

@@ -1,6 +1,5 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from vae import figures as draw
 from vae.arithmetic import pin
 from vae.data import load_split
-from vae.errors import run_stage
+from vae.errors import arguments, run_stage
 from vae.files import written_whole
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
 from vae.model import load_model
@@ -26,7 +25,7 @@ FIGURES_OF = {
 
 
 def main() -> None:
-    data, models, plots = map(Path, sys.argv[1:])
+    data, models, plots = map(Path, arguments("binarized", "models", "plots"))
     arithmetic, recorded, settings = read_params("arithmetic", "figures", "visualize")
     pin(arithmetic)
     train, test = load_split(data, "train"), load_split(data, "test")

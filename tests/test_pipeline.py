@@ -257,3 +257,18 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
     assert result.stderr.count("\n") == 1
     assert "train.learning_rat is an unknown key; did you mean learning_rate?" in result.stderr
     assert hashes(demo) == before
+
+
+@pytest.mark.parametrize("script", ["download", "binarize", "train", "visualize", "anomaly", "report"])
+def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
+    command = [sys.executable, SRC / f"{script}.py", "too", "many", "of", "these", "words"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: usage: python ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_model_of_another_name_is_refused_in_one_line():
+    command = [sys.executable, SRC / "train.py", "3d", "data/binarized"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr == "error: there is no model 3d; it should be 20d or 2d\n"

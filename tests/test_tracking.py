@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import ROOT
+from vae.errors import UserError
 from vae.tracking import MODEL_TAG, track_results, track_training
 from vae.training import Epoch, Losses
 
@@ -121,6 +122,14 @@ def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch
     elsewhere = MlflowClient(f"sqlite:///{workspace}/elsewhere/runs.db")
     experiment = elsewhere.get_experiment_by_name("vae-mnist")
     assert len(elsewhere.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(workspace, params, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/store")
+    with pytest.raises(UserError, match="cannot use the MLflow store host/store") as caught:
+        train(params)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_four_first_uses_at_once_make_one_database(workspace):

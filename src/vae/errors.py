@@ -1,5 +1,6 @@
 """Mistakes that a user can mend, told in one line."""
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -8,8 +9,18 @@ class UserError(Exception):
     """Something the user can mend. The message says what is wrong, where, what is allowed and what to do."""
 
 
+def arguments(*names: str) -> list[str]:
+    """The script's arguments, one for each name. Raises UserError when there are more or fewer."""
+    given = sys.argv[1:]
+    if len(given) != len(names):
+        usage = " ".join(name.upper() for name in names)
+        raise UserError(f"usage: python {sys.argv[0]} {usage}; dvc.yaml has the values, `dvc repro` runs it")
+    return given
+
+
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` or Ctrl-C ends it with one line and a non-zero status."""
+    """Run a script's `main`; a `UserError`, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except UserError as error:

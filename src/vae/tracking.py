@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock
 from pydantic import BaseModel
 
+from vae.errors import UserError
 from vae.files import md5
 from vae.params import Tracking, read_params
 
@@ -131,25 +132,36 @@ def _flat(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _connect(settings: Tracking) -> tuple["MlflowClient", str]:
-    """A client and the experiment's id, both made where they are missing."""
+    """A client and the experiment's id, both made where they are missing. Raises UserError."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     # How it creates and upgrades its tables is of no interest here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
     root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
-    if not uri.startswith("sqlite:///"):
-        client = MlflowClient(uri)
-        return client, _experiment(client, settings.experiment, None)
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    # Processes that open a new database at once would each create its tables, and crash.
-    with FileLock(f"{database}.lock"):
-        client = MlflowClient(uri)
-        # MLflow would keep the artifacts below the current folder, which may be a temporary one.
-        return client, _experiment(client, settings.experiment, (database.parent / "mlartifacts").as_uri())
+    try:
+        if not uri.startswith("sqlite:///"):
+            client = MlflowClient(uri)
+            return client, _experiment(client, settings.experiment, None)
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # Processes that open a new database at once would each create its tables, and crash.
+        with FileLock(f"{database}.lock"):
+            client = MlflowClient(uri)
+            # MLflow would keep the artifacts below the current folder, which may be a temporary one.
+            return client, _experiment(
+                client, settings.experiment, (database.parent / "mlartifacts").as_uri()
+            )
+    except (MlflowException, OSError) as error:
+        shown = uri.rpartition("@")[2]  # without a password
+        reason = " ".join(str(error).replace(uri, shown).split())
+        raise UserError(
+            f"cannot use the MLflow store {shown} ({reason}); "
+            "set MLFLOW_TRACKING_URI to another, or tracking.enabled to false in params.yaml"
+        ) from None
 
 
 def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:

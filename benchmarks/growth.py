@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from contestants import mm, ours
 from vae.errors import run_stage
@@ -79,6 +80,8 @@ def draw(rows: dict, path: Path) -> None:
         axes.set(xlabel=quantity, ylabel=f"ms per epoch of {images:,} images")
         axes.set_xticks(values, labels=values, minor=False)
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.legend()
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=100, metadata={"Software": None})

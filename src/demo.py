@@ -1,6 +1,5 @@
 """Run the whole pipeline in a scratch folder, on scikit-learn's digits: no network, no MNIST, few steps."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,8 +8,8 @@ from pathlib import Path
 
 from vae.errors import UserError, run_stage
 from vae.params import override_params
+from vae.rebuild import ROOT, scratch_environment
 
-ROOT = Path(__file__).resolve().parents[1]
 # As many frames as the full run has, from as many steps.
 OVERRIDES = {
     "download": {"dataset": "digits"},
@@ -23,12 +22,9 @@ OVERRIDES = {
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="vae-demo-")).resolve()
     prepare(folder)
-    python = Path(sys.executable)
-    # Results go to the scratch folder only, and the stages run under this Python.
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment |= {"DVC_NO_ANALYTICS": "1", "PATH": f"{python.parent}{os.pathsep}{environment['PATH']}"}
     for command in (["init", "--no-scm", "--quiet"], ["repro"]):
-        if subprocess.run([python, "-m", "dvc", *command], cwd=folder, env=environment).returncode:
+        dvc = [sys.executable, "-m", "dvc", *command]
+        if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
             raise UserError(f"the demo failed in {folder}; the lines above say why")
     print(f"the demo's results: {folder}/report.md, plots/ and metrics/ beside it")
 

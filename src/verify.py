@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import demo
 from vae import arithmetic
 from vae.comparison import (
     LOSS_TOLERANCES,
@@ -27,12 +28,8 @@ from vae.files import md5, write_json
 from vae.rebuild import ROOT, build, checkout, unsettle
 
 RECORD = ROOT / "reproducibility.json"
-# The quick form: an epoch of scikit-learn's digits, so it needs neither MNIST nor minutes.
-QUICK = {
-    "download": {"dataset": "digits"},
-    "train": {"epochs": 1, "batch_size": 32},
-    "visualize": {"neighbours": 20},
-}
+# The quick form: an epoch of the demo, so it needs neither MNIST nor minutes.
+QUICK = {**demo.OVERRIDES, "train": {**demo.OVERRIDES["train"], "epochs": 1}}
 MODELS = ("models/20d.safetensors", "models/2d.safetensors")
 
 
@@ -132,7 +129,7 @@ def verify_portable(scratch: Path, record: bool) -> None:
     if record:
         update_record("portable", found)
         return
-    expected = json.loads((RECORD).read_text(encoding="utf-8"))["portable"]
+    expected = json.loads(RECORD.read_text(encoding="utf-8"))["portable"]
     for name, value in expected.items():
         print(f"{name:<24} {value:<36} {'equal' if found[name] == value else f'differs: {found[name]}'}")
     if found != expected:

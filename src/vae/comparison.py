@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageSequence
 from ruamel.yaml import YAML
 
-from vae.reproduction import MODELS
+from vae.reproduction import MODELS, load_losses
 
 # How far the losses of a run on another processor may be from the committed ones, by model and split, in nats
 # per image: one rounding apart at the start, two runs are as far apart at the end as two replays can be.
@@ -45,7 +44,7 @@ def loss_differences(one: Path, other: Path) -> dict[tuple[str, str], float]:
     differences = {}
     for model in MODELS:
         name = f"plots/{model}-losses.csv"
-        a, b = (pd.read_csv(folder / name, index_col="epoch") for folder in (one, other))
+        a, b = (load_losses(folder / name).set_index("epoch") for folder in (one, other))
         apart = (a - b).abs().max(skipna=False) if a.index.equals(b.index) else None
         for split in ("train", "test"):
             differences[model, split] = float("inf") if apart is None else float(apart[f"{split}_loss"])

@@ -33,11 +33,9 @@ def build(
             os.utime(path, (dated, dated))
     override_params(folder / "params.yaml", overrides)
     print(f"building in {folder}", flush=True)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
-    variables = {**os.environ, "PATH": path, "HOME": str(home), "MNIST_MIRROR": mirror(), **environment}
-    variables = {name: value for name, value in variables.items() if name not in PLACES}
+    variables = {**scratch_environment(), "HOME": str(home), "MNIST_MIRROR": mirror(), **environment}
 
     def settle() -> None:
         os.umask(umask)
@@ -63,6 +61,13 @@ def build(
     if process.wait():
         print("".join(output))
         raise UserError(f"the build in {folder} failed; the lines above say why")
+
+
+def scratch_environment() -> dict[str, str]:
+    """This process's environment for a pipeline elsewhere: under this Python, nothing said of `PLACES`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if name not in PLACES}
+    return {**kept, "DVC_NO_ANALYTICS": "1", "PATH": path}
 
 
 def checkout(folder: Path) -> Path:

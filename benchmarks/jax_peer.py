@@ -30,9 +30,7 @@ def _map_sizes(make: Callable, architecture: Model) -> dict:
     hidden, latent = architecture.hidden_sizes, architecture.latent_size
     back = hidden[::-1] if architecture.decoder_hidden_sizes is None else architecture.decoder_hidden_sizes
     chains = {
-        "encoder": (784, *hidden),
-        "mean": ((784, *hidden)[-1], latent),
-        "log_variance": ((784, *hidden)[-1], latent),
+        "encoder": (784, *hidden, 2 * latent),
         "decoder": (latent, *back, 784),
     }
     return {part: [make(*size) for size in pairwise(sizes)] for part, sizes in chains.items()}
@@ -46,19 +44,18 @@ def _layer(generator: np.random.Generator, inputs: int, outputs: int) -> tuple[j
 
 def negative_elbo(weights: dict, images: jax.Array, noise: jax.Array) -> jax.Array:
     """Summed over the batch; images `(batch, 784)` of 0.0 and 1.0, noise `(batch, latent)`."""
-    hidden = images
-    for weight, bias in weights["encoder"]:
-        hidden = jax.nn.relu(hidden @ weight + bias)
-    [(mean_weight, mean_bias)], [(variance_weight, variance_bias)] = weights["mean"], weights["log_variance"]
-    mean, log_variance = hidden @ mean_weight + mean_bias, hidden @ variance_weight + variance_bias
-    hidden = mean + jnp.exp(0.5 * log_variance) * noise
-    *layers, (last_weight, last_bias) = weights["decoder"]
-    for weight, bias in layers:
-        hidden = jax.nn.relu(hidden @ weight + bias)
-    logits = hidden @ last_weight + last_bias
+    mean, log_variance = jnp.split(_apply(weights["encoder"], images), 2, axis=1)
+    logits = _apply(weights["decoder"], mean + jnp.exp(0.5 * log_variance) * noise)
     # log(1 + exp(logit)) - x logit is the binary cross-entropy.
     reconstruction = jnp.sum(jax.nn.softplus(logits) - images * logits)
     return reconstruction - 0.5 * jnp.sum(1 + log_variance - mean**2 - jnp.exp(log_variance))
+
+
+def _apply(layers: list, values: jax.Array) -> jax.Array:
+    *hidden, (last_weight, last_bias) = layers
+    for weight, bias in hidden:
+        values = jax.nn.relu(values @ weight + bias)
+    return values @ last_weight + last_bias
 
 
 @cache

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 
 from vae import figures as draw
 from vae.arithmetic import pin
@@ -14,7 +13,6 @@ from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
 from vae.scores import kl_scores
-from vae.tracking import track_results
 
 
 def main() -> None:
@@ -42,9 +40,6 @@ def main() -> None:
         f"(z-score {scores['noise_z_score']:.1f}); of {settings.noise_images} more, "
         f"{scores['noise_images_caught']:.1%} lie above the threshold {scores['threshold']:.3f}"
     )
-    track_results(
-        weights, [metrics / "anomaly.json", plots / "kl-divergence.png", plots / "noise.png"], scores
-    )
 
 
 def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
@@ -55,10 +50,10 @@ def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
 def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float) -> dict[str, float]:
     """Where the KL of a noise image, and of more of them `(images,)`, falls among the training images'.
 
-    All KL are in nats; shares are fractions. The z-score is the distance from the mean of a normal
-    distribution fitted to the training images' KL, in its standard deviations.
+    All KL are in nats; shares are fractions. The z-score is the distance from the training images'
+    mean in their standard deviations, as of a normal distribution fitted to them.
     """
-    mean, deviation = stats.norm.fit(training)
+    mean, deviation = training.mean(), training.std()
     threshold = np.percentile(training, percentile)
     return {
         "noise_kl": noise,

@@ -13,12 +13,10 @@ from vae.errors import UserError, arguments, run_stage
 from vae.files import write_json, write_text
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import Architecture, BernoulliVAE, save_model
-from vae.params import Figures, Model, Train, read_params
+from vae.params import MODELS, Figures, Model, Train, read_params
 from vae.stream import RandomStream
 from vae.tracking import TrackedRun, track_training
 from vae.training import Epoch, choose_device, fit
-
-MODELS = ("20d", "2d")
 
 
 def main() -> None:

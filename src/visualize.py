@@ -12,16 +12,9 @@ from vae.errors import arguments, run_stage
 from vae.files import written_whole
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
 from vae.model import load_model
-from vae.params import read_params
+from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
 from vae.scores import posterior_means
-from vae.tracking import track_results
-
-# The figures that a model's run shows in MLflow.
-FIGURES_OF = {
-    "20d": "losses.png originals.png reconstruction.gif reconstruction-early.gif",
-    "2d": "losses.png manifold.gif manifold-early.gif manifold.png manifold-regions.png latent.png",
-}
 
 
 def main() -> None:
@@ -31,7 +24,7 @@ def main() -> None:
     train, test = load_split(data, "train"), load_split(data, "test")
 
     with written_whole(plots / "losses.png") as path:
-        losses = {name: load_losses(plots / f"{name}-losses.csv") for name in ("20d", "2d")}
+        losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
         draw.save_figure(path, draw.loss_curves(losses, load_published(Path("data/published"))))
     originals = draw.strip(test.images[list(recorded.images)] * np.uint8(255))
     originals = draw.enlarged(originals, settings.image_scale)
@@ -69,9 +62,6 @@ def main() -> None:
     with written_whole(plots / "latent.png") as path:
         means = posterior_means(model, torch.from_numpy(test.images))
         draw.save_figure(path, draw.latent_scatter(means, test.labels))
-
-    for name, figures in FIGURES_OF.items():
-        track_results(models / f"{name}.safetensors", [plots / figure for figure in figures.split()])
 
 
 if __name__ == "__main__":

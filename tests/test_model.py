@@ -14,11 +14,11 @@ def sizes(layers) -> list[tuple[int, int]]:
 
 def test_the_committed_models_have_the_posts_layers(params):
     model = BernoulliVAE(params.train_20d)
-    assert sizes(model.encoder) == [(784, 400)]
-    assert sizes([model.mean, model.log_variance]) == [(400, 20), (400, 20)]
+    # The last one gives the posterior's mean and log-variance.
+    assert sizes(model.encoder) == [(784, 400), (400, 2 * 20)]
     assert sizes(model.decoder) == [(20, 400), (400, 784)]
     model = BernoulliVAE(params.train_2d)
-    assert sizes(model.encoder) == [(784, 400), (400, 150)]
+    assert sizes(model.encoder) == [(784, 400), (400, 150), (150, 2 * 2)]
     assert sizes(model.decoder) == [(2, 150), (150, 400), (400, 784)]
 
 

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-import report
 from conftest import ROOT
+from vae import document
 from vae.reproduction import compare_losses, load_published
 
 SRC = ROOT / "src"
@@ -144,7 +144,7 @@ def test_the_readmes_figures_are_those_that_dvc_lock_names():
 def test_the_readmes_loss_tables_are_the_committed_results(model):
     ours = {name: pd.read_csv(io.BytesIO(committed(f"plots/{name}-losses.csv"))) for name in ("20d", "2d")}
     values = compare_losses(ours, load_published(ROOT / "data/published"))
-    assert report.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
+    assert document.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
 
 
 def dvc(folder: Path, *arguments: str) -> str:

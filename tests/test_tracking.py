@@ -87,7 +87,7 @@ def test_results_of_a_model_that_no_run_trained_are_left_out_with_a_word(workspa
     train(params)
     Path("restored.safetensors").write_bytes(b"from a cache")
     track_results(Path("restored.safetensors"), [], {"noise_kl": 62.0})
-    assert "no MLflow run has trained" in capsys.readouterr().out
+    assert "no MLflow run trained" in capsys.readouterr().out
     assert len(runs()) == 1
 
 

@@ -12,6 +12,8 @@ from vae.errors import UserError
 from vae.files import written_whole
 from vae.model import BernoulliVAE
 
+BLOCK = 64
+
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
     """Latent coordinates along a side of the manifold, `(size,)`: evenly spaced quantiles of the prior."""
@@ -44,13 +46,19 @@ class FrameRecorder:
         latent = model.encode(self.images).sample(noise)
         if self.grid is not None:
             latent = torch.cat((latent, self.grid))
-        self.frames.append(quantized(model.decode(latent), self.levels))
+        frame = quantized(model.decode(latent), self.levels)
+        # Kept by the block: one by one, they would lie between freed temporaries and waste as much again.
+        place = len(self.frames) % BLOCK
+        if place == 0:
+            self.block = torch.empty(BLOCK, *frame.shape, dtype=frame.dtype, device=frame.device)
+        self.block[place] = frame
+        self.frames.append(self.block[place])
 
     def save(self, path: Path) -> None:
         """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and, where there
         is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as uint8."""
         grays = np.linspace(0, 255, self.levels).round().astype(np.uint8)
-        frames = [grays[frame.cpu().numpy()] for frame in self.frames]
+        frames = [frame.cpu().numpy() for frame in self.frames]
         parts = {"reconstructions": slice(0, len(self.images))}
         if self.grid is not None:
             parts["manifold"] = slice(len(self.images), None)
@@ -65,12 +73,15 @@ class FrameRecorder:
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                     for frame in frames:
-                        file.write(frame[rows])
+                        file.write(grays[frame[rows]])
 
 
 def quantized(logits: Tensor, levels: int = 256) -> Tensor:
-    """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8."""
-    return torch.sigmoid(logits).mul_(levels - 1).round_().to(torch.uint8)
+    """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8.
+
+    In place, for speed: the logits are used up.
+    """
+    return logits.sigmoid_().mul_(levels - 1).round_().to(torch.uint8)
 
 
 def load_frames(path: Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """A variational autoencoder of fully connected layers with a Bernoulli decoder."""
 
 import json
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,15 +43,14 @@ class BernoulliVAE(nn.Module):
         decoder_sizes = (architecture.latent_size, *hidden_sizes)
         self.latent_size = architecture.latent_size
         # Registered in the order in which the author's model drew its initial weights.
-        self.encoder = _hidden_layers(encoder_sizes)
-        self.mean = nn.Linear(encoder_sizes[-1], architecture.latent_size)
-        self.log_variance = nn.Linear(encoder_sizes[-1], architecture.latent_size)
+        self.encoder = _hidden_layers(encoder_sizes).append(
+            nn.Linear(encoder_sizes[-1], 2 * architecture.latent_size)
+        )
         self.decoder = _hidden_layers(decoder_sizes).append(nn.Linear(decoder_sizes[-1], PIXELS))
 
     def encode(self, images: Tensor) -> Posterior:
         """Posterior of `images`, `(batch, 784)` of 0.0 and 1.0."""
-        hidden = self.encoder(images)
-        return Posterior(self.mean(hidden), self.log_variance(hidden))
+        return Posterior(*self.encoder(images).chunk(2, dim=1))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Logits `(batch, 784)` of a pixel being 1, from `latent`, `(batch, latent)`."""
@@ -59,7 +58,9 @@ class BernoulliVAE(nn.Module):
 
 
 def _hidden_layers(sizes: tuple[int, ...]) -> nn.Sequential:
-    return nn.Sequential(*(layer for i, o in pairwise(sizes) for layer in (nn.Linear(i, o), nn.ReLU())))
+    # In place: what a ReLU takes is of no further use, neither here nor for its gradient.
+    layers = [(nn.Linear(inputs, outputs), nn.ReLU(inplace=True)) for inputs, outputs in pairwise(sizes)]
+    return nn.Sequential(*chain.from_iterable(layers))
 
 
 def save_model(model: BernoulliVAE, architecture: Architecture, path: Path) -> None:

@@ -7,6 +7,11 @@ from torch.nn import functional
 from vae.model import Posterior
 
 
+def terms(logits: Tensor, posterior: Posterior, images: Tensor) -> Tensor:
+    """Reconstruction and KL of each image, `(2, batch)` nats."""
+    return torch.stack((reconstruction(logits, images), kl(posterior)))
+
+
 def reconstruction(logits: Tensor, images: Tensor) -> Tensor:
     """-log p(x | z) of each image, `(batch,)` nats, from logits and images `(batch, 784)`.
 

@@ -31,7 +31,7 @@ class Adam:
             parameter.data, parameter.grad = value.view_as(parameter), gradient.view_as(parameter)
 
     def step(self) -> None:
-        """Update the parameters by their gradients, and set these to zero for the next backward pass."""
+        """Update the parameters by their gradients."""
         self.steps += 1
         self.count += 1
         beta1, beta2 = self.settings.adam_betas
@@ -51,4 +51,3 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
-        self.gradients.zero_()

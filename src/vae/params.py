@@ -11,6 +11,9 @@ from ruamel.yaml.error import YAMLError
 from vae.errors import UserError
 from vae.files import written_whole
 
+# The models: a group train-NAME for each.
+MODELS = ("20d", "2d")
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 Quantile = Annotated[float, Field(gt=0, lt=1)]

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from vae.errors import UserError
+from vae.params import MODELS
 
-MODELS = ("20d", "2d")
 # The post's tables, and those saved in the author's notebook: two runs of the same code.
 SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}
 # How far a replay of the notebook's run may stray from it, by model and split, in nats per image: rounding

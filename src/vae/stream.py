@@ -50,10 +50,13 @@ class RandomStream:
         """Set the weights and biases of `model`, on the CPU: uniform in +-1/sqrt(inputs) each."""
         for layer in model.modules():
             if isinstance(layer, nn.Linear):
-                # What nn.Linear.reset_parameters does, with a generator of its own.
-                nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=self.generator)
-                bound = 1 / math.sqrt(layer.in_features)
-                nn.init.uniform_(layer.bias, -bound, bound, generator=self.generator)
+                # The author had a layer for the posterior's mean, and another for its log-variance.
+                parts = 2 if layer is model.encoder[-1] else 1
+                for weight, bias in zip(layer.weight.chunk(parts), layer.bias.chunk(parts), strict=True):
+                    # What nn.Linear.reset_parameters does, with a generator of its own.
+                    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=self.generator)
+                    bound = 1 / math.sqrt(layer.in_features)
+                    nn.init.uniform_(bias, -bound, bound, generator=self.generator)
 
     def frame(self, latent_size: int) -> Tensor:
         """Noise of one frame, `(pictures, latent)`."""

@@ -101,7 +101,7 @@ def track_training(
     client.set_terminated(run_id, "FINISHED")
 
 
-def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, float] | None = None) -> None:
+def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, float]) -> None:
     """Log figures and scores made from the model in `weights` on the run that trained it.
 
     The run is found by the model's fingerprint; of several, the latest. Says so when there is none.
@@ -113,12 +113,12 @@ def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, flo
     query = f"tags.`{MODEL_TAG}` = '{md5(weights)}'"
     runs = client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=1)
     if not runs:
-        print(f"tracking: no MLflow run has trained this {weights}; its results are not logged")
+        print(f"tracking: no MLflow run trained {weights} as it is now, so its results are not logged")
         return
     run_id = runs[0].info.run_id
     for path in files:
-        client.log_artifact(run_id, path, artifact_path=path.parent.name)
-    for key, value in (scores or {}).items():
+        client.log_artifact(run_id, path, artifact_path=path.parent.name or None)
+    for key, value in scores.items():
         client.log_metric(run_id, key, value)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vae import objective
 from vae.errors import UserError
 from vae.frames import FrameRecorder
+from vae.gradient import backward
 from vae.model import BernoulliVAE
 from vae.optimizer import Adam
 from vae.params import Train
@@ -86,10 +87,8 @@ def fit(
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
         terms = torch.empty(2, len(train_images), device=device)
         for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
-            parts = loss_terms(model, images, noise)
-            parts.sum().backward()
+            terms[:, rows] = backward(model, images, noise)
             adam.step()
-            terms[:, rows] = parts.detach()
             if batch % stream.interval == 0:
                 recorder.record(model, draws.frame_noise[batch // stream.interval])
             on_batch(terms[:, : rows.stop])
@@ -101,7 +100,7 @@ def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
     """Reconstruction and KL of each image, `(2, batch)` nats, with one posterior sample each."""
     posterior = model.encode(images)
     logits = model.decode(posterior.sample(noise))
-    return torch.stack((objective.reconstruction(logits, images), objective.kl(posterior)))
+    return objective.terms(logits, posterior, images)
 
 
 @torch.no_grad()
@@ -120,4 +119,4 @@ def _batches(images: Tensor, draws: Draws, size: int) -> Iterator[tuple[Tensor, 
     """Images as floats, noise, and their rows among the epoch's, batch by batch."""
     for start in range(0, len(images), size):
         rows = slice(start, min(start + size, len(images)))
-        yield images[draws.order[rows]].float(), draws.noise[rows], rows
+        yield images.index_select(0, draws.order[rows]).float(), draws.noise[rows], rows

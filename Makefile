@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study study check ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -46,6 +46,21 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
+test-study: .venv/.study ## Run the studies' tests, which need Ray
+	pytest tests/test_study.py
+
+study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
+	python src/study.py --seeds 0-19 --output studies/seeds.csv
+	python src/pretraining.py data/binarized studies/pretraining.csv
+	dvc commit --quiet --force studies/dvc.yaml
+
+check: setup ## Judge every published number by this run, and compare with the committed verdicts
+	python src/check.py
+
+.venv/.study: studies/requirements.lock .venv/.installed
+	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
+	@touch $@
+
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
@@ -57,6 +72,8 @@ figures: ## Copy the README's figures from plots/
 	@mkdir -p docs/figures
 	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png kl-divergence.png) docs/figures/
 
-lock: setup ## Renew both requirements.lock from pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml --output-file requirements.lock
-	echo jax | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint requirements.lock - --output-file benchmarks/requirements.lock
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: setup ## Renew every requirements.lock from pyproject.toml
+	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
+	echo jax | $(LOCK) --constraint requirements.lock - --output-file benchmarks/requirements.lock
+	echo 'ray>=2.60,<3' | $(LOCK) --constraint requirements.lock - --output-file studies/requirements.lock

@@ -19,7 +19,7 @@ from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import BernoulliVAE
 from vae.scores import kl_scores
 from vae.stream import RandomStream
-from vae.training import fit
+from vae.training import Start, fit
 from work import Work
 
 Timed = Callable[[], float | None]
@@ -40,7 +40,7 @@ def ours(work: Work) -> Timed:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
     pictures, images = (torch.from_numpy(binarize(pixels, 128)) for pixels in (work.pictures, work.pixels))
     recorder = FrameRecorder(pictures, figures.gray_levels, grid)
-    epochs = fit(model, images, images[: settings.batch_size], settings, stream, recorder)
+    epochs = fit(Start(model, images, images[: settings.batch_size], stream), settings, recorder)
     return lambda: [epoch.train.negative_elbo for epoch in epochs][-1]
 
 
@@ -83,6 +83,7 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
     loader = DataLoader(Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True)
     torch.manual_seed(199)
     model = BernoulliVAE(work.architecture)
+    RandomStream(199, work.settings.batch_size, 1, 1).initialise(model)
     adam = torch.optim.Adam(model.parameters(), lr=work.settings.learning_rate)
 
     def epoch() -> float:

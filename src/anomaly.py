@@ -7,12 +7,12 @@ import torch
 
 from vae import figures as draw
 from vae.arithmetic import pin
-from vae.data import PIXELS, load_split
+from vae.data import load_split
 from vae.errors import arguments, run_stage
 from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
-from vae.scores import kl_scores
+from vae.scores import kl_scores, noise_images
 
 
 def main() -> None:
@@ -20,7 +20,6 @@ def main() -> None:
     seed, arithmetic, settings = read_params("seed", "arithmetic", "anomaly")
     pin(arithmetic)
     model = load_model(weights)
-    # The generator, and the first draw from it, of the post's noise image.
     generator = np.random.RandomState(seed)
     noise = noise_images(generator, 1)
     fresh = noise_images(generator, settings.noise_images)
@@ -40,11 +39,6 @@ def main() -> None:
         f"(z-score {scores['noise_z_score']:.1f}); of {settings.noise_images} more, "
         f"{scores['noise_images_caught']:.1%} lie above the threshold {scores['threshold']:.3f}"
     )
-
-
-def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
-    """Images of fair coin flips, `(count, 784)`, uint8."""
-    return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
 
 
 def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float) -> dict[str, float]:

@@ -33,8 +33,9 @@ def prepare(folder: Path) -> None:
     """Copy the pipeline to `folder` and change its parameters. Raises UserError if it holds anything."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder")
-    for name in ("src", "data/published"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("src", "data/published", "studies"):
+        # The studies' results are read; their stages would want MNIST.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.*"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     override_params(folder / "params.yaml", OVERRIDES)

@@ -14,9 +14,8 @@ from vae.files import write_json, write_text
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import Architecture, BernoulliVAE, save_model
 from vae.params import MODELS, Figures, Model, Train, read_params
-from vae.stream import RandomStream
 from vae.tracking import TrackedRun, track_training
-from vae.training import Epoch, choose_device, fit
+from vae.training import Epoch, begin, fit
 
 
 def main() -> None:
@@ -63,23 +62,12 @@ def train_model(
     run: TrackedRun,
 ) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
-    # Adam's moments of pixels that are never 1 fade into subnormal numbers, which cost a CPU a third of its
-    # speed and change no weight. Set first: threads take the setting over when they start.
-    torch.set_flush_denormal(True)
-    device = choose_device(settings.device)
-    stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
-    if architecture.preceded_by:
-        before = BernoulliVAE(architecture.preceded_by)
-        stream.skip_run(before, settings.epochs, len(train.images), len(test.images))
-    model = BernoulliVAE(architecture)
-    stream.initialise(model)
-    model.to(device)
-
-    train_images, test_images = (torch.from_numpy(split.images).to(device) for split in (train, test))
+    start = begin(seed, figures, settings, architecture, train, test)
     grid = None
     if architecture.latent_size == 2:
-        grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles)).to(device)
-    recorder = FrameRecorder(test_images[list(figures.images)], figures.gray_levels, grid)
+        grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
+        grid = grid.to(start.test_images.device)
+    recorder = FrameRecorder(start.test_images[list(figures.images)], figures.gray_levels, grid)
 
     batches = -(-len(train.images) // settings.batch_size)
     epochs = []
@@ -90,7 +78,7 @@ def train_model(
             if bar.update() and not bar.disable:
                 bar.set_postfix_str(f"loss {terms.sum(dim=0).mean().item():.2f}", refresh=False)
 
-        for epoch in fit(model, train_images, test_images, settings, stream, recorder, show_batch):
+        for epoch in fit(start, settings, recorder, show_batch):
             epochs.append(epoch)
             run.log_epoch(epoch)
             line = (
@@ -99,7 +87,7 @@ def train_model(
             )
             # Beside the bar on a terminal; flushed, so that a log file shows each epoch as it ends.
             tqdm.write(line) if not bar.disable else print(line, flush=True)
-    return model, recorder, epochs
+    return start.model, recorder, epochs
 
 
 def check_images(figures: Figures, test_images: int) -> None:

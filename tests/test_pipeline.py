@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from conftest import ROOT
 from vae import document
 from vae.reproduction import compare_losses, load_published
+from vae.verdicts import judge, load_intervals
 
 SRC = ROOT / "src"
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -49,6 +50,7 @@ OUTPUTS = [
     "plots/manifold-regions.png",
     "plots/latent.png",
     "metrics/anomaly.json",
+    "metrics/likelihood.json",
     "plots/kl-divergence.png",
     "plots/noise.png",
     "metrics/reproduction.json",
@@ -144,6 +146,7 @@ def test_the_readmes_figures_are_those_that_dvc_lock_names():
 def test_the_readmes_loss_tables_are_the_committed_results(model):
     ours = {name: pd.read_csv(io.BytesIO(committed(f"plots/{name}-losses.csv"))) for name in ("20d", "2d")}
     values = compare_losses(ours, load_published(ROOT / "data/published"))
+    values = judge(values, load_intervals(ROOT / "studies/seeds.csv"))
     assert document.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
 
 
@@ -221,6 +224,8 @@ def test_mlflow_has_two_runs_with_ten_points_of_each_loss_all_parameters_and_the
         assert run.data.params["model.latent_size"] == model.removesuffix("d")
         figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "plots")}
         assert {"20d": "reconstruction.gif", "2d": "manifold.gif"}[model] in figures
+        assert "test_log_likelihood" in run.data.metrics
+        assert "report.md" in {file.path for file in client.list_artifacts(run.info.run_id)}
     assert "noise_kl" in runs["20d"].data.metrics
 
 
@@ -235,7 +240,7 @@ def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
     change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
-    assert stages_run(dvc(demo, "repro")) == ["train-20d", "visualize", "anomaly", "report"]
+    assert stages_run(dvc(demo, "repro")) == ["train-20d", "visualize", "anomaly", "likelihood", "report"]
 
 
 def test_without_tracking_every_output_is_the_same_to_the_byte(demo):
@@ -259,13 +264,37 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
     assert hashes(demo) == before
 
 
-@pytest.mark.parametrize("script", ["download", "binarize", "train", "visualize", "anomaly", "report"])
+@pytest.mark.parametrize(
+    "script",
+    ["download", "binarize", "train", "visualize", "anomaly", "likelihood", "report", "check", "pretraining"],
+)
 def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
     command = [sys.executable, SRC / f"{script}.py", "too", "many", "of", "these", "words"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("error: usage: python ")
     assert result.stderr.count("\n") == 1
+
+
+def check(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "src/check.py"], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_committed_run_passes_make_check_and_a_corrupted_loss_fails_it_by_its_epoch(tmp_path):
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path], check=True)
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = tmp_path / "plots/2d-losses.csv"
+    lines = table.read_text().splitlines()
+    epoch, train_loss, *rest = lines[4].split(",")
+    lines[4] = ",".join([epoch, str(float(train_loss) + 30), *rest])
+    table.write_text("\n".join(lines) + "\n")
+    result = check(tmp_path)
+    assert result.returncode == 1
+    assert "2d train loss of epoch 4, notebook" in result.stderr
+    assert result.stderr.count("was replayed") == 1
+    table.write_text("\n".join(lines[:4]) + "\n")
+    assert "2d test loss of epoch 10, notebook: published 140.79" in check(tmp_path).stderr
 
 
 def test_a_model_of_another_name_is_refused_in_one_line():

@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from vae.frames import FrameRecorder
 from vae.model import BernoulliVAE
 from vae.params import Architecture
 from vae.stream import RandomStream
-from vae.training import fit
+from vae.training import Start, fit
 
 SEED, BATCH, INTERVAL, PICTURES = 199, 128, 10, 5
 # More than the interval's batches, the last one not full.
@@ -78,7 +77,7 @@ def test_skipping_a_run_leaves_the_stream_where_the_real_run_leaves_it(params, s
     real = stream()
     model = BernoulliVAE(small)
     real.initialise(model)
-    list(fit(model, images, images[:TEST], settings, real, FrameRecorder(images[:PICTURES], levels=16)))
+    list(fit(Start(model, images, images[:TEST], real), settings))
 
     skipped = stream()
     skipped.skip_run(BernoulliVAE(small), epochs=2, training_images=TRAINING, test_images=TEST)

@@ -9,7 +9,7 @@ from vae.model import BernoulliVAE
 from vae.optimizer import Adam
 from vae.params import Architecture
 from vae.stream import RandomStream
-from vae.training import fit, loss_terms, mean_losses
+from vae.training import Start, fit, loss_terms, mean_losses
 
 
 def train(architecture, images, settings, pictures=2, interval=3):
@@ -18,7 +18,7 @@ def train(architecture, images, settings, pictures=2, interval=3):
     model = BernoulliVAE(architecture)
     stream.initialise(model)
     recorder = FrameRecorder(images[:pictures], levels=16)
-    return model, recorder, list(fit(model, images, images[:30], settings, stream, recorder))
+    return model, recorder, list(fit(Start(model, images, images[:30], stream), settings, recorder))
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """The report's text, in Markdown."""
 
+from typing import Any
+
 import pandas as pd
 
 from vae import reproduction
 from vae.params import MODELS, Download
 from vae.reproduction import PUBLISHED_NOISE_KL
+from vae.statistics import LEVEL
+from vae.verdicts import VERDICTS, verdict_counts
 
 FIGURES = {
     "Losses": {"losses.png": "Losses of both models by epoch, ours and published"},
@@ -27,7 +31,16 @@ FIGURES = {
 }
 
 
-def report_text(values: pd.DataFrame, anomaly: dict[str, float], download: Download) -> str:
+SIGNS = dict(zip(VERDICTS, "=≈≠", strict=True))
+
+
+def report_text(
+    values: pd.DataFrame,
+    earlier: dict[str, float],
+    anomaly: dict[str, float],
+    likelihood: dict[str, Any],
+    download: Download,
+) -> str:
     """The report, in Markdown. Its figures are links into plots/."""
     parts = ["# Variational Autoencoder Code and Experiments, regenerated"]
     if download.dataset != "mnist":
@@ -40,10 +53,19 @@ def report_text(values: pd.DataFrame, anomaly: dict[str, float], download: Downl
         "that the post prints, *notebook* those saved in the author's own notebook; a difference is ours "
         "minus theirs."
     )
-    answer = reproduction.replay_answer(values)
-    parts.append(f"{answer[0].upper()}{answer[1:]}.")
+    answer = reproduction.replay_answer(values[values["split"] != "noise"])
+    parts += [
+        "## Verdicts",
+        verdict_table(values),
+        verdict_text(values),
+        earlier_text(earlier),
+        f"{answer[0].upper()}{answer[1:]}.",
+        "## Likelihood",
+        likelihood_table(likelihood),
+    ]
     for model in MODELS:
-        parts += [f"## Losses with a {model} latent space", loss_table(values[values["model"] == model])]
+        losses = values[(values["model"] == model) & (values["split"] != "noise")]
+        parts += [f"## Losses with a {model} latent space", loss_table(losses)]
     parts += [
         "![Differences to the published losses](plots/reproduction.png)",
         "## Noise score",
@@ -55,8 +77,66 @@ def report_text(values: pd.DataFrame, anomaly: dict[str, float], download: Downl
     return "\n\n".join(parts) + "\n"
 
 
+def verdict_table(values: pd.DataFrame) -> str:
+    """A Markdown table: how many published values of each kind have which verdict."""
+    lines = [["Published values", *(f"{verdict} {SIGNS[verdict]}" for verdict in VERDICTS)]]
+    lines.append(["---", *["---:"] * len(VERDICTS)])
+    for (source, model, what), counts in verdict_counts(values).iterrows():
+        name = "KL of the noise image" if what == "noise" else f"{model} losses"
+        lines.append([f"{source}, {name}", *map(str, counts)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def verdict_text(values: pd.DataFrame) -> str:
+    """What the verdicts mean, and what chance alone would do."""
+    judged = values[values["verdict"] != VERDICTS[0]]
+    outside = judged[judged["outside"] > 0]
+    far = ""
+    if len(outside):
+        farthest = outside.loc[outside["outside"].idxmax()]
+        far = (
+            f" The farthest lies {farthest['outside']:.2f} nats outside: {farthest['source']}, "
+            f"{farthest['model']} {farthest['split']}, epoch {farthest['epoch']}."
+        )
+    return (
+        "*Replayed* (=): this run gives the notebook's value, within the tolerance of its rounding. "
+        "*Consistent* (≈): inside the 99 % prediction interval of "
+        f"{values['n'].min():.0f} seeds (studies/seeds.csv), so one more seed may well give it. "
+        "*Not reproducible as published* (≠): outside. "
+        f"Of the {len(judged)} values judged by the interval, {len(outside)} are outside; chance alone would "
+        f"put {(1 - LEVEL) * len(judged):.1f} there.{far}"
+    )
+
+
+def earlier_text(earlier: dict[str, float]) -> str:
+    """Why the post's 2-d table cannot be reached."""
+    return (
+        "The post's 2-d table does not start from a fresh model. What explains its "
+        f"{earlier['losses']} losses best is a model that had seen {earlier['batches']} batches before: they "
+        f"are {earlier['distance']:.2f} nats (root mean square) from the mean of {earlier['seeds']} seeds "
+        f"from there, and {earlier['inside']} of them inside the interval; from a fresh model, "
+        f"{earlier['distance_without']:.2f} nats. This is an explanation, not a reproduction."
+    )
+
+
+def likelihood_table(likelihood: dict[str, Any]) -> str:
+    """A Markdown table of both models' estimated test log-likelihood."""
+    lines = ["| Model | test log-likelihood, nats | standard error |", "|---|---:|---:|"]
+    lines += [
+        f"| {model} | {number(likelihood[model]['test_log_likelihood'])} "
+        f"| {number(likelihood[model]['standard_error'])} |"
+        for model in MODELS
+    ]
+    note = (
+        f"Estimated by importance sampling, {likelihood['samples']} samples each, on the first "
+        f"{likelihood['images']:,} test images. It is the number by which VAEs are compared, in other places "
+        "on all 10,000."
+    )
+    return "\n".join(lines) + "\n\n" + note
+
+
 def loss_table(values: pd.DataFrame) -> str:
-    """A Markdown table of one model's losses by epoch, ours beside each published one."""
+    """A Markdown table of one model's losses by epoch, ours beside each published one and its verdict."""
     columns = [(split, source) for split in ("train", "test") for source in ("post", "notebook")]
     head = ["Epoch"]
     for split in ("train", "test"):
@@ -69,7 +149,7 @@ def loss_table(values: pd.DataFrame) -> str:
             row = cells.loc[(epoch, split, source)]
             if source == "post":
                 line.append(number(row["ours"]))
-            line += [number(row["published"]), number(row["difference"], "+")]
+            line += [f"{number(row['published'])} {SIGNS[row['verdict']]}", number(row["difference"], "+")]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

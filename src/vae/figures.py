@@ -1,6 +1,7 @@
 """The figures: pictures and animations as gray arrays, charts as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -212,4 +213,32 @@ def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Fi
     for value, color, label in marks:
         axes.axvline(value, color=color, linestyle="--", label=f"{label}: {value:.2f}")
     axes.legend(frameon=False)
+    return figure
+
+
+def study_bands(intervals: pd.DataFrame, published: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """A study's losses by epoch: means, and bands in which 99 % of further trials fall, with the published
+    tables on top. A panel for each model and split, a color for each arm."""
+    models = intervals["model"].unique()
+    figure = Figure(figsize=(11, 4.2 * len(models)), layout="constrained")
+    panels = figure.subplots(len(models), 2, squeeze=False)
+    for row, model in zip(panels, models, strict=True):
+        for axes, split in zip(row, ("train", "test"), strict=True):
+            axes.set(
+                title=f"{model[:-1]}-d latent space, {split}", xlabel="Epoch", ylabel="Loss (nats per image)"
+            )
+            shown = intervals[(intervals["model"] == model) & (intervals["column"] == f"{split}_loss")]
+            for color, (arm, band) in zip(
+                cycle(DIGIT_COLORS), shown.groupby("arm", sort=False), strict=False
+            ):
+                label = f"{arm}: mean of {band['n'].max()} and 99 % band"
+                axes.plot(band["epoch"], band["mean"], color=color, label=label)
+                axes.fill_between(
+                    band["epoch"], band["low"], band["high"], color=color, alpha=0.25, linewidth=0
+                )
+            for (source, table), marker in zip(published[model].items(), "ox", strict=True):
+                axes.plot(
+                    table["epoch"], table[f"{split}_loss"], "k" + marker, fillstyle="none", label=source
+                )
+            axes.legend(frameon=False)
     return figure

@@ -1,6 +1,7 @@
 """params.yaml, read once into frozen typed objects. Any mistake in it is told before work starts."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -118,6 +119,13 @@ class Anomaly(Group):
     noise_images: Count
 
 
+class Likelihood(Group):
+    """Of how many test images the likelihood is estimated, from how many samples each."""
+
+    images: Count
+    samples: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 class Tracking(Group):
     """Whether and under which experiment results are mirrored to MLflow."""
 
@@ -139,6 +147,7 @@ class Params(Group):
     train_2d: Annotated[PlaneModel, Field(alias="train-2d")]
     visualize: Visualize
     anomaly: Anomaly
+    likelihood: Likelihood
     tracking: Tracking
 
 
@@ -151,8 +160,8 @@ def read_params(*groups: str, path: Path = Path("params.yaml")) -> list[Any]:
     return [getattr(params, group.replace("-", "_")) for group in groups]
 
 
-def check_params(path: Path) -> Params:
-    """Read and check `path`. Raises UserError."""
+def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read and check `path`, with other values for some keys (`{"train.epochs": 2}`). Raises UserError."""
     try:
         # The reader that DVC uses: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
         values = YAML(typ="safe").load(path)
@@ -162,6 +171,14 @@ def check_params(path: Path) -> Params:
         raise UserError(f"cannot read {path}: {error}") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    for name, value in (overrides or {}).items():
+        *groups, key = name.split(".")
+        group = values
+        for part in groups:
+            group = group.get(part) if isinstance(group, dict) else None
+        if not isinstance(group, dict):
+            raise UserError(f"{path} has no group {'.'.join(groups)}, which {name} names")
+        group[key] = value
     try:
         return Params.model_validate(values)
     except ValidationError as error:

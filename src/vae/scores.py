@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from vae import objective
+from vae.data import PIXELS
 from vae.model import BernoulliVAE, Posterior
+
+
+def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
+    """Images of fair coin flips, `(count, 784)`, uint8, drawn as the post drew its one."""
+    return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
 
 
 def posterior_means(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np.ndarray:

@@ -86,12 +86,15 @@ def track_training(
         return
     from mlflow.entities import Param, RunTag
 
-    client, experiment = _connect(settings)
-    tags = {"mlflow.source.name": "src/train.py", "mlflow.source.type": "LOCAL", "model": name, **_origin()}
+    client, experiment = connect(settings)
+    tags = {"mlflow.source.name": "src/train.py", "mlflow.source.type": "LOCAL", "model": name, **origin()}
     run_name = " ".join(filter(None, (name, os.environ.get("DVC_EXP_NAME"))))
     run_id = client.create_run(experiment, run_name=run_name).info.run_id
-    flat = [Param(key, value) for key, value in _flat(params).items()]
-    client.log_batch(run_id, params=flat, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.log_batch(
+        run_id,
+        params=[Param(key, value) for key, value in flat(params).items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
     client.log_inputs(run_id, [_dataset(path) for path in data])
     try:
         yield MlflowRun(client, run_id)
@@ -109,7 +112,7 @@ def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, flo
     (settings,) = read_params("tracking")
     if not settings.enabled:
         return
-    client, experiment = _connect(settings)
+    client, experiment = connect(settings)
     query = f"tags.`{MODEL_TAG}` = '{md5(weights)}'"
     runs = client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=1)
     if not runs:
@@ -122,7 +125,7 @@ def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, flo
         client.log_metric(run_id, key, value)
 
 
-def _flat(params: Mapping[str, Any]) -> dict[str, str]:
+def flat(params: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as text under flat names: those of a group as `group.key`."""
     flat = {}
     for name, value in params.items():
@@ -131,7 +134,7 @@ def _flat(params: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(list(value) if isinstance(value, tuple) else value) for name, value in flat.items()}
 
 
-def _connect(settings: Tracking) -> tuple["MlflowClient", str]:
+def connect(settings: Tracking) -> tuple["MlflowClient", str]:
     """A client and the experiment's id, both made where they are missing. Raises UserError."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
@@ -169,7 +172,7 @@ def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str
     return found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
 
 
-def _origin() -> dict[str, str]:
+def origin() -> dict[str, str]:
     """Tags that tell where a run comes from: the git commit, and DVC's stage and experiment."""
     tags = {"dvc.stage": os.environ.get("DVC_STAGE"), "dvc.experiment": os.environ.get("DVC_EXP_NAME")}
     if commit := _git("rev-parse", "HEAD"):

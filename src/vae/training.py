@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from vae import objective
+from vae.data import Split
 from vae.errors import UserError
 from vae.frames import FrameRecorder
 from vae.gradient import backward
 from vae.model import BernoulliVAE
 from vae.optimizer import Adam
-from vae.params import Train
+from vae.params import Figures, Model, Train
 from vae.stream import Draws, RandomStream
 
 
@@ -65,33 +66,69 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
+class Start(NamedTuple):
+    """Where a training begins: a fresh model, the images, `(images, 784)` uint8 of 0 and 1, on its device,
+    where they stay, and the random stream."""
+
+    model: BernoulliVAE
+    train_images: Tensor
+    test_images: Tensor
+    stream: RandomStream
+
+
+def begin(
+    seed: int, figures: Figures, settings: Train, architecture: Model, train: Split, test: Split
+) -> Start:
+    """Bring the author's random stream to where this model's training begins, and draw its weights."""
+    # Adam's moments of pixels that are never 1 fade into subnormal numbers, which cost a CPU a third of its
+    # speed and change no weight. Set first: threads take the setting over when they start.
+    torch.set_flush_denormal(True)
+    device = choose_device(settings.device)
+    stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
+    if architecture.preceded_by:
+        before = BernoulliVAE(architecture.preceded_by)
+        stream.skip_run(before, settings.epochs, len(train.images), len(test.images))
+    model = BernoulliVAE(architecture)
+    stream.initialise(model)
+    train_images, test_images = (torch.from_numpy(split.images).to(device) for split in (train, test))
+    return Start(model.to(device), train_images, test_images, stream)
+
+
 def fit(
-    model: BernoulliVAE,
-    train_images: Tensor,
-    test_images: Tensor,
+    start: Start,
     settings: Train,
-    stream: RandomStream,
-    recorder: FrameRecorder,
+    recorder: FrameRecorder | None = None,
     on_batch: Callable[[Tensor], None] = lambda losses: None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, an epoch each time the iterator is advanced.
+    """Train the model in place, an epoch each time the iterator is advanced.
 
-    Images are `(images, 784)` uint8 of 0 and 1, on the model's device, where they stay. `recorder` takes a
-    frame before training and after every `stream.interval`-th batch. `on_batch` is given the reconstruction
-    and KL of the epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
+    `recorder` takes a frame before training and after every `stream.interval`-th batch; without one, the
+    stream still draws what the frames would need. `on_batch` is given the reconstruction and KL of the
+    epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
+
+    Raises UserError when a loss is not finite: on the CPU at that batch, on CUDA, where looking would wait
+    for the device, at the end of its epoch.
     """
+    model, train_images, test_images, stream = start
     adam = Adam(model, settings)
     device = train_images.device
-    recorder.record(model, stream.frame(model.latent_size).to(device))
+    first_frame = stream.frame(model.latent_size).to(device)
+    if recorder:
+        recorder.record(model, first_frame)
     for number in range(1, settings.epochs + 1):
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
         terms = torch.empty(2, len(train_images), device=device)
         for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
             terms[:, rows] = backward(model, images, noise)
+            if device.type == "cpu":
+                _check(terms[:, rows], number, batch)
             adam.step()
-            if batch % stream.interval == 0:
+            if recorder and batch % stream.interval == 0:
                 recorder.record(model, draws.frame_noise[batch // stream.interval])
             on_batch(terms[:, : rows.stop])
+        if device.type != "cpu":
+            for batch, parts in enumerate(terms.cpu().split(settings.batch_size, dim=1)):
+                _check(parts, number, batch)
         draws = stream.test_pass(len(test_images), model.latent_size).to(device)
         yield Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
 
@@ -101,6 +138,16 @@ def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
     posterior = model.encode(images)
     logits = model.decode(posterior.sample(noise))
     return objective.terms(logits, posterior, images)
+
+
+def _check(terms: Tensor, epoch: int, batch: int) -> None:
+    """Raise UserError unless a batch's terms, `(2, batch)`, are finite."""
+    if not terms.isfinite().all():
+        reconstruction, kl = terms.mean(dim=1).tolist()
+        raise UserError(
+            f"epoch {epoch}, batch {batch}: the loss is not finite (reconstruction {reconstruction}, KL {kl} "
+            "nats per image), so training stops; a lower train.learning_rate may help"
+        )
 
 
 @torch.no_grad()

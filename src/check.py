@@ -1,0 +1,39 @@
+"""Judge a run's published numbers in seconds; fail when one has fallen below its committed verdict."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from vae.document import verdict_table
+from vae.errors import UserError, arguments, run_stage
+from vae.verdicts import judge_run, load_intervals, worse_than
+
+COMMITTED = "metrics/reproduction.json"
+
+
+def main() -> None:
+    arguments()
+    study = load_intervals(Path("studies/seeds.csv"))
+    values = judge_run(Path("metrics"), Path("plots"), Path("data/published"), study)
+    print(verdict_table(values))
+    if lines := worse_than(values, committed_verdicts()):
+        raise UserError(
+            "\n  ".join([f"{len(lines)} verdicts have fallen below {COMMITTED} of HEAD:", *lines])
+        )
+    print(f"no verdict has fallen below {COMMITTED} of HEAD")
+
+
+def committed_verdicts() -> list[dict]:
+    """The published values of the committed results, with their verdicts. Raises UserError."""
+    command = ["git", "show", f"HEAD:{COMMITTED}"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return json.loads(text)["published"]
+    except (OSError, subprocess.CalledProcessError, ValueError, KeyError):
+        raise UserError(
+            f"git has no {COMMITTED} with verdicts in HEAD to compare with; run in a clone of the repository"
+        ) from None
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from vae import document
+from vae.errors import UserError
+from vae.reproduction import PUBLISHED_NOISE_KL, load_published
+from vae.verdicts import fit_batches, judge, load_intervals, verdict_counts, worse_than
+
+
+@pytest.fixture(scope="module")
+def intervals() -> pd.DataFrame:
+    return load_intervals(ROOT / "studies/seeds.csv")
+
+
+def value(published, ours, source="post", epoch=10, split="test", model="20d") -> pd.DataFrame:
+    row = {"model": model, "source": source, "epoch": epoch, "split": split}
+    return pd.DataFrame([{**row, "published": published, "ours": ours, "difference": ours - published}])
+
+
+def verdict(intervals, *arguments, **key) -> str:
+    return judge(value(*arguments, **key), intervals)["verdict"].item()
+
+
+def test_a_notebooks_value_within_the_tolerance_is_replayed_whatever_the_interval(intervals):
+    assert verdict(intervals, 300.0, 300.2, source="notebook") == "replayed"
+    assert verdict(intervals, 300.0, 300.3, source="notebook") == "not reproducible as published"
+    assert verdict(intervals, 87.8, 90.0, source="notebook") == "consistent"
+    assert verdict(intervals, 87.8, float("nan"), source="notebook") == "consistent"
+
+
+def test_a_posts_value_is_judged_by_the_interval_alone_even_when_ours_is_the_same(intervals):
+    low, high = intervals.loc[("20d", "test", 10), ["low", "high"]]
+    assert verdict(intervals, low + 0.001, 500.0) == "consistent"
+    assert verdict(intervals, low - 0.001, low - 0.001) == "not reproducible as published"
+    assert verdict(intervals, high + 0.001, 500.0) == "not reproducible as published"
+
+
+def test_how_far_outside_is_told_in_nats(intervals):
+    high = intervals.loc[("20d", "test", 10), "high"]
+    assert judge(value(high + 2.0, 88.0), intervals)["outside"].item() == pytest.approx(2.0)
+    assert judge(value(high - 0.01, 88.0), intervals)["outside"].item() == 0
+
+
+def test_the_noise_score_is_judged_by_the_noise_scores_of_the_seeds(intervals):
+    bounds = intervals.loc[("20d", "noise", 0)]
+    assert bounds["n"] == 20
+    expected = "consistent" if bounds["low"] <= PUBLISHED_NOISE_KL <= bounds["high"] else "not reproducible"
+    assert verdict(intervals, PUBLISHED_NOISE_KL, 60.0, epoch=0, split="noise").startswith(expected)
+
+
+def test_every_value_is_counted_once(intervals):
+    values = pd.concat([value(87.8, 88.0), value(10.0, 88.0), value(1.0, 1.0, epoch=0, split="noise")])
+    counts = verdict_counts(judge(values.reset_index(drop=True), intervals))
+    assert counts.to_numpy().tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert "| post, 20d losses | 0 | 1 | 1 |" in document.verdict_table(
+        judge(values.reset_index(drop=True), intervals)
+    )
+
+
+def test_a_verdict_that_falls_is_told_with_its_epoch_and_one_that_rises_is_not(intervals):
+    good = judge(value(88.0, 88.1, source="notebook", epoch=7), intervals)
+    bad = judge(value(88.0, 98.1, source="notebook", epoch=7), intervals)
+    assert worse_than(good, good.to_dict("records")) == []
+    assert worse_than(good, bad.to_dict("records")) == []
+    (line,) = worse_than(bad, good.to_dict("records"))
+    assert line.startswith("20d test loss of epoch 7, notebook: published 88.0, ours 98.100: was replayed")
+
+
+def test_fewer_than_20_seeds_do_not_judge(tmp_path):
+    rows = pd.read_csv(ROOT / "studies/seeds.csv")
+    rows[rows["seed"] > 0].to_csv(tmp_path / "seeds.csv", index=False)
+    with pytest.raises(UserError, match="has 19 seeds of the 20d model; 20 are needed"):
+        load_intervals(tmp_path / "seeds.csv")
+
+
+def test_the_fit_finds_how_many_batches_made_a_table(intervals):
+    """A table as 130 batches of earlier training would make it, between two numbers that were tried."""
+    shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
+    means = shifted.groupby(["batches", "epoch"])[["train_loss", "test_loss"]].mean()
+    table = 0.8 * means.loc[125] + 0.2 * means.loc[150]
+    found = fit_batches(shifted, table.reset_index(), intervals)
+    assert found["batches"] == pytest.approx(130, abs=1)
+    assert found["distance"] < 0.05
+    assert found["inside"] == found["losses"] == 20
+
+
+def test_the_posts_2_d_table_is_closer_to_a_model_with_earlier_training(intervals):
+    shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
+    found = fit_batches(shifted, load_published(ROOT / "data/published")["2d"]["post"], intervals)
+    assert found["distance"] < found["distance_without"] / 2
+    assert np.isfinite(found["distance"])

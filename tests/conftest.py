@@ -1,5 +1,6 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +46,14 @@ def small() -> Architecture:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished demo: the whole pipeline on scikit-learn's digits."""
     folder = tmp_path_factory.mktemp("demo")
     subprocess.run([sys.executable, ROOT / "src/demo.py", folder], check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+@pytest.fixture(scope="module")
+def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it for the tests of a module, which go on from what the one before left."""
+    return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")

@@ -1,6 +1,7 @@
 """A study's trials on Ray: this machine's cores, or a cluster's."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,17 +74,32 @@ def _start(address: str | None, variables: dict[str, str]) -> ModuleType:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
         ) from None
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address not in ("auto", "local"):
+        _reach(address)
     environment = {"py_modules": [str(Path(__file__).parent)], "env_vars": variables}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
         ray.init(address, runtime_env=environment, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = address or os.environ.get("RAY_ADDRESS")
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"cannot use the Ray cluster at {where} ({reason}); without an address, Ray starts here"
-        ) from None
+        raise _unusable(address, error) from None
     return ray
+
+
+def _reach(address: str) -> None:
+    """Raise UserError unless somebody listens at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise _unusable(address, error) from None
+
+
+def _unusable(address: str | None, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"cannot use the Ray cluster at {address} ({reason}); without an address, Ray starts on this machine"
+    )
 
 
 def _result(ray: ModuleType, ended: Any) -> Rows | str:

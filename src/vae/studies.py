@@ -29,7 +29,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         lines = text[: text.rfind("\n") + 1]
         if not lines:
             return pd.DataFrame(columns=["trial", "model", "arm", "seed", "epoch", "noise_kl"])
-        table = pd.read_csv(io.StringIO(lines), dtype={"trial": str}, float_precision="round_trip")
+        table = pd.read_csv(io.StringIO(lines), dtype={"trial": str})
         finished = table.loc[table["noise_kl"].notna(), "trial"]
         return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
     except FileNotFoundError:

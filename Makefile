@@ -42,7 +42,7 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	PYTHONPATH=src python benchmarks/growth.py
 
 # Set-up removes what requirements.lock does not name, so this comes after it.
-.venv/.bench: benchmarks/requirements.lock .venv/.installed
+.venv/.bench: benchmarks/requirements.lock .venv/.installed .venv/.study
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 

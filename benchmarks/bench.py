@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from trials import SEEDS, study_costs
 from vae.errors import run_stage
 from vae.files import write_json
 from work import mnist
@@ -63,6 +64,10 @@ def main() -> None:
     scores = {name: median(seconds[name, "20d"]) for name in ("kl_ours", "kl_post")}
     scores["kl_post"] *= KL_IMAGES / KL_PASSES
     results["kl-scores"] = {"seconds": scores, "ours_to_post": scores["kl_ours"] / scores["kl_post"]}
+    results["study"] = {"seconds": (costs := study_costs())}
+    results["study"]["trials_per_hour"] = {
+        name: 3600 / value for name, value in costs.items() if name != "stage"
+    }
     write_json(Path("benchmarks/results.json"), results)
     print(table(results))
 
@@ -129,6 +134,13 @@ def table(results: dict) -> str:
         f"KL of {KL_IMAGES:,} images: {scores['seconds']['kl_ours']:.2f} s, {scores['ours_to_post']:.3f} of",
         f"one pass for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {KL_PASSES:,} images.",
     ]
+    costs = results["study"]["seconds"]
+    lines.append(
+        f"The 20-d train stage alone: {costs['stage']:.1f} s; a trial in a study of {SEEDS} seeds, on"
+    )
+    for name, rate in results["study"]["trials_per_hour"].items():
+        share = costs[name] / stage
+        lines.append(f"{name}: {costs[name]:.1f} s, {share:.2f} of that; {rate:.0f} trials an hour")
     return "\n".join(lines)
 
 

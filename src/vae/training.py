@@ -142,7 +142,7 @@ def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
 
 def _check(terms: Tensor, epoch: int, batch: int) -> None:
     """Raise UserError unless a batch's terms, `(2, batch)`, are finite."""
-    if not terms.isfinite().all():
+    if not math.isfinite(terms.sum().item()):  # one number to look at, for speed
         reconstruction, kl = terms.mean(dim=1).tolist()
         raise UserError(
             f"epoch {epoch}, batch {batch}: the loss is not finite (reconstruction {reconstruction}, KL {kl} "

@@ -1,5 +1,6 @@
 """The trials of a study: the stages' training, many times, with other seeds and parameters."""
 
+import ast
 import hashlib
 import itertools
 import json
@@ -41,12 +42,14 @@ class Trial(NamedTuple):
 def plan(
     models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: str
 ) -> list[Trial]:
-    """A trial for each model, seed and combination of the grid's values; `data` is the data's MD5 sum.
+    """A trial for each model, seed and combination of the grid's values; `data` is the data's MD5 sums.
 
     Raises UserError when a key or a value is not allowed in params.yaml.
     """
     here = Path(__file__).parent
-    code = {name: hashlib.md5((here / f"{name}.py").read_bytes()).hexdigest() for name in CODE}
+    # As parsed, so that neither comments nor layout matter.
+    code = [ast.dump(ast.parse((here / f"{name}.py").read_text(encoding="utf-8"))) for name in CODE]
+    data += hashlib.md5("".join(code).encode()).hexdigest()
     trials = {}
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
@@ -55,7 +58,7 @@ def plan(
         for model, seed in itertools.product(models, seeds):
             params = of_arm.model_copy(update={"seed": seed})
             read = params.model_dump(include={"seed", "arithmetic", "figures", "train", f"train_{model}"})
-            text = json.dumps([model, read, data, code, torch.__version__], sort_keys=True)
+            text = json.dumps([model, read, data, torch.__version__], sort_keys=True)
             fingerprint = hashlib.md5(text.encode()).hexdigest()[:12]
             trials[fingerprint] = Trial(model, arm, seed, params, fingerprint)
     return list(trials.values())

@@ -135,9 +135,8 @@ def table(results: dict) -> str:
         f"one pass for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {KL_PASSES:,} images.",
     ]
     costs = results["study"]["seconds"]
-    lines.append(
-        f"The 20-d train stage alone: {costs['stage']:.1f} s; a trial in a study of {SEEDS} seeds, on"
-    )
+    stage = costs["stage"]
+    lines.append(f"The 20-d train stage alone: {stage:.1f} s. A trial in a study of {SEEDS} seeds, with")
     for name, rate in results["study"]["trials_per_hour"].items():
         share = costs[name] / stage
         lines.append(f"{name}: {costs[name]:.1f} s, {share:.2f} of that; {rate:.0f} trials an hour")

@@ -150,6 +150,15 @@ def test_the_readmes_loss_tables_are_the_committed_results(model):
     assert document.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
 
 
+def test_the_readmes_verdicts_are_those_of_the_committed_results():
+    table = pd.DataFrame(json.loads(committed("metrics/reproduction.json"))["published"])
+    kinds = document.verdict_table(table.sort_values(["model", "source"])).splitlines()
+    readme = (ROOT / "README.md").read_text()
+    assert len(kinds) == 7
+    for line in kinds:
+        assert line in readme
+
+
 def dvc(folder: Path, *arguments: str) -> str:
     """The output of a DVC command that ends well, run in the demo's folder as the demo runs it."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}

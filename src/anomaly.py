@@ -1,4 +1,5 @@
-"""Tell noise from digits by the KL divergence of the 20-d model's posterior to the prior."""
+"""Tell noise from digits by the KL divergence of the 20-d model's posterior to the prior, as the post does;
+and several kinds of anomalies by that score and two others."""
 
 from pathlib import Path
 
@@ -6,18 +7,19 @@ import numpy as np
 import torch
 
 from vae import figures as draw
+from vae.anomalies import FAILS_BELOW, anomalies, detection
 from vae.arithmetic import pin
 from vae.data import load_split
 from vae.errors import arguments, run_stage
 from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
-from vae.scores import kl_scores, noise_images
+from vae.scores import anomaly_scores, kl_scores, noise_images, reconstruct
 
 
 def main() -> None:
     data, weights, metrics, plots = map(Path, arguments("binarized", "weights", "metrics", "plots"))
-    seed, arithmetic, settings = read_params("seed", "arithmetic", "anomaly")
+    seed, arithmetic, binarized, settings = read_params("seed", "arithmetic", "binarize", "anomaly")
     pin(arithmetic)
     model = load_model(weights)
     generator = np.random.RandomState(seed)
@@ -28,7 +30,17 @@ def main() -> None:
         for images in (load_split(data, "train").images, noise, fresh)
     )
     scores = judge(training, float(noise_kl), fresh_kl, settings.threshold_percentile)
-    write_json(metrics / "anomaly.json", scores)
+    test = load_split(data, "test").images
+    ordinary = anomaly_scores(model, test, settings.batch_size)
+    samples = anomalies(test, settings.noise_images, binarized.threshold, generator)
+    found = {kind: anomaly_scores(model, images, settings.batch_size) for kind, images in samples.items()}
+    kinds = {kind: detection(ordinary, of_kind) for kind, of_kind in found.items()}
+    failed = [kind for kind, detected in kinds.items() if detected["kl"]["roc_auc"] < FAILS_BELOW]
+    verdict = {"kinds": kinds, "kl_fails_on": failed, "fails_below": FAILS_BELOW}
+    write_json(metrics / "anomaly.json", {**scores, **verdict})
+    with written_whole(plots / "anomalies.png") as path:
+        pairs = {kind: (images[0], reconstruct(model, images[:1])[0]) for kind, images in samples.items()}
+        draw.save_figure(path, draw.anomaly_scores(pairs, ordinary, found, kinds))
     with written_whole(plots / "kl-divergence.png") as path:
         draw.save_figure(path, draw.kl_histogram(training, scores["noise_kl"], scores["threshold"]))
     with written_whole(plots / "noise.png") as path:
@@ -39,6 +51,8 @@ def main() -> None:
         f"(z-score {scores['noise_z_score']:.1f}); of {settings.noise_images} more, "
         f"{scores['noise_images_caught']:.1%} lie above the threshold {scores['threshold']:.3f}"
     )
+    if failed:
+        print(f"the KL does not tell from digits: {', '.join(failed)}")
 
 
 def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float) -> dict[str, float]:

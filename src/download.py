@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
 import requests
 from tqdm import tqdm
 
-from vae.data import FILE_NAMES, IMAGE_SIDE, RAW_FOLDER, write_idx
+from vae.data import FILE_NAMES, RAW_FOLDER, write_idx
+from vae.digits import upscaled_digits
 from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, written_whole
 from vae.params import Download, read_params
@@ -124,19 +124,12 @@ def connection_problem(error: requests.RequestException) -> str:
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's 1,797 digits as MNIST files: scaled up from 8 x 8, the last 297 for test."""
-    from scipy.ndimage import zoom
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # 8 pixels become 24, with MNIST's margin around; 16 levels become 256.
-    enlarged = np.stack([zoom(image, 3, order=1, grid_mode=True, mode="nearest") for image in digits.images])
-    margin = (IMAGE_SIDE - enlarged.shape[1]) // 2
-    images = np.pad((enlarged * 255 / 16).round().clip(0, 255), ((0, 0), (margin, margin), (margin, margin)))
+    """Write scikit-learn's 1,797 digits as MNIST files, the last 297 for test."""
+    images, labels = upscaled_digits()
     for split, part in (("train", slice(0, 1500)), ("test", slice(1500, None))):
         image_name, label_name = FILE_NAMES[split]
         write_idx(root / RAW_FOLDER / image_name, images[part])
-        write_idx(root / RAW_FOLDER / label_name, digits.target[part])
+        write_idx(root / RAW_FOLDER / label_name, labels[part])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from vae.verdicts import KEY, fit_batches, judge_run, load_intervals
 
 # The figures of each model's run in MLflow, beside the report and the losses, which go to both.
 FIGURES = {
-    "20d": "originals.png reconstruction.gif reconstruction-early.gif kl-divergence.png noise.png",
+    "20d": "originals.png reconstruction.gif reconstruction-early.gif "
+    "kl-divergence.png noise.png anomalies.png",
     "2d": "manifold.gif manifold-early.gif manifold.png manifold-regions.png latent.png",
 }
 
@@ -40,11 +41,19 @@ def main() -> None:
     if download.dataset == "mnist":
         print(reproduction.replay_answer(losses))
         print(document.verdict_table(values))
-    scores = {"20d": {**anomaly, **likelihood["20d"]}, "2d": likelihood["2d"]}
+    scores = {"20d": {**numbers(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
     for model, names in FIGURES.items():
         files = [report, *(plots / name for name in f"losses.png reproduction.png {names}".split())]
         track_results(models / f"{model}.safetensors", files, scores[model])
     print(f"every table and figure: {report}")
+
+
+def numbers(anomaly: dict[str, Any]) -> dict[str, float]:
+    """The anomaly stage's results as metrics by flat names."""
+    flat = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
+    for kind, scores in anomaly["kinds"].items():
+        flat |= {f"roc_auc/{kind}/{name}": found["roc_auc"] for name, found in scores.items()}
+    return flat
 
 
 def summary(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ DATA = Path("data/binarized")
 def main() -> None:
     options = parse()
     train, test = load_split(DATA, "train"), load_split(DATA, "test")
-    data = " ".join(md5(DATA / f"{name}.safetensors") for name in ("train", "test"))
+    data = [md5(DATA / f"{name}.safetensors") for name in ("train", "test")]
     trials = plan(options.models, options.seeds, dict(options.set), data)
     partial = options.output.with_name(f"{options.output.name}.partial")
     finished = take_over(options.output, partial, [trial.fingerprint for trial in trials])

@@ -7,10 +7,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from vae.arithmetic import pin
+from vae.arithmetic import owner, pin
+from vae.checkpoint import Checkpoint
 from vae.data import Split, load_split
 from vae.errors import UserError, arguments, run_stage
-from vae.files import write_json, write_text
+from vae.files import md5, write_json, write_text
+from vae.fingerprint import fingerprint
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import Architecture, BernoulliVAE, save_model
 from vae.params import MODELS, Figures, Model, Train, read_params
@@ -38,8 +40,13 @@ def main() -> None:
         "train": settings,
         "model": architecture,
     }
-    with track_training(name, params, [data / "train.safetensors", data / "test.safetensors"]) as run:
-        model, recorder, epochs = train_model(seed, figures, settings, architecture, train, test, run)
+    values = [name, seed, arithmetic, *(g.model_dump() for g in (figures, settings, architecture)), owner()]
+    files = [data / "train.safetensors", data / "test.safetensors"]
+    checkpoint = Checkpoint(Path(".checkpoints") / name, fingerprint(values, [md5(path) for path in files]))
+    with track_training(name, params, files) as run:
+        model, recorder, epochs = train_model(
+            seed, figures, settings, architecture, train, test, run, checkpoint
+        )
 
         weights = Path(f"models/{name}.safetensors")
         save_model(model, Architecture(**architecture.model_dump(exclude={"preceded_by"})), weights)
@@ -49,6 +56,7 @@ def main() -> None:
             Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
         )
         write_json(Path(f"metrics/{name}.json"), rows[-1])
+        checkpoint.remove()
         run.finish(weights, [weights.with_suffix(".json"), Path(f"plots/{name}-losses.csv")])
 
 
@@ -60,6 +68,7 @@ def train_model(
     train: Split,
     test: Split,
     run: TrackedRun,
+    checkpoint: Checkpoint,
 ) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
     start = begin(seed, figures, settings, architecture, train, test)
@@ -78,7 +87,8 @@ def train_model(
             if bar.update() and not bar.disable:
                 bar.set_postfix_str(f"loss {terms.sum(dim=0).mean().item():.2f}", refresh=False)
 
-        for epoch in fit(start, settings, recorder, show_batch):
+        for epoch in fit(start, settings, recorder, show_batch, checkpoint):
+            bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
             run.log_epoch(epoch)
             line = (

@@ -4,8 +4,9 @@ import torch
 
 from anomaly import judge, noise_images
 from vae import objective
+from vae.anomalies import anomalies, detection
 from vae.model import BernoulliVAE
-from vae.scores import kl_scores, posterior_means
+from vae.scores import anomaly_scores, kl_scores, posterior_means, reconstruct
 
 
 def test_the_noise_image_is_the_first_draw_of_the_notebooks_seeded_numpy():
@@ -39,3 +40,33 @@ def test_scores_do_not_depend_on_the_batches(small, images):
         np.testing.assert_allclose(
             posterior_means(model, images, size), posterior.mean.numpy(), rtol=1e-4, atol=1e-5
         )
+
+
+def test_the_area_is_the_share_of_pairs_in_which_the_anomaly_scores_higher():
+    ordinary, strange = np.array([1.0, 2.0, 3.0, 4.0]), np.array([3.5, 5.0])
+    found = detection({"kl": ordinary}, {"kl": strange})["kl"]
+    assert found["roc_auc"] == (3 + 4) / 8
+    # Precision at each anomaly, from the top: 1 of 1, then 2 of 3.
+    assert found["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_each_kind_of_anomaly_is_what_it_says(images):
+    ordinary = images.numpy()
+    kinds = anomalies(ordinary, 50, 128, np.random.RandomState(0))
+    assert {kind: shown.shape for kind, shown in kinds.items()} == dict.fromkeys(kinds, (50, 784))
+    assert all(set(np.unique(shown)) <= {0, 1} for shown in kinds.values())
+    assert (kinds["inverted digits"] + ordinary[:50] == 1).all()
+    assert kinds["blank images"].sum() == 0
+    assert (kinds["shuffled pixels"].sum(axis=1) == ordinary[:50].sum(axis=1)).all()
+    assert (kinds["shuffled pixels"] != ordinary[:50]).any(axis=1).all()
+    assert kinds["scikit-learn digits"].sum(axis=1).std() > 0
+
+
+def test_the_scores_are_the_terms_of_the_elbo_at_the_posterior_mean(small, images):
+    model = BernoulliVAE(small).requires_grad_(False)
+    scores = anomaly_scores(model, images.numpy(), batch_size=30)
+    p = reconstruct(model, images.numpy()).astype(np.float64)
+    likelihood = np.where(images.numpy() == 1, p, 1 - p)
+    np.testing.assert_allclose(scores["reconstruction"], -np.log(likelihood).sum(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(scores["kl"], kl_scores(model, images), rtol=1e-5)
+    np.testing.assert_array_equal(scores["negative_elbo"], scores["kl"] + scores["reconstruction"])

@@ -53,6 +53,7 @@ OUTPUTS = [
     "metrics/likelihood.json",
     "plots/kl-divergence.png",
     "plots/noise.png",
+    "plots/anomalies.png",
     "metrics/reproduction.json",
     "plots/reproduction.png",
     "report.md",

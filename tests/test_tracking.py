@@ -67,6 +67,20 @@ def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_mode
     assert [f.path for f in client().list_artifacts(run.info.run_id, "model")] == ["model/20d.safetensors"]
 
 
+def test_runs_that_differ_from_the_committed_parameters_say_so_in_their_names(workspace, params):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "params.yaml"], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *identity, "commit", "--quiet", "-m", "parameters"], check=True)
+    train(params)
+    changed = {"learning_rate": 0.003, "epochs": 2}
+    train(params.model_copy(update={"train": params.train.model_copy(update=changed), "seed": 7}))
+    last, first = runs()
+    assert first.info.run_name == "20d"
+    assert last.info.run_name == "20d seed=7 epochs=2 learning_rate=0.003"
+    assert "with seed=7, epochs=2, learning_rate=0.003." in last.data.tags["mlflow.note.content"]
+
+
 def test_results_land_on_the_latest_run_that_trained_this_very_model(workspace, params):
     train(params, weights=b"other")
     train(params)
@@ -77,6 +91,8 @@ def test_results_land_on_the_latest_run_that_trained_this_very_model(workspace, 
     track_results(weights, [figure], {"noise_kl": 62.0})
     last, *others = sorted(runs(), key=lambda run: -run.info.start_time)
     assert last.data.metrics["noise_kl"] == 62.0
+    place = f"#/experiments/{last.info.experiment_id}/runs/{last.info.run_id}/artifacts/plots/figure.png"
+    assert f"[figure.png]({place})" in last.data.tags["mlflow.note.content"]
     assert [f.path for f in client().list_artifacts(last.info.run_id, "plots")] == ["plots/figure.png"]
     for run in others:
         assert "noise_kl" not in run.data.metrics

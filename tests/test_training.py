@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from vae.checkpoint import Checkpoint
+from vae.errors import UserError
 from vae.frames import FrameRecorder
 from vae.gradient import backward
 from vae.model import BernoulliVAE
@@ -149,3 +151,75 @@ def test_training_learns(digits, params):
     shares = images.double().mean(dim=0).clamp(1e-9, 1 - 1e-9)
     entropy = -(shares * shares.log() + (1 - shares) * (1 - shares).log()).sum().item()
     assert losses[-1] < entropy
+
+
+def interrupted(checkpoint, images, settings, architecture, epochs):
+    """A training that is given up after so many epochs, or never when there are none as many."""
+    stream = RandomStream(1, settings.batch_size, 2, 3)
+    model = BernoulliVAE(architecture)
+    stream.initialise(model)
+    recorder = FrameRecorder(images[:2], levels=16)
+    losses = []
+    for epoch in fit(Start(model, images, images[:30], stream), settings, recorder, checkpoint=checkpoint):
+        losses.append(epoch)
+        if epoch.number == epochs:
+            break
+    return model, recorder, losses
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 4])
+def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path, images, params, small, epochs):
+    settings = params.train.model_copy(update={"epochs": 4, "batch_size": 16})
+    model, recorder, losses = train(small, images, settings)
+    interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, epochs)
+    again = Checkpoint(tmp_path / "c", "abc")
+    resumed, frames, resumed_losses = interrupted(again, images, settings, small, None)
+    assert resumed_losses == losses
+    assert all(map(torch.equal, resumed.state_dict().values(), model.state_dict().values()))
+    assert torch.equal(torch.stack(frames.frames), torch.stack(recorder.frames))
+    again.remove()
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("file", ["index.json", "state-2.safetensors", "frames-1.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
+    tmp_path, images, params, small, file, damage, capsys
+):
+    settings = params.train.model_copy(update={"epochs": 3, "batch_size": 16})
+    interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 2)
+    path = tmp_path / "c" / file
+    content = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    else:
+        flipped = content[:20] + bytes([content[20] ^ 64]) + content[21:]
+        path.write_bytes(flipped if damage == "flip" else content[:-10])
+    _, _, losses = interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, None)
+    assert losses == train(small, images, settings)[2]
+    said = capsys.readouterr().out
+    assert said == "" if (file, damage) == ("index.json", "delete") else "starting anew" in said
+
+
+def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings, small, capsys):
+    interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 1)
+    assert Checkpoint(tmp_path / "c", "abd").load() is None
+    assert "a checkpoint of other parameters, data, code or PyTorch; starting anew" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_training_at_its_batch(images, settings, small):
+    stream = RandomStream(1, 16, 2, 3)
+    model = BernoulliVAE(small)
+    stream.initialise(model)
+    seen = []
+
+    def spoil(terms):
+        seen.append(terms.shape[1])
+        if len(seen) == 9:  # after the second epoch's second batch
+            model.decoder[-1].bias.data[0] = torch.nan
+
+    with pytest.raises(
+        UserError, match=r"epoch 2, batch 2: the loss is not finite \(reconstruction nan, KL "
+    ):
+        list(fit(Start(model, images, images[:30], stream), settings, on_batch=spoil))
+    assert len(seen) == 9

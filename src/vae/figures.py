@@ -216,6 +216,37 @@ def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Fi
     return figure
 
 
+def anomaly_scores(
+    examples: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ordinary: Mapping[str, np.ndarray],
+    anomalous: Mapping[str, Mapping[str, np.ndarray]],
+    kinds: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> Figure:
+    """A row for each kind of anomaly: an image with its reconstruction, and how each score, in nats, spreads
+    over ordinary images and over these."""
+    figure = Figure(figsize=(13, 2.1 * len(examples)), layout="constrained")
+    panels = figure.subplots(
+        len(examples), 2 + len(ordinary), squeeze=False, width_ratios=[0.7, 0.7, *[1.6] * len(ordinary)]
+    )
+    for number, (row, (kind, pictures)) in enumerate(zip(panels, examples.items(), strict=True)):
+        for axes, picture, title in zip(row, pictures, (kind, "reconstruction"), strict=False):
+            axes.imshow(picture.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=9)
+            axes.axis("off")
+        for axes, (name, scores) in zip(row[2:], ordinary.items(), strict=True):
+            strange = anomalous[kind][name]
+            bins = np.histogram_bin_edges(np.concatenate((scores, strange)), 80)
+            axes.hist(scores, bins, density=True, color="tab:blue", alpha=0.6, label="test images")
+            axes.hist(strange, bins, density=True, color="tab:red", alpha=0.6, label="anomalies")
+            area = kinds[kind][name]["roc_auc"]
+            axes.set_title(f"{name.replace('_', ' ')}: ROC AUC {area:.3f}", fontsize=9)
+            axes.set_yticks([])
+            if number == len(examples) - 1:
+                axes.set_xlabel("nats")
+    panels[0][2].legend(frameon=False, fontsize=8)
+    return figure
+
+
 def study_bands(intervals: pd.DataFrame, published: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     """A study's losses by epoch: means, and bands in which 99 % of further trials fall, with the published
     tables on top. A panel for each model and split, a color for each arm."""

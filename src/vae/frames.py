@@ -46,7 +46,10 @@ class FrameRecorder:
         latent = model.encode(self.images).sample(noise)
         if self.grid is not None:
             latent = torch.cat((latent, self.grid))
-        frame = quantized(model.decode(latent), self.levels)
+        self.keep(quantized(model.decode(latent), self.levels))
+
+    def keep(self, frame: Tensor) -> None:
+        """Add a frame, `(pictures and points, 784)` levels of gray, uint8."""
         # Kept by the block: one by one, they would lie between freed temporaries and waste as much again.
         place = len(self.frames) % BLOCK
         if place == 0:

@@ -30,6 +30,16 @@ class Adam:
         for parameter, value, gradient in views:
             parameter.data, parameter.grad = value.view_as(parameter), gradient.view_as(parameter)
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next step depends on, the parameters included."""
+        return {"values": self.values, "first": self.first, "second": self.second, "count": self.count}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+        self.steps = int(self.count)
+
     def step(self) -> None:
         """Update the parameters by their gradients."""
         self.steps += 1

@@ -28,6 +28,27 @@ def kl_scores(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np
 
 
 @torch.no_grad()
+def reconstruct(model: BernoulliVAE, images: np.ndarray) -> np.ndarray:
+    """Probabilities `(images, 784)` of the pixels at the posterior mean of images `(images, 784)`, uint8."""
+    return torch.sigmoid(model.decode(model.encode(torch.from_numpy(images).float()).mean)).numpy()
+
+
+@torch.no_grad()
+def anomaly_scores(model: BernoulliVAE, images: np.ndarray, batch_size: int = 1000) -> dict[str, np.ndarray]:
+    """By name, scores `(images,)` in nats of images `(images, 784)`, the higher the stranger.
+
+    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their sum.
+    """
+    terms = []
+    for batch in torch.from_numpy(images).split(batch_size):
+        pixels = batch.float()
+        posterior = model.encode(pixels)
+        terms.append(objective.terms(model.decode(posterior.mean), posterior, pixels))
+    reconstruction, kl = torch.cat(terms, dim=1).double().numpy()
+    return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}
+
+
+@torch.no_grad()
 def _posteriors(model: BernoulliVAE, images: Tensor, batch_size: int) -> Iterator[Posterior]:
     for batch in images.split(batch_size):
         yield model.encode(batch.float())

@@ -6,18 +6,22 @@ written here is read by a stage, so turning tracking off changes no output.
 
 import logging
 import os
+import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psutil
 from filelock import FileLock
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from vae.errors import UserError
 from vae.files import md5
-from vae.params import Tracking, read_params
+from vae.params import Params, Tracking, read_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,12 +91,24 @@ def track_training(
     from mlflow.entities import Param, RunTag
 
     client, experiment = connect(settings)
-    tags = {"mlflow.source.name": "src/train.py", "mlflow.source.type": "LOCAL", "model": name, **origin()}
-    run_name = " ".join(filter(None, (name, os.environ.get("DVC_EXP_NAME"))))
+    close_killed(client, experiment)
+    tags = {
+        "process": f"{platform.node()}:{os.getpid()}",
+        "mlflow.source.name": "src/train.py",
+        "mlflow.source.type": "LOCAL",
+        "model": name,
+        **origin(),
+    }
+    values = flat(params)
+    differs = _differences(values, name)
+    run_name = " ".join(filter(None, (name, *differs, os.environ.get("DVC_EXP_NAME"))))
+    tags["mlflow.note.content"] = (
+        f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
+    )
     run_id = client.create_run(experiment, run_name=run_name).info.run_id
     client.log_batch(
         run_id,
-        params=[Param(key, value) for key, value in flat(params).items()],
+        params=[Param(key, value) for key, value in values.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     client.log_inputs(run_id, [_dataset(path) for path in data])
@@ -119,8 +135,12 @@ def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, flo
         print(f"tracking: no MLflow run trained {weights} as it is now, so its results are not logged")
         return
     run_id = runs[0].info.run_id
+    links = []
     for path in files:
         client.log_artifact(run_id, path, artifact_path=path.parent.name or None)
+        links.append(f"- [{path.name}](#/experiments/{experiment}/runs/{run_id}/artifacts/{path})")
+    note = runs[0].data.tags.get("mlflow.note.content", "").partition("\n")[0]
+    client.set_tag(run_id, "mlflow.note.content", "\n".join([note, "", "Figures and report:", "", *links]))
     for key, value in scores.items():
         client.log_metric(run_id, key, value)
 
@@ -167,6 +187,14 @@ def connect(settings: Tracking) -> tuple["MlflowClient", str]:
         ) from None
 
 
+def close_killed(client: "MlflowClient", experiment: str) -> None:
+    """Mark as killed the runs that a process of this machine began and did not live to end."""
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        host, _, process = run.data.tags.get("process", "").rpartition(":")
+        if host == platform.node() and not psutil.pid_exists(int(process)):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
 def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     return found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
@@ -179,6 +207,16 @@ def origin() -> dict[str, str]:
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain", "--", *SOURCES))).lower()
     return {key: value for key, value in tags.items() if value}
+
+
+def _differences(values: Mapping[str, str], name: str) -> list[str]:
+    """What a run's flat parameters differ in from the committed ones, as `learning_rate=0.003`."""
+    try:
+        committed = Params.model_validate(YAML(typ="safe").load(_git("show", "HEAD:params.yaml")))
+    except (YAMLError, ValidationError):
+        return []
+    before = flat({**dict(committed), "model": getattr(committed, f"train_{name}")})
+    return [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if before[key] != value]
 
 
 def _git(*arguments: str) -> str:

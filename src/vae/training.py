@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vae import objective
+from vae.checkpoint import Checkpoint
 from vae.data import Split
 from vae.errors import UserError
 from vae.frames import FrameRecorder
@@ -99,12 +100,16 @@ def fit(
     settings: Train,
     recorder: FrameRecorder | None = None,
     on_batch: Callable[[Tensor], None] = lambda losses: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
     """Train the model in place, an epoch each time the iterator is advanced.
 
     `recorder` takes a frame before training and after every `stream.interval`-th batch; without one, the
     stream still draws what the frames would need. `on_batch` is given the reconstruction and KL of the
     epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
+
+    A `checkpoint`, which needs a recorder, is written after each epoch; if it holds any, they are given again
+    and training goes on after them.
 
     Raises UserError when a loss is not finite: on the CPU at that batch, on CUDA, where looking would wait
     for the device, at the end of its epoch.
@@ -115,7 +120,17 @@ def fit(
     first_frame = stream.frame(model.latent_size).to(device)
     if recorder:
         recorder.record(model, first_frame)
-    for number in range(1, settings.epochs + 1):
+    kept = done = 0
+    if checkpoint and (state := checkpoint.load()):
+        adam.restore(state)
+        stream.generator.set_state(state["generator"])
+        recorder.frames.clear()
+        for frame in state["frames"]:
+            recorder.keep(frame)
+        kept, done = len(recorder.frames), len(checkpoint.losses)
+        for number, losses in enumerate(checkpoint.losses, start=1):
+            yield Epoch(number, Losses(*losses[:2]), Losses(*losses[2:]))
+    for number in range(done + 1, settings.epochs + 1):
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
         terms = torch.empty(2, len(train_images), device=device)
         for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
@@ -130,7 +145,12 @@ def fit(
             for batch, parts in enumerate(terms.cpu().split(settings.batch_size, dim=1)):
                 _check(parts, number, batch)
         draws = stream.test_pass(len(test_images), model.latent_size).to(device)
-        yield Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
+        epoch = Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
+        if checkpoint:
+            state = {**adam.state(), "generator": stream.generator.get_state()}
+            checkpoint.save([*epoch.train, *epoch.test], state, recorder.frames[kept:])
+            kept = len(recorder.frames)
+        yield epoch
 
 
 def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """The trials of a study: the stages' training, many times, with other seeds and parameters."""
 
-import ast
-import hashlib
 import itertools
 import json
 import warnings
@@ -13,13 +11,11 @@ import numpy as np
 import torch
 
 from vae.data import Split
+from vae.fingerprint import fingerprint
 from vae.params import Model, Params, check_params
 from vae.scores import kl_scores, noise_images
 from vae.studies import DEFAULTS
 from vae.training import begin, fit
-
-# What a trial's numbers depend on, beside its parameters and the data.
-CODE = ("gradient", "model", "objective", "optimizer", "scores", "stream", "training", "trials")
 
 
 class Trial(NamedTuple):
@@ -40,16 +36,12 @@ class Trial(NamedTuple):
 
 
 def plan(
-    models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: str
+    models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: list[str]
 ) -> list[Trial]:
-    """A trial for each model, seed and combination of the grid's values; `data` is the data's MD5 sums.
+    """A trial for each model, seed and combination of the grid's values; `data` are the data files' MD5 sums.
 
     Raises UserError when a key or a value is not allowed in params.yaml.
     """
-    here = Path(__file__).parent
-    # As parsed, so that neither comments nor layout matter.
-    code = [ast.dump(ast.parse((here / f"{name}.py").read_text(encoding="utf-8"))) for name in CODE]
-    data += hashlib.md5("".join(code).encode()).hexdigest()
     trials = {}
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
@@ -58,9 +50,8 @@ def plan(
         for model, seed in itertools.product(models, seeds):
             params = of_arm.model_copy(update={"seed": seed})
             read = params.model_dump(include={"seed", "arithmetic", "figures", "train", f"train_{model}"})
-            text = json.dumps([model, read, data, torch.__version__], sort_keys=True)
-            fingerprint = hashlib.md5(text.encode()).hexdigest()[:12]
-            trials[fingerprint] = Trial(model, arm, seed, params, fingerprint)
+            key = fingerprint([model, read], data)
+            trials[key] = Trial(model, arm, seed, params, key)
     return list(trials.values())
 
 

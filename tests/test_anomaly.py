@@ -4,7 +4,7 @@ import torch
 
 from anomaly import judge, noise_images
 from vae import objective
-from vae.anomalies import anomalies, detection
+from vae.anomalies import anomalies, detection, fails_on
 from vae.model import BernoulliVAE
 from vae.scores import anomaly_scores, kl_scores, posterior_means, reconstruct
 
@@ -70,3 +70,11 @@ def test_the_scores_are_the_terms_of_the_elbo_at_the_posterior_mean(small, image
     np.testing.assert_allclose(scores["reconstruction"], -np.log(likelihood).sum(axis=1), rtol=1e-4)
     np.testing.assert_allclose(scores["kl"], kl_scores(model, images), rtol=1e-5)
     np.testing.assert_array_equal(scores["negative_elbo"], scores["kl"] + scores["reconstruction"])
+
+
+def test_a_score_fails_on_the_kinds_that_it_tells_less_than_nine_times_in_ten():
+    kinds = {
+        kind: {"kl": {"roc_auc": kl}, "reconstruction": {"roc_auc": 0.99}}
+        for kind, kl in (("noise", 1.0), ("blank", 0.89), ("other", 0.9))
+    }
+    assert fails_on(kinds) == {"kl": ["blank"], "reconstruction": []}

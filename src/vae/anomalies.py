@@ -46,3 +46,12 @@ def detection(
             "average_precision": float(average_precision_score(labels, scores)),
         }
     return found
+
+
+def fails_on(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, list[str]]:
+    """For each score, the kinds of anomalies that it does not tell from ordinary images."""
+    names = next(iter(kinds.values()))
+    return {
+        name: [kind for kind, scores in kinds.items() if scores[name]["roc_auc"] < FAILS_BELOW]
+        for name in names
+    }

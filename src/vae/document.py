@@ -32,6 +32,7 @@ FIGURES = {
 }
 
 
+SCORES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 SIGNS = dict(zip(VERDICTS, "=≈≠", strict=True))
 
 
@@ -178,8 +179,8 @@ def noise_table(anomaly: dict[str, float]) -> str:
 
 def anomaly_table(kinds: dict[str, Any]) -> str:
     """A Markdown table: how well each score tells each kind of anomaly from test images."""
-    names = list(next(iter(kinds.values())))
-    head = ["Anomalies", *(name.replace("_", " ") for name in names)]
+    names = list(SCORES)
+    head = ["Anomalies", *(SCORES[name] for name in names)]
     lines = [head, ["---", *["---:"] * len(names)]]
     for kind, scores in kinds.items():
         cells = [f"{scores[n]['roc_auc']:.3f} ({scores[n]['average_precision']:.3f})" for n in names]
@@ -194,13 +195,15 @@ def anomaly_text(anomaly: dict[str, Any]) -> str:
         f"{anomaly['noise_images']:,} anomalies of each kind from all test images under the 20-d model, by "
         "the KL of the posterior, by the reconstruction at the posterior mean, and by their sum. "
     )
-    area = anomaly["fails_below"]
-    if failed := anomaly["kl_fails_on"]:
-        return text + (
-            f"**The KL alone, the post's score, fails on {', '.join(failed)}**, with an area below {area}: "
-            "such an image's posterior is as close to the prior as a digit's, or closer."
-        )
-    return text + f"The KL alone, the post's score, tells all of them: no area is below {area}."
+    failed = [
+        f"{SCORES[name]} fails on {', '.join(kinds)}" for name, kinds in anomaly["fails_on"].items() if kinds
+    ]
+    if not failed:
+        return text + "Each of them tells all kinds."
+    return text + (
+        f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of such an "
+        "image is as close to the prior as a digit's, or the image as easily reconstructed."
+    )
 
 
 def number(value: float, sign: str = "") -> str:

@@ -103,6 +103,16 @@ def test_a_mistake_on_the_command_line_is_told_before_anything_starts(workspace,
     assert not list(workspace.glob("out*"))
 
 
+def test_without_ray_it_says_how_to_install_it(workspace, monkeypatch):
+    (workspace / "hidden").mkdir()
+    (workspace / "hidden/ray.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(workspace / "hidden"))
+    output = study(workspace, "--seeds", "1", status=1)
+    assert output.endswith(
+        "error: a study runs on Ray, which is not installed: make study, or pip install -e .[study]\n"
+    )
+
+
 @needs_ray
 def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
     output = tmp_path / "study.csv"

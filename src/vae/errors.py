@@ -1,5 +1,6 @@
 """Mistakes that a user can mend, told in one line."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +22,10 @@ def arguments(*names: str) -> list[str]:
 def run_stage(main: Callable[[], None]) -> None:
     """Run a script's `main`; a `UserError`, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
+    # with torchvision, whose Triton wants to be collected, or complains.
+    if "torchvision" not in sys.modules:
+        gc.freeze()
     try:
         main()
     except UserError as error:

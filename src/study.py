@@ -52,13 +52,12 @@ def main() -> None:
     # In the plan's order, so that the file does not tell which trial ended first.
     order = {trial.fingerprint: number for number, trial in enumerate(trials)}
     rows = rows.sort_values("trial", key=lambda trial: trial.map(order), kind="stable")
-    finish(rows, failures, options.output)
+    if len(rows):
+        finish(rows, failures, options.output)
     partial.unlink()
     if failures:
-        raise UserError(
-            f"{len(failures)} of {len(trials)} trials failed: "
-            + "; ".join(f"{trial}: {reason}" for trial, reason in failures.items())
-        )
+        reasons = "; ".join(f"{trial}: {reason}" for trial, reason in failures.items())
+        raise UserError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
 
 
 def parse() -> argparse.Namespace:

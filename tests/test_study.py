@@ -169,6 +169,13 @@ def test_a_trial_that_diverges_is_reported_and_the_others_end(workspace):
 
 
 @needs_ray
+def test_a_study_of_which_every_trial_fails_says_so_in_one_line(workspace):
+    output = study(workspace, "--seeds", "1", "--set", "train.learning_rate=10.0", status=1)
+    assert "error: 1 of 1 trials failed: 20d, train.learning_rate=10.0, seed 1: epoch 1" in output
+    assert "Traceback" not in output
+
+
+@needs_ray
 def test_another_studys_results_are_not_overwritten(workspace):
     study(workspace, "--seeds", "1")
     kept = (workspace / "out.csv").read_bytes()

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study study check ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -46,8 +46,14 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-study: .venv/.study ## Run the studies' tests, which need Ray
+test-test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
+	pytest tests/services
+
+study: .venv/.study ## Run the studies' tests, which need Ray
 	pytest tests/test_study.py
+
+test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
+	pytest tests/services
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/study.py --seeds 0-19 --output studies/seeds.csv
@@ -58,6 +64,10 @@ check: setup ## Judge every published number by this run, and compare with the c
 	python src/check.py
 
 .venv/.study: studies/requirements.lock .venv/.installed
+	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
+	@touch $@
+
+.venv/.services: tests/services/requirements.lock .venv/.installed
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
@@ -77,3 +87,4 @@ lock: setup ## Renew every requirements.lock from pyproject.toml
 	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
 	echo jax | $(LOCK) --constraint requirements.lock - --output-file benchmarks/requirements.lock
 	echo 'ray>=2.60,<3' | $(LOCK) --constraint requirements.lock - --output-file studies/requirements.lock
+	printf '%s\n' selenium psycopg2-binary dvc-ssh | $(LOCK) --constraint requirements.lock - --output-file tests/services/requirements.lock

@@ -24,6 +24,7 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
+	@python src/mend.py
 	dvc repro
 
 test: setup ## Run the tests
@@ -46,10 +47,7 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
-	pytest tests/services
-
-study: .venv/.study ## Run the studies' tests, which need Ray
+test-study: .venv/.study ## Run the studies' tests, which need Ray
 	pytest tests/test_study.py
 
 test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed

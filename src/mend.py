@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def mend_lock(path: Path, copy: Path) -> None:
-    """Put a torn dvc.lock back as it was when this was last called, or remove it; keep a copy of a whole one."""
+    """Put a torn dvc.lock back as it was at the last call, or remove it; keep a copy of a whole one."""
     if not path.exists():
         return
     if not torn_yaml(path.read_text(encoding="utf-8", errors="replace")):

@@ -68,7 +68,7 @@ def script_of(stage: str) -> Path:
 
 def imports(path: Path) -> set[Path]:
     """The files of src that a file of src imports, but for those that only type checkers read, and the
-    templates and styles beside it that it names."""
+    templates beside it that it names."""
     if path.suffix != ".py":
         return set()
     tree = ast.parse(path.read_text())
@@ -79,7 +79,7 @@ def imports(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and str(node.value).endswith((".css", ".md")):
+        elif isinstance(node, ast.Constant) and str(node.value).endswith((".html", ".md")):
             beside.add(path.with_name(node.value))
     files = {SRC / f"{name.replace('.', '/')}.py" for name in names}
     files |= {SRC / name.split(".")[0] / "__init__.py" for name in names}

@@ -1,10 +1,13 @@
 """A Markdown text as one HTML page that needs no other file: figures inside, no script, no request."""
 
+import re
 from base64 import b64encode
 from html import escape
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from string import Template
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
@@ -12,25 +15,7 @@ from PIL import Image, ImageSequence
 
 from vae.errors import UserError
 
-STYLE = Path(__file__).with_name("page.css")
-# By the policy the browser itself refuses what is not in the file.
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}</main>
-</body>
-</html>
-"""
+TEMPLATE = Path(__file__).with_name("page.html")
 BOXES = {
     "<table>": '<div class="wide" tabindex="0"><table>',
     "</table>": "</table></div>",
@@ -59,20 +44,22 @@ class Renderer(RendererHTML):
                 for frame in ImageSequence.Iterator(picture):
                     last = frame
                 last.convert("L").save(png := BytesIO(), "PNG")
-                still = data_uri("png", png.getvalue())
+                still = address("png", png.getvalue(), env)
                 before += f'<source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
                 # A browser prints the picture that it shows, and of a GIF the first frame.
                 after += f'<img class="paper" src="{still}" alt="{alt}">'
         return (
-            f'<figure class="{kind}">{before}<img src="{data_uri(path.suffix[1:], content)}" width="{width}" '
-            f'height="{height}" alt="{alt}">{after}'
+            f'<figure class="{kind}">{before}<img src="{address(path.suffix[1:], content, env)}" '
+            f'width="{width}" height="{height}" alt="{alt}">{after}'
             f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
         )
 
 
-def data_uri(kind: str, content: bytes) -> str:
-    """An image as an address that holds it."""
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+def address(kind: str, content: bytes, env: dict[str, Any]) -> str:
+    """A short name for an image, which stands for the address in `env` that holds it."""
+    name = f"@{len(env['addresses'])}"
+    env["addresses"][name] = f"data:image/{kind};base64,{b64encode(content).decode()}"
+    return name
 
 
 def page(text: str, folder: Path) -> str:
@@ -83,8 +70,12 @@ def page(text: str, folder: Path) -> str:
         if heading.type == "heading_open" and heading.tag == "h2":
             heading.attrs["id"] = inline.content.lower().replace(" ", "-")
             links.append(f'<a href="#{heading.attrs["id"]}">{escape(inline.content)}</a>')
-    body = markdown.renderer.render(tokens, markdown.options, {"folder": folder})
+    env = {"folder": folder, "addresses": {}}
+    body = markdown.renderer.render(tokens, markdown.options, env)
     for old, new in BOXES.items():
         body = body.replace(old, new)
     body = body.replace("<h2", f"<nav>{' '.join(links)}</nav>\n<h2", 1)
-    return PAGE.format(title=escape(tokens[1].content), style=STYLE.read_text(encoding="utf-8"), body=body)
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.substitute(title=escape(tokens[1].content), body=body)
+    # Megabytes, so last.
+    return re.sub(r'(?<=(?:src|set)=")@\d+(?=")', lambda name: env["addresses"][name[0]], text)

@@ -58,7 +58,8 @@ def main() -> None:
 
 def versions(lock: Path) -> dict[str, str]:
     """The version of each of `PACKAGES` that a lock names, or the versions where they hang on Python's."""
-    pins = [line.split()[0].split("==") for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    pins = [line.split()[0].split("==") for line in lines if "==" in line]
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
 
 

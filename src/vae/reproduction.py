@@ -38,7 +38,9 @@ def load_losses(path: Path) -> pd.DataFrame:
         if odd.any():
             row = odd.to_numpy().argmax()
             value = table[column].iloc[row]
-            raise UserError(f"{path}, row {row + 1}: {column} is {str(value)!r}; it should be a number; {RESTORE}")
+            raise UserError(
+                f"{path}, row {row + 1}: {column} is {str(value)!r}; it should be a number; {RESTORE}"
+            )
     return table
 
 

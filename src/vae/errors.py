@@ -54,6 +54,11 @@ def run_stage(main: Callable[[], None]) -> None:
             "error: not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
             "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
         )
+    except Exception as error:
+        # SQLite's words, in an error of MLflow's or of SQLAlchemy's.
+        if "database or disk is full" not in str(error):
+            raise
+        sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

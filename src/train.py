@@ -19,8 +19,8 @@ from vae.params import MODELS, Figures, Model, Train, read_params
 from vae.tracking import TrackedRun, track_training
 from vae.training import Epoch, begin, fit
 
-# In nats per image. With learning rates of up to 0.1 trainings recover from 600,000 in their first steps; the
-# only one seen to survive more than 1e9 ended worse than pixels drawn independently.
+# In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in their first
+# steps; the two seen to survive more than 1e9 ended worse than pixels drawn independently.
 MOST_KL = 1e9
 
 

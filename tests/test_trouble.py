@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from conftest import ROOT
 from vae.errors import run_stage
@@ -124,6 +125,22 @@ def test_damaged_outputs_are_replaced_by_dvc_repro(committed):
     result = dvc(committed, "repro", "binarize")
     assert result.returncode == 0, result.stdout
     assert outputs(committed) == before
+
+
+def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_failed_run(committed):
+    before = outputs(committed)
+    change(committed / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
+    result = dvc(committed, "repro", "--single-item", "train-2d")
+    assert_told(result, "nats per image), so training stops; a lower train.learning_rate may help")
+    assert re.search(
+        r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)", result.stdout, re.M
+    )
+    client = MlflowClient(f"sqlite:///{committed}/mlflow.db")
+    experiment = client.get_experiment_by_name("vae-mnist").experiment_id
+    latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
+    assert latest.info.status == "FAILED"
+    assert latest.data.params["train.learning_rate"] == "10.0"
+    assert_restored(committed, before)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import download
 from conftest import ROOT
 from vae.errors import run_stage
 from vae.files import md5
@@ -220,6 +221,15 @@ def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
     result = script(demo, "train", "2d", "data/binarized", variables=variables)
     assert_told(result, "the disk of MLflow's database is full; make room there, then run it again")
+
+
+def test_a_full_disk_is_not_blamed_on_the_mirror(tmp_path, mounted, params):
+    disk = mounted("-o", "size=64k", *TMPFS)
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        download.fetch_from_any([str(tmp_path)], "file", "", disk / "file", params.download)
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(disk.iterdir())
 
 
 @pytest.mark.skipif(

@@ -35,8 +35,8 @@ def main() -> None:
         rows = draw.enlarged(draw.strip(frames), settings.image_scale)
         return np.concatenate((np.broadcast_to(originals, rows.shape), rows), axis=1)
 
-    reconstructions = load_frames(models / "20d-frames.npz")["reconstructions"]
-    manifolds = load_frames(models / "2d-frames.npz")["manifold"]
+    reconstructions = load_frames(models / "20d-frames.npz", "reconstructions")
+    manifolds = load_frames(models / "2d-frames.npz", "manifold")
     for name, frames, animation, layout in (
         ("reconstruction", reconstructions, settings.whole, below_originals),
         ("reconstruction-early", reconstructions, settings.early_reconstruction, below_originals),

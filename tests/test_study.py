@@ -67,7 +67,9 @@ def workers(of: int | None = None) -> list[psutil.Process]:
 
 
 def row(trial: str, epoch: int, noise: float | None) -> dict:
-    return {"trial": trial, "model": "20d", "arm": "defaults", "seed": 1, "epoch": epoch, "noise_kl": noise}
+    losses = {"train_loss": 90.5, "test_loss": 91.5}
+    names = {"trial": trial, "model": "20d", "arm": "defaults", "seed": 1}
+    return {**names, "epoch": epoch, **losses, "noise_kl": noise}
 
 
 def test_of_a_table_that_a_kill_cut_off_only_whole_trials_are_read(tmp_path):

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from train import check_kl
 from vae.checkpoint import Checkpoint
 from vae.errors import UserError
 from vae.frames import FrameRecorder
@@ -207,10 +208,14 @@ def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings
     assert "a checkpoint of other parameters, data, code or PyTorch; starting anew" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_stops_training_at_its_batch(images, settings, small):
+def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_last_checkpoint(
+    tmp_path, images, settings, small, capsys
+):
     stream = RandomStream(1, 16, 2, 3)
     model = BernoulliVAE(small)
     stream.initialise(model)
+    recorder = FrameRecorder(images[:2], levels=16)
+    checkpoint = Checkpoint(tmp_path / "c", "abc")
     seen = []
 
     def spoil(terms):
@@ -218,8 +223,39 @@ def test_a_loss_that_is_not_finite_stops_training_at_its_batch(images, settings,
         if len(seen) == 9:  # after the second epoch's second batch
             model.decoder[-1].bias.data[0] = torch.nan
 
+    start = Start(model, images, images[:30], stream)
     with pytest.raises(
         UserError, match=r"epoch 2, batch 2: the loss is not finite \(reconstruction nan, KL "
     ):
-        list(fit(Start(model, images, images[:30], stream), settings, on_batch=spoil))
+        list(fit(start, settings, recorder, on_batch=spoil, checkpoint=checkpoint))
     assert len(seen) == 9
+    assert all(value.isfinite().all() for value in Checkpoint(tmp_path / "c", "abc").load().values())
+    assert "going on after epoch 1" in capsys.readouterr().out
+
+
+def test_a_test_loss_that_is_not_finite_stops_training_before_its_checkpoint(
+    tmp_path, images, settings, small
+):
+    """The last step of an epoch spoilt the weights, and no batch comes after it."""
+    stream = RandomStream(1, 16, 2, 3)
+    model = BernoulliVAE(small)
+    stream.initialise(model)
+
+    def spoil(terms):
+        if terms.shape[1] == len(images):
+            model.decoder[-1].bias.data[0] = torch.nan
+
+    checkpoint = Checkpoint(tmp_path / "c", "abc")
+    recorder = FrameRecorder(images[:2], levels=16)
+    with pytest.raises(UserError, match=r"epoch 1: a loss is not finite .*nan, .* so training stops"):
+        list(fit(Start(model, images, images[:30], stream), settings, recorder, spoil, checkpoint))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_kl_that_explodes_is_told_by_epoch_batch_and_values():
+    terms = torch.zeros(2, 40)
+    terms[:, 32:] = torch.tensor([[3.0], [2e9]])
+    message = r"epoch 4, batch 2: the KL has exploded \(reconstruction 3.0, KL 2000000000.0 nats per image\)"
+    with pytest.raises(UserError, match=message):
+        check_kl(terms, epoch=4, batch_size=16)
+    check_kl(terms / 3, epoch=4, batch_size=16)

@@ -1,9 +1,20 @@
 """Mistakes that a user can mend, told in one line."""
 
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable
+from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOSPC, EPERM, EROFS
+
+# What to do when the system refuses, by its error number.
+REMEDIES = (
+    dict.fromkeys((ENOSPC, EDQUOT), "make room there")
+    | dict.fromkeys((EACCES, EPERM, EROFS), "let this user read and write there")
+    | dict.fromkeys((EMFILE, ENFILE), "allow more open files (ulimit -n)")
+)
+# torch's words for it, in a RuntimeError.
+NO_MEMORY = re.compile("out of memory|bad_alloc|can.?t allocate|cannot allocate", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -20,8 +31,8 @@ def arguments(*names: str) -> list[str]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError` ends it with one line and status 1. SIGTERM does as Ctrl-C, which
-    `vae/__init__.py` tells of in a line."""
+    """Run a script's `main`. A `UserError` and a refusal of the system (a full disk, no permission, no memory)
+    end it with one line and status 1; SIGTERM does as Ctrl-C, which `vae/__init__.py` tells of in a line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
     # with torchvision, whose Triton wants to be collected, or complains.
@@ -31,3 +42,20 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        remedy = REMEDIES[error.errno]
+        sys.exit(f"error: {error.strerror}: {error.filename}; {remedy}, then run it again")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        sys.exit(
+            "error: not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
+            "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
+        )
+    except Exception as error:
+        # SQLite's words, in an error of MLflow's or of SQLAlchemy's.
+        if "database or disk is full" not in str(error):
+            raise
+        sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")

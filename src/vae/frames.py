@@ -1,6 +1,7 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ def quantized(logits: Tensor, levels: int = 256) -> Tensor:
     return logits.sigmoid_().mul_(levels - 1).round_().to(torch.uint8)
 
 
-def load_frames(path: Path) -> dict[str, np.ndarray]:
-    """Read what `FrameRecorder.save` wrote. Raises UserError when it is missing or damaged."""
+def load_frames(path: Path, name: str) -> np.ndarray:
+    """Read what `FrameRecorder.save` wrote under `name`. Raises UserError when it is missing or damaged."""
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None

@@ -160,8 +160,8 @@ def connect(settings: Tracking) -> tuple["MlflowClient", str]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    # How it creates and upgrades its tables is of no interest here.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    # How it creates its tables is of no interest here, and its errors are raised as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
     root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"

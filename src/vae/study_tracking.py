@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vae.origin import flat, origin
 from vae.params import read_params
-from vae.tracking import connect, flat, origin
+from vae.store import connect
 from vae.trials import Trial
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def assert_recovers(folder: Path, before: dict[str, str]) -> str:
     for run in runs(folder):
         assert run.info.status in ("FINISHED", "KILLED")
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")]
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss/train")]
         assert sorted(set(steps)) == steps
     return output
 

@@ -223,16 +223,16 @@ def test_mlflow_has_two_runs_with_ten_points_of_each_loss_all_parameters_and_the
     runs = {run.data.tags["model"]: run for run in client.search_runs([experiment.experiment_id])}
     assert set(runs) == {"20d", "2d"}
     for model, run in runs.items():
-        for loss in ("train_loss", "test_loss", "train_kl", "test_reconstruction"):
+        for loss in ("loss/train", "loss/test", "loss/train_kl", "loss/test_reconstruction"):
             points = client.get_metric_history(run.info.run_id, loss)
             assert [point.step for point in points] == list(range(1, 11))
         assert run.data.params["train.batch_size"] == "32"
         assert run.data.params["model.latent_size"] == model.removesuffix("d")
         figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "plots")}
         assert {"20d": "reconstruction.gif", "2d": "manifold.gif"}[model] in figures
-        assert "test_log_likelihood" in run.data.metrics
+        assert "scores/test_log_likelihood" in run.data.metrics
         assert "report.md" in {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert "noise_kl" in runs["20d"].data.metrics
+    assert "scores/noise_kl" in runs["20d"].data.metrics
 
 
 def test_a_second_repro_does_nothing(demo):

@@ -202,7 +202,7 @@ def test_mlflow_has_a_run_for_the_study_and_one_below_it_for_each_trial_once(wor
     study(workspace, "--seeds", "1-3")
     finished = client.search_runs([experiment], "attributes.status = 'FINISHED'")
     assert len(finished) == 4
-    points = client.get_metric_history(finished[0].info.run_id, "test_loss")
+    points = client.get_metric_history(finished[0].info.run_id, "loss/test")
     assert len({point.step for point in points}) == len(points)
 
 

@@ -12,7 +12,7 @@ from vae.files import md5, read_json
 from vae.origin import flat, origin, training_params
 from vae.params import MODELS, check_params, read_params
 from vae.store import close_killed, connect, trouble
-from vae.tracking import MODEL_TAG, begin_run, complete, dataset, read_losses
+from vae.tracking import MODEL_TAG, begin_run, complete, dataset, metric, read_losses
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -102,7 +102,7 @@ def read_lock(name: str, digest: str) -> dict[str, Any]:
 def agree(client: "MlflowClient", run_id: str, rows: Iterable[Mapping[str, float]]) -> bool:
     """Whether the points that a run has are those of the losses table."""
     table = {int(row["epoch"]): row["train_loss"] for row in rows}
-    points = client.get_metric_history(run_id, "train_loss")
+    points = client.get_metric_history(run_id, metric("train_loss"))
     return all(table.get(point.step) == point.value for point in points)
 
 
@@ -121,13 +121,13 @@ def log_results(
     note = run.data.tags["mlflow.note.content"].partition("\n")[0]
     client.set_tag(run_id, "mlflow.note.content", "\n".join([note, "", "Figures and report:", "", *links]))
     for key, value in scores.items():
-        if run.data.metrics.get(key) != value:
-            client.log_metric(run_id, key, value)
+        if run.data.metrics.get(f"scores/{key}") != value:
+            client.log_metric(run_id, f"scores/{key}", value)
 
 
 def numbers(anomaly: Mapping[str, Any]) -> dict[str, float]:
     """The anomaly stage's results as metrics by flat names."""
     flat = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
     for kind, scores in anomaly["kinds"].items():
-        flat |= {f"roc_auc/{kind}/{name}": found["roc_auc"] for name, found in scores.items()}
+        flat |= {f"roc_auc {kind} {name}": found["roc_auc"] for name, found in scores.items()}
     return flat

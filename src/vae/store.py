@@ -1,5 +1,6 @@
 """The MLflow store that runs go to: `MLFLOW_TRACKING_URI` if set, else mlflow.db in the repository's root."""
 
+import json
 import logging
 import os
 import platform
@@ -27,6 +28,22 @@ PATIENCE = 4
 HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 # They tell, with tracebacks, how tables are made and what is tried again; the errors come to `trouble`.
 LOUD = ("mlflow.store.db.utils", "mlflow.system_metrics", "urllib3.connectionpool")
+# What the table of runs shows, in the words of MLflow's pages.
+COLUMNS = {
+    "attributes": "Version",
+    "metrics": "loss/test loss/train",
+    "params": "train.learning_rate",
+    "tags": "model dvc.stage dvc.experiment device",
+}
+VIEW = {
+    "searchFilter": "",
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+}
 
 
 @contextmanager
@@ -95,5 +112,14 @@ def _reach(uri: str) -> None:
 
 
 def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    return found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
+    """The experiment's id; a new one gets a table of runs with telling columns, linked in its note."""
+    if found := client.get_experiment_by_name(name):
+        return found.experiment_id
+    columns = {f"{kind}.`{key}`" for kind, keys in COLUMNS.items() for key in keys.split()}
+    view = {**VIEW, "selectedColumns": sorted(columns)}
+    tags = {"mlflow.sharedViewState.trainings": json.dumps(view)}
+    experiment = client.create_experiment(name, artifact_location=artifacts, tags=tags)
+    runs = f"#/experiments/{experiment}/runs?viewStateShareKey=trainings&workflowType=machine_learning"
+    note = f"A run for each training: [table]({runs}), [curves and pictures]({runs}&compareRunsMode=CHART)."
+    client.set_experiment_tag(experiment, "mlflow.note.content", f"{note} A step is an epoch.")
+    return experiment

@@ -4,11 +4,11 @@ Nothing that is written here is read by a stage, so turning tracking off changes
 """
 
 import csv
+import math
 import os
 import platform
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from math import isqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -129,17 +129,27 @@ def read_losses(plots: Path, name: str) -> list[dict[str, float]]:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
 
 
+def metric(column: str) -> str:
+    """The name in MLflow of a table's column: its charts show what is before the slash together, by name."""
+    kind = "loss" if column.startswith(("train_", "test_")) else "scores"
+    return f"{kind}/{column.removesuffix('_loss')}"
+
+
 def log_points(
-    client: "MlflowClient", run_id: str, rows: Iterable[Mapping[str, float]], logged: Container = ()
+    client: "MlflowClient", run_id: str, rows: Iterable[Mapping[str, Any]], logged: Container = ()
 ) -> None:
-    """Log rows of losses, with their epoch as the step, but for the `logged` pairs of metric and step."""
+    """Log the numbers of rows by epoch, which is the step, but for the `logged` pairs of metric and step."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
     now = get_current_time_millis()
     for row in rows:
         step = int(row["epoch"])
-        points = [Metric(key, value, now, step) for key, value in row.items() if key != "epoch"]
+        points = [
+            Metric(metric(key), value, now, step)
+            for key, value in row.items()
+            if key != "epoch" and isinstance(value, float) and math.isfinite(value)
+        ]
         if missing := [point for point in points if (point.key, step) not in logged]:
             client.log_batch(run_id, metrics=missing)
 
@@ -149,7 +159,8 @@ def complete(
 ) -> None:
     """Log from a training's files what its run lacks; at last, as a tag, the model's fingerprint."""
     rows = read_losses(plots, name)
-    logged = {(key, p.step) for key in rows[-1] for p in client.get_metric_history(run_id, key)}
+    keys = map(metric, rows[-1])
+    logged = {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
     log_points(client, run_id, rows, logged)
     weights = models / f"{name}.safetensors"
     for path in (weights, weights.with_suffix(".json"), plots / f"{name}-losses.csv"):
@@ -169,10 +180,10 @@ def log_pictures(client: "MlflowClient", run_id: str, pictures: Pictures) -> Non
     with TemporaryDirectory() as folder:
         for key, frames in pictures.items():
             for step, frame in enumerate(frames):
-                rows = isqrt(len(frame)) if key == "manifold" else 1
+                rows = math.isqrt(len(frame)) if key == "manifold" else 1
                 tiles = frame.reshape(rows, -1, IMAGE_SIDE, IMAGE_SIDE).swapaxes(1, 2)
                 picture = Image.fromarray(tiles.reshape(rows * IMAGE_SIDE, -1))
-                stem = f"{folder}/{key}+step+{step}+timestamp+{step}+epoch-{step}"
+                stem = f"{folder}/pictures~{key}+step+{step}+timestamp+{step}+epoch-{step}"
                 picture.save(f"{stem}.png", compress_level=1)
                 picture.reduce(max(1, picture.width // 256)).save(f"{stem}+compressed.webp")
         client.log_artifacts(run_id, folder, "images")

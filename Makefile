@@ -72,6 +72,7 @@ track: setup ## Bring MLflow up to date with the files: what was made while it w
 	python src/track.py models metrics plots report.md
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
+	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 lint: setup ## Check the code's style

@@ -18,10 +18,12 @@ from conftest import ROOT
 from vae.comparison import hashes
 from vae.data import load_split
 from vae.errors import UserError
-from vae.mirror import log_results
+from vae.files import md5
+from vae.mirror import log_results, run_of
 from vae.model import load_model
 from vae.origin import flat, training_params
 from vae.params import check_params, override_params
+from vae.store import connect
 from vae.tracking import MODEL_TAG, begin_run, log_points, read_losses, track_training
 from vae.training import Epoch, Losses
 
@@ -154,8 +156,11 @@ def test_a_new_score_is_logged_once_and_the_note_links_the_figures(workspace, pa
     assert [f.path for f in client().list_artifacts(run.info.run_id, "plots")] == ["plots/figure.png"]
 
 
-def test_without_any_store_the_runs_are_made_from_the_files_once(finished):
+def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made_from_the_files_once(
+    finished, monkeypatch
+):
     before = hashes(finished / "dvc.lock")
+    override_params(Path("params.yaml"), {"tracking": {"register_models": True}})
     for _ in range(2):
         subprocess.run(TRACK, check=True)
         assert sorted(run.data.tags["model"] for run in runs()) == ["20d", "2d"]
@@ -169,16 +174,33 @@ def test_without_any_store_the_runs_are_made_from_the_files_once(finished):
             assert data.dataset.digest == before["data/binarized"]
             kinds = 2 if run.data.tags["model"] == "2d" else 1
             assert len(client().list_artifacts(run.info.run_id, "images")) == 2 * 11 * kinds
-    assert hashes(finished / "dvc.lock") == before
+        assert len(client().search_model_versions()) == 2
+    override_params(Path("params.yaml"), {"tracking": {"register_models": False}})
+    for path in (path for path in before if Path(path).is_file()):
+        assert md5(Path(path)) == before[path]
+    assert_registered_models_reconstruct(monkeypatch)
+
+
+def assert_registered_models_reconstruct(monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(client().tracking_uri)
+    images = torch.from_numpy(load_split(Path("data/binarized"), "test").images[:5]).float()
+    for name in ("20d", "2d"):
+        (version,) = client().search_model_versions(f"name = 'vae-{name}'")
+        assert client().get_run(version.run_id).data.tags["model"] == name
+        model = mlflow.pytorch.load_model(f"models:/vae-{name}/1")
+        vae = load_model(Path(f"models/{name}.safetensors"))
+        expected = torch.sigmoid(vae.decode(vae.encode(images).mean))
+        assert torch.allclose(model(images), expected, atol=1e-6)
+        info = mlflow.models.get_model_info(f"models:/vae-{name}/1")
+        assert info.signature.inputs.inputs[0].shape == (-1, 784)
+        assert info.saved_input_example_info
 
 
 def test_a_run_that_was_cut_short_is_completed_and_one_with_other_losses_is_left_alone(finished):
     params = check_params(Path("params.yaml"))
     values = flat(training_params(params, "2d"))
-    subprocess.run(TRACK, check=True)
-    experiment = client().get_experiment_by_name("vae-mnist").experiment_id
-    (whole,) = [run for run in runs() if run.data.tags["model"] == "2d"]
-    client().delete_run(whole.info.run_id)
+    _, experiment = connect(params.tracking)
     rows = read_losses(Path("plots"), "2d")
     process = {"process": f"{os.uname().nodename}:{2**22 + 1}"}
     same, other = (begin_run(client(), experiment, "2d", values, process) for _ in range(2))
@@ -194,38 +216,16 @@ def test_a_run_that_was_cut_short_is_completed_and_one_with_other_losses_is_left
     assert steps(found[other]) == [1, 2, 3]
 
 
-def test_a_model_that_dvc_lock_does_not_know_is_told_in_one_line(finished):
-    path = finished / "models/20d.safetensors"
-    kept = path.read_bytes()
-    path.unlink()
-    path.write_bytes(b"another")
+@pytest.mark.parametrize("name", ["models/20d.safetensors", "plots/20d-losses.csv"])
+def test_a_file_that_dvc_lock_does_not_know_is_told_by_its_name(finished, name):
+    kept = Path(name).read_bytes()
+    Path(name).unlink()
+    Path(name).write_bytes(b"another")
     try:
-        result = subprocess.run(TRACK, capture_output=True, text=True)
+        with pytest.raises(UserError, match=f"dvc.lock knows no training that gave {name} as it is; run"):
+            run_of(client(), "0", "20d", Path("models"), Path("plots"))
     finally:
-        path.write_bytes(kept)
-    assert result.returncode == 1
-    assert result.stderr == (
-        "error: dvc.lock knows no training of models/20d.safetensors as it is; run `dvc repro`\n"
-    )
-
-
-def test_a_registered_model_loads_without_unpickling_and_reconstructs(finished, monkeypatch):
-    override_params(Path("params.yaml"), {"tracking": {"register_models": True}})
-    for _ in range(2):
-        subprocess.run(TRACK, check=True)
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    mlflow.set_tracking_uri(client().tracking_uri)
-    images = torch.from_numpy(load_split(Path("data/binarized"), "test").images[:5]).float()
-    for name in ("20d", "2d"):
-        (version,) = client().search_model_versions(f"name = 'vae-{name}'")
-        assert client().get_run(version.run_id).data.tags["model"] == name
-        model = mlflow.pytorch.load_model(f"models:/vae-{name}/1")
-        vae = load_model(Path(f"models/{name}.safetensors"))
-        expected = torch.sigmoid(vae.decode(vae.encode(images).mean))
-        assert torch.allclose(model(images), expected, atol=1e-6)
-        info = mlflow.models.get_model_info(f"models:/vae-{name}/1")
-        assert info.signature.inputs.inputs[0].shape == (-1, 784)
-        assert info.saved_input_example_info
+        Path(name).write_bytes(kept)
 
 
 def test_system_metrics_are_sampled_only_if_the_parameter_says_so(workspace, params, monkeypatch):
@@ -296,7 +296,6 @@ def test_a_damaged_database_is_told_in_one_line_and_left_as_it_is(workspace, par
 
 def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outputs(finished, tmp_path):
     before = hashes(finished / "dvc.lock")
-    subprocess.run(TRACK, check=True)
     dvc = [sys.executable, "-m", "dvc"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
@@ -314,4 +313,5 @@ def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outpu
     assert "epoch 1" not in result.stdout
     subprocess.run([*dvc, "checkout", "--quiet"], check=True)
     assert hashes(finished / "dvc.lock") == before
-    assert subprocess.run([*dvc, "status", "--quiet"]).returncode == 0
+    for path in ("models/20d.safetensors", "models/20d-frames.npz"):
+        assert md5(Path(path)) == before[path]

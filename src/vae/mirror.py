@@ -53,8 +53,9 @@ def run_of(client: "MlflowClient", experiment: str, name: str, models: Path, plo
     That is the latest with the model's fingerprint and parameters; else the latest that a kill or an outage
     cut short and whose losses are those of the table so far; else a new one. Raises UserError.
     """
-    digest = md5(models / f"{name}.safetensors")
-    locked = read_lock(name, digest)
+    weights = models / f"{name}.safetensors"
+    locked = read_lock(name, weights, plots / f"{name}-losses.csv")
+    digest = md5(weights)
     values = flat(training_params(check_params(Path("params.yaml"), locked["params"]["params.yaml"]), name))
     rows = read_losses(plots, name)
 
@@ -88,14 +89,16 @@ def run_of(client: "MlflowClient", experiment: str, name: str, models: Path, plo
     return run_id
 
 
-def read_lock(name: str, digest: str) -> dict[str, Any]:
-    """What dvc.lock says of the training that gave the model with this MD5 sum. Raises UserError."""
+def read_lock(name: str, *files: Path) -> dict[str, Any]:
+    """What dvc.lock says of the training of model `name` that gave these files. Raises UserError."""
     try:
         locked = YAML(typ="safe").load(Path("dvc.lock"))["stages"][f"train-{name}"]
     except (OSError, KeyError):
         locked = {"outs": []}
-    if digest not in [out["md5"] for out in locked["outs"]]:
-        raise UserError(f"dvc.lock knows no training of models/{name}.safetensors as it is; run `dvc repro`")
+    sums = [out["md5"] for out in locked["outs"]]
+    for path in files:
+        if not path.exists() or md5(path) not in sums:
+            raise UserError(f"dvc.lock knows no training that gave {path} as it is; run `dvc repro`")
     return locked
 
 

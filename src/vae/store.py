@@ -1,6 +1,5 @@
 """The MLflow store that runs go to: `MLFLOW_TRACKING_URI` if set, else mlflow.db in the repository's root."""
 
-import json
 import logging
 import os
 import platform
@@ -17,6 +16,7 @@ import requests
 from filelock import FileLock
 
 from vae.errors import UserError
+from vae.experiment import find_experiment
 from vae.params import Tracking
 
 if TYPE_CHECKING:
@@ -28,22 +28,6 @@ PATIENCE = 4
 HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 # They tell, with tracebacks, how tables are made and what is tried again; the errors come to `trouble`.
 LOUD = ("mlflow.store.db.utils", "mlflow.system_metrics", "urllib3.connectionpool")
-# What the table of runs shows, in the words of MLflow's pages.
-COLUMNS = {
-    "attributes": "Version",
-    "metrics": "loss/test loss/train",
-    "params": "train.learning_rate",
-    "tags": "model dvc.stage dvc.experiment device",
-}
-VIEW = {
-    "searchFilter": "",
-    "orderByKey": "attributes.start_time",
-    "orderByAsc": False,
-    "startTime": "ALL",
-    "lifecycleFilter": "Active",
-    "modelVersionFilter": "All Runs",
-    "datasetsFilter": [],
-}
 
 
 @contextmanager
@@ -80,7 +64,7 @@ def connect(settings: Tracking) -> tuple["MlflowClient", str]:
         if not uri.startswith("sqlite:///"):
             _reach(uri)
             client = MlflowClient(uri)
-            return client, _experiment(client, settings.experiment, None)
+            return client, find_experiment(client, settings.experiment, None)
         database = Path(uri.removeprefix("sqlite:///"))
         database.parent.mkdir(parents=True, exist_ok=True)
         # Processes that open a new database at once would each create its tables, and crash.
@@ -91,7 +75,7 @@ def connect(settings: Tracking) -> tuple["MlflowClient", str]:
             client = MlflowClient(uri)
             # MLflow would keep the artifacts below the current folder, which may be a temporary one.
             artifacts = (database.parent / "mlartifacts").as_uri()
-            return client, _experiment(client, settings.experiment, artifacts)
+            return client, find_experiment(client, settings.experiment, artifacts)
 
 
 def close_killed(client: "MlflowClient", experiment: str) -> None:
@@ -109,17 +93,3 @@ def _reach(uri: str) -> None:
         requests.get(f"{uri.rstrip('/')}/health", timeout=PATIENCE)
     elif place.hostname and place.port:
         socket.create_connection((place.hostname, place.port), PATIENCE).close()
-
-
-def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    """The experiment's id; a new one gets a table of runs with telling columns, linked in its note."""
-    if found := client.get_experiment_by_name(name):
-        return found.experiment_id
-    columns = {f"{kind}.`{key}`" for kind, keys in COLUMNS.items() for key in keys.split()}
-    view = {**VIEW, "selectedColumns": sorted(columns)}
-    tags = {"mlflow.sharedViewState.trainings": json.dumps(view)}
-    experiment = client.create_experiment(name, artifact_location=artifacts, tags=tags)
-    runs = f"#/experiments/{experiment}/runs?viewStateShareKey=trainings&workflowType=machine_learning"
-    note = f"A run for each training: [table]({runs}), [curves and pictures]({runs}&compareRunsMode=CHART)."
-    client.set_experiment_tag(experiment, "mlflow.note.content", f"{note} A step is an epoch.")
-    return experiment

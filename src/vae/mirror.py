@@ -69,9 +69,9 @@ def run_of(client: "MlflowClient", experiment: str, name: str, models: Path, plo
         )
 
     found = client.search_runs([experiment], f"tags.model = '{name}'", order_by=["start_time DESC"])
-    runs = sorted(filter(is_it, found), key=lambda run: MODEL_TAG not in run.data.tags)
-    if runs and MODEL_TAG in runs[0].data.tags:
-        return runs[0].info.run_id
+    runs = [run for run in found if is_it(run)]
+    if whole := [run.info.run_id for run in runs if MODEL_TAG in run.data.tags]:
+        return whole[0]
     from vae.frames import epoch_ends, load_frames
 
     frames = load_frames(models / f"{name}-frames.npz")

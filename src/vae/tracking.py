@@ -83,7 +83,7 @@ def track_training(
         yield None
         return
     client, experiment = connect(settings)
-    tags = {**origin(), "process": f"{platform.node()}:{os.getpid()}", "device": device}
+    tags = {**origin(), "device": device}
     with trouble(client.tracking_uri):
         close_killed(client, experiment)
         run_id = begin_run(client, experiment, name, flat(params), tags)
@@ -106,7 +106,10 @@ def begin_run(
 
     differs = differences(values, name)
     note = f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
+    if "logged.from" in tags:
+        note += " Logged afterwards from its files: the duration is that of the logging."
     tags = {
+        "process": f"{platform.node()}:{os.getpid()}",
         "mlflow.source.name": "src/train.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": note,
@@ -185,7 +188,7 @@ def log_pictures(client: "MlflowClient", run_id: str, pictures: Pictures) -> Non
                 picture = Image.fromarray(tiles.reshape(rows * IMAGE_SIDE, -1))
                 stem = f"{folder}/pictures~{key}+step+{step}+timestamp+{step}+epoch-{step}"
                 picture.save(f"{stem}.png", compress_level=1)
-                picture.reduce(max(1, picture.width // 256)).save(f"{stem}+compressed.webp")
+                picture.reduce(max(1, picture.width // 256)).save(f"{stem}+compressed.webp", method=0)
         client.log_artifacts(run_id, folder, "images")
     client.set_tag(run_id, "mlflow.loggedImages", "True")
 

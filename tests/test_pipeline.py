@@ -272,7 +272,18 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
 
 @pytest.mark.parametrize(
     "script",
-    ["download", "binarize", "train", "visualize", "anomaly", "likelihood", "report", "check", "pretraining"],
+    [
+        "download",
+        "binarize",
+        "train",
+        "visualize",
+        "anomaly",
+        "likelihood",
+        "report",
+        "check",
+        "track",
+        "pretraining",
+    ],
 )
 def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
     command = [sys.executable, SRC / f"{script}.py", "too", "many", "of", "these", "words"]

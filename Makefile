@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -69,7 +69,11 @@ check: setup ## Judge every published number by this run, and compare with the c
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
+track: setup ## Bring MLflow up to date with the files: what was made while it was off, away or lost
+	python src/track.py models metrics plots report.html
+
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
+	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 lint: setup ## Check the code's style

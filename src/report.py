@@ -8,20 +8,14 @@ import pandas as pd
 from vae import document, reproduction
 from vae import figures as draw
 from vae.data import FILE_NAMES, RAW_FOLDER
-from vae.errors import arguments, run_stage
+from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, read_json, write_json, write_text, written_whole
+from vae.mirror import mirror
 from vae.page import page
 from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
-from vae.tracking import track_results
 from vae.verdicts import KEY, fit_batches, judge_run, load_intervals
 
-# The figures of each model's run in MLflow, beside the report and the losses, which go to both.
-FIGURES = {
-    "20d": "originals.png reconstruction.gif reconstruction-early.gif "
-    "kl-divergence.png noise.png anomalies.png",
-    "2d": "manifold.gif manifold-early.gif manifold.png manifold-regions.png latent.png",
-}
 # What the report tells of the parameters, and of the packages that the results come from.
 GROUPS = ("seed", "arithmetic", "download", "binarize", "figures", "train", "train-20d", "train-2d")
 GROUPS += ("visualize", "anomaly", "likelihood")
@@ -49,10 +43,10 @@ def main() -> None:
     if params["download"].dataset == "mnist":
         print(reproduction.replay_answer(losses))
         print(document.verdict_table(values))
-    scores = {"20d": {**numbers(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
-    for model, names in FIGURES.items():
-        files = [report, *(plots / name for name in f"losses.png reproduction.png {names}".split())]
-        track_results(models / f"{model}.safetensors", files, scores[model])
+    try:
+        mirror(models, metrics, plots, report)
+    except UserError as error:  # the results are there all the same
+        print(f"tracking: {error}")
     print(f"every table and figure: {report}")
 
 
@@ -61,14 +55,6 @@ def versions(lock: Path) -> dict[str, str]:
     lines = lock.read_text(encoding="utf-8").splitlines()
     pins = [line.split()[0].split("==") for line in lines if "==" in line]
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
-
-
-def numbers(anomaly: dict[str, Any]) -> dict[str, float]:
-    """The anomaly stage's results as metrics by flat names."""
-    flat = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
-    for kind, scores in anomaly["kinds"].items():
-        flat |= {f"roc_auc/{kind}/{name}": found["roc_auc"] for name, found in scores.items()}
-    return flat
 
 
 def summary(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:

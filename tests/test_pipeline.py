@@ -238,9 +238,9 @@ def test_mlflow_has_two_runs_with_ten_points_of_each_loss_all_parameters_and_the
         assert run.data.params["model.latent_size"] == model.removesuffix("d")
         figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "plots")}
         assert {"20d": "reconstruction.gif", "2d": "manifold.gif"}[model] in figures
-        assert "test_log_likelihood" in run.data.metrics
+        assert "scores/test_log_likelihood" in run.data.metrics
         assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert "noise_kl" in runs["20d"].data.metrics
+    assert "scores/noise_kl" in runs["20d"].data.metrics
 
 
 def test_a_second_repro_does_nothing(demo):
@@ -280,7 +280,18 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
 
 @pytest.mark.parametrize(
     "script",
-    ["download", "binarize", "train", "visualize", "anomaly", "likelihood", "report", "check", "pretraining"],
+    [
+        "download",
+        "binarize",
+        "train",
+        "visualize",
+        "anomaly",
+        "likelihood",
+        "report",
+        "check",
+        "track",
+        "pretraining",
+    ],
 )
 def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
     command = [sys.executable, SRC / f"{script}.py", "too", "many", "of", "these", "words"]

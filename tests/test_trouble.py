@@ -52,7 +52,9 @@ def outputs(folder: Path) -> dict[str, str]:
     """MD5 sums of everything that the stages write."""
     files = [path for name in ("data", "models", "metrics", "plots") for path in (folder / name).rglob("*")]
     return {
-        str(path.relative_to(folder)): md5(path) for path in [*files, folder / "report.md"] if path.is_file()
+        str(path.relative_to(folder)): md5(path)
+        for path in [*files, folder / "report.html"]
+        if path.is_file()
     }
 
 

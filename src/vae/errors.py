@@ -31,7 +31,7 @@ def arguments(*names: str) -> list[str]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a script's `main`. A `UserError` and a refusal of the system (a full disk, no permission, no memory)
+    """Run a script's `main`. A `UserError` and a refusal of the system (full disk, no permission, no memory)
     end it with one line and status 1; SIGTERM does as Ctrl-C, which `vae/__init__.py` tells of in a line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so

@@ -141,10 +141,12 @@ class Likelihood(Group):
 
 
 class Tracking(Group):
-    """Whether and under which experiment results are mirrored to MLflow."""
+    """Whether and under which experiment results are mirrored to MLflow, and what else it gets."""
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
+    system_metrics: bool
+    register_models: bool
 
 
 class Params(Group):

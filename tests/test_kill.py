@@ -1,6 +1,7 @@
 """Real kills of the real pipeline, on scikit-learn's digits. The environment variable KILLS says how many:
 24 are one of each victim in each stage."""
 
+import json
 import os
 import random
 import signal
@@ -112,6 +113,36 @@ def test_a_whole_dvc_lock_is_left_as_it_is(demo):
     before = (demo / "dvc.lock").stat()
     mend(demo)
     assert (demo / "dvc.lock").stat() == before
+
+
+def test_a_stage_waits_for_the_one_that_outlived_its_dvc(demo):
+    """Two would write the same files at once."""
+    before = hashes(demo / "dvc.lock")
+    process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+    await_line(process, "epoch 1,")
+    (stage,) = psutil.Process(process.pid).children()
+    stage.suspend()
+    process.kill()
+    process.stdout.close()
+    again = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+    await_line(again, "an earlier train-2d goes on, though its DVC has ended; waiting for it")
+    stage.kill()
+    output = again.communicate()[0]
+    assert again.returncode == 0, output
+    assert ".checkpoints/2d: going on after epoch 1" in output
+    assert hashes(demo / "dvc.lock") == before
+
+
+def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
+    stray = demo / "plots/.tmp-manifold.gif"
+    stray.write_text("torn")
+    rwlock = demo / ".dvc/tmp/rwlock"
+    rwlock.write_text(json.dumps({"read": {}, "write": {"plots": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+    mend(demo)
+    assert stray.exists()
+    rwlock.write_text(json.dumps({"read": {}, "write": {}}))
+    mend(demo)
+    assert not stray.exists()
 
 
 def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):

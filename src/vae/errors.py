@@ -1,11 +1,16 @@
 """Mistakes that a user can mend, told in one line."""
 
 import gc
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOSPC, EPERM, EROFS
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 # What to do when the system refuses, by its error number.
 REMEDIES = (
@@ -39,7 +44,8 @@ def run_stage(main: Callable[[], None]) -> None:
     if "torchvision" not in sys.modules:
         gc.freeze()
     try:
-        main()
+        with _alone():
+            main()
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -59,3 +65,20 @@ def run_stage(main: Callable[[], None]) -> None:
         if "database or disk is full" not in str(error):
             raise
         sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Under DVC, wait for an earlier run of the same stage: it goes on when its DVC is killed, and writes."""
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:
+        yield
+        return
+    lock = FileLock(Path(os.environ["DVC_ROOT"], f".dvc/tmp/{stage.replace('/', '-')}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"an earlier {stage} goes on, though its DVC has ended; waiting for it", flush=True)
+        lock.acquire()
+    with lock:
+        yield

@@ -57,3 +57,14 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of it for the tests of a module, which go on from what the one before left."""
     return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+
+
+def lend_environment(folder: Path) -> None:
+    """Give a folder the Makefile and, as its .venv, the environment of the tests, so that no target installs."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    for name in ("installed", "study", "services", "bench"):
+        (folder / f".venv/.{name}").touch()

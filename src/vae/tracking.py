@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from vae.params import Group
     from vae.training import Epoch
 
+# MLflow reads it while it is imported, which all here leave for later.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 # What decides a result and is in git; outputs, which DVC removes before a stage runs, are not looked at.
 SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")
 MODEL_TAG = "model.md5"
@@ -156,7 +159,6 @@ def flat(params: Mapping[str, Any]) -> dict[str, str]:
 
 def connect(settings: Tracking) -> tuple["MlflowClient", str]:
     """A client and the experiment's id, both made where they are missing. Raises UserError."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -1,11 +1,13 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lend_environment(folder: Path) -> None:
-    """Give a folder the Makefile and, as its .venv, the environment of the tests, so that no target installs."""
+    """Give a folder the Makefile and a finished .venv: the environment of the tests."""
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     (folder / ".venv").mkdir()
@@ -68,3 +70,13 @@ def lend_environment(folder: Path) -> None:
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     for name in ("installed", "study", "services", "bench"):
         (folder / f".venv/.{name}").touch()
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses at which a process and its descendants listen."""
+    found = set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            connections = process.net_connections(kind="inet")
+            found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    return found

@@ -61,6 +61,21 @@ def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
 
 
+def commit_all(demo: Path) -> None:
+    """Make a demo's folder a git repository, as a user's clone is."""
+    for name in (".gitignore", "data/.gitignore", "models/.gitignore", "plots/.gitignore", ".dvc/config"):
+        shutil.copy(ROOT / name, demo / name)
+    (demo / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    for command in (
+        ["init", "--quiet"],
+        ["config", "user.name", "a"],
+        ["config", "user.email", "a@b"],
+        ["add", "."],
+        ["commit", "--quiet", "--message", "demo"],
+    ):
+        subprocess.run(["git", *command], cwd=demo, check=True)
+
+
 def lend_environment(folder: Path) -> None:
     """Give a folder the Makefile and a finished .venv: the environment of the tests."""
     for name in ("Makefile", "requirements.lock"):

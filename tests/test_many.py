@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from conftest import ROOT, lend_environment
+from conftest import commit_all, lend_environment
 from vae.comparison import hashes
 from vae.files import md5
 from vae.params import override_params
@@ -80,19 +80,11 @@ def runs(database: Path) -> list:
 
 @pytest.fixture
 def repository(finished_demo, tmp_path) -> Path:
-    """A copy of the finished demo that is a git repository, as a user's clone is."""
+    """A repository with the finished demo, of which an epoch is next."""
     folder = shutil.copytree(finished_demo, tmp_path / "repository")
-    for name in (".gitignore", "data/.gitignore", "models/.gitignore", "plots/.gitignore", ".dvc/config"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    for name in ("mlflow.db", "mlflow.db.lock"):
-        (folder / name).unlink()
     override_params(folder / "params.yaml", {"train": {"epochs": 1}})
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "config", "user.name", "a")
-    run(folder, "git", "config", "user.email", "a@b")
-    run(folder, "git", "add", ".")
-    run(folder, "git", "commit", "--quiet", "--message", "demo")
+    (folder / "mlflow.db").unlink()
+    commit_all(folder)
     return folder
 
 

@@ -1,7 +1,7 @@
 """Every command of README.md and docs/ is run, on scikit-learn's digits, in a repository of its own.
 
-A block marked ```console holds commands, one a line; output and files go under ```text. What cannot be run here
-is in `NOT_RUN`, word by word, with the reason.
+A block marked ```console holds commands, one a line; output and files go under ```text. What cannot be run
+here is in `NOT_RUN`, word by word, with the reason.
 """
 
 import re

@@ -124,8 +124,9 @@ def test_an_experiment_named_like_a_path_writes_nothing_outside_and_no_telemetry
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
-def test_dvcs_reports_are_off_in_a_clone_without_any_setting_of_the_environment():
-    command = [sys.executable, "-m", "dvc", "config", "core.analytics"]
+@pytest.mark.parametrize("key", ["core.analytics", "core.check_update"])
+def test_dvc_reports_to_nobody_in_a_clone_without_any_setting_of_the_environment(key):
+    command = [sys.executable, "-m", "dvc", "config", key]
     environment = {name: value for name, value in os.environ.items() if name != "DVC_NO_ANALYTICS"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.stdout.strip() == "false"

@@ -130,7 +130,7 @@ def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
 
 @needs_ray
 def test_ray_on_this_machine_listens_on_the_loopback_alone(workspace):
-    process = start(workspace, "--seeds", "0-9")
+    process = start(workspace, "--seeds", "0-3")
     wait_for_trials(workspace, 1)
     found = listening(process.pid)
     process.communicate()

@@ -3,6 +3,7 @@
 By default two experiments, of the 20-d model alone; EXPERIMENTS=4 runs four, each the whole pipeline.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -158,20 +159,23 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
     lines_until(first, "> python src/anomaly.py")
     stages: list[psutil.Process] = []
     while not stages:  # DVC prints the command before it starts it
-        family = {each.pid: each for each in psutil.Process(first.pid).children(recursive=True)}
-        stages = [each for each in family.values() if each.cmdline()[1:2] == ["src/anomaly.py"]]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = {each.pid: each for each in psutil.Process(first.pid).children(recursive=True)}
+            stages = [each for each in family.values() if each.cmdline()[1:2] == ["src/anomaly.py"]]
     (stage,) = stages
     stage.suspend()
-    second = start(folder, sys.executable, "-m", "dvc", "repro")
-    output = second.communicate()[0]
-    assert second.returncode == 255
-    (holder,) = re.findall(r"is busy, it is being blocked by:\n  \(PID (\d+)\): .* repro\n", output)
-    assert int(holder) in family
-    third = start(folder, "make", "repro")
-    waiting = lines_until(third, "waiting")
-    (holder,) = re.findall(r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting)
-    assert int(holder) in family
-    stage.resume()
+    try:
+        second = start(folder, sys.executable, "-m", "dvc", "repro")
+        output = second.communicate()[0]
+        assert second.returncode == 255
+        (holder,) = re.findall(r"is busy, it is being blocked by:\n  \(PID (\d+)\): .* repro\n", output)
+        assert int(holder) in family
+        third = start(folder, "make", "repro")
+        waiting = lines_until(third, "waiting")
+        (holder,) = re.findall(r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting)
+        assert int(holder) in family
+    finally:
+        stage.resume()
 
     ran = first.communicate()[0]
     assert "Running stage 'report'" in ran

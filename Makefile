@@ -32,7 +32,7 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	@$(ALONE); set -x; dvc repro
+	@$(ALONE); set -e; python src/mend.py; set -x; dvc repro
 
 test: setup ## Run the tests
 	pytest

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vae.document import verdict_table
 from vae.errors import UserError, arguments, run_stage
+from vae.reproduction import load_published
 from vae.verdicts import judge_run, load_intervals, worse_than
 
 COMMITTED = "metrics/reproduction.json"
@@ -14,7 +15,7 @@ COMMITTED = "metrics/reproduction.json"
 def main() -> None:
     arguments()
     study = load_intervals(Path("studies/seeds.csv"))
-    values = judge_run(Path("metrics"), Path("plots"), Path("data/published"), study)
+    values = judge_run(Path("metrics"), Path("plots"), load_published(Path("data/published")), study)
     print(verdict_table(values))
     if lines := worse_than(values, committed_verdicts()):
         raise UserError(

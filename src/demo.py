@@ -26,7 +26,7 @@ def main() -> None:
         dvc = [sys.executable, "-m", "dvc", *command]
         if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
             raise UserError(f"the demo failed in {folder}; the lines above say why")
-    print(f"the demo's results: {folder}/report.md, plots/ and metrics/ beside it")
+    print(f"the demo's results: {folder}/report.html, plots/ and metrics/ beside it")
 
 
 def prepare(folder: Path) -> None:
@@ -36,7 +36,7 @@ def prepare(folder: Path) -> None:
     for name in ("src", "data/published", "studies"):
         # The studies' results are read; their stages would want MNIST.
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.*"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     override_params(folder / "params.yaml", OVERRIDES)
 

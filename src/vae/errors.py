@@ -20,7 +20,8 @@ def arguments(*names: str) -> list[str]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError`, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
+    """Run a script's `main`; a `UserError` ends it with one line and status 1. SIGTERM does as Ctrl-C, which
+    `vae/__init__.py` tells of in a line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
     # with torchvision, whose Triton wants to be collected, or complains.
@@ -30,6 +31,3 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -88,7 +88,10 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
     if address.scheme in ("http", "https"):
         download(f"{mirror.rstrip('/')}/{name}", path, timeout)
         return
-    folder = Path(url2pathname(address.path)) if address.scheme == "file" else Path(mirror)
+    # From the repository's root, where DVC copied it for an experiment as well.
+    folder = Path(os.environ.get("DVC_ROOT", ""), mirror)
+    if address.scheme == "file":
+        folder = Path(url2pathname(address.path))
     if not folder.is_dir():
         raise NoSuchFileHere("no such folder")
     try:

@@ -13,7 +13,7 @@ from zc.lockfile import LockError, LockFile
 
 from vae.errors import arguments, run_stage
 
-OUTPUTS = ("data", "models", "metrics", "plots")
+OUTPUTS = ("data", "models", "metrics", "plots", "studies")
 
 
 def main() -> None:

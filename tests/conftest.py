@@ -1,11 +1,13 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -57,3 +59,39 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of it for the tests of a module, which go on from what the one before left."""
     return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+
+
+def commit_all(demo: Path) -> None:
+    """Make a demo's folder a git repository, as a user's clone is."""
+    for name in (".gitignore", "data/.gitignore", "models/.gitignore", "plots/.gitignore", ".dvc/config"):
+        shutil.copy(ROOT / name, demo / name)
+    (demo / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    for command in (
+        ["init", "--quiet"],
+        ["config", "user.name", "a"],
+        ["config", "user.email", "a@b"],
+        ["add", "."],
+        ["commit", "--quiet", "--message", "demo"],
+    ):
+        subprocess.run(["git", *command], cwd=demo, check=True)
+
+
+def lend_environment(folder: Path) -> None:
+    """Give a folder the Makefile and a finished .venv: the environment of the tests."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    for name in ("installed", "study", "services", "bench"):
+        (folder / f".venv/.{name}").touch()
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses at which a process and its descendants listen."""
+    found = set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            connections = process.net_connections(kind="inet")
+            found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    return found

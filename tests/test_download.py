@@ -59,6 +59,15 @@ def test_a_folder_a_file_url_and_a_server_all_serve_as_mirrors(folders, server, 
         path.unlink()
 
 
+def test_a_relative_mirror_is_found_from_a_copy_that_dvc_made_for_an_experiment(
+    folders, settings, monkeypatch
+):
+    monkeypatch.setenv("DVC_ROOT", str(folders / "empty"))
+    monkeypatch.chdir(folders)
+    download.fetch_from_any(["../good"], NAME, CHECKSUM, folders / NAME, settings)
+    assert (folders / NAME).read_bytes() == CONTENT
+
+
 def test_a_wrong_checksum_a_missing_file_and_silence_each_lead_to_the_next_mirror(
     folders, server, silent, settings, tmp_path
 ):

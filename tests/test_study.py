@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 import demo as demo_script
-from conftest import ROOT
+from conftest import ROOT, listening
 from vae.params import override_params
 from vae.studies import append_rows, read_rows
 
@@ -128,6 +128,16 @@ def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
         )
     noise = json.loads((demo / "metrics/anomaly.json").read_text())["noise_kl"]
     assert rows.loc[rows["model"] == "20d", "noise_kl"].dropna().tolist() == [noise]
+
+
+@needs_ray
+def test_ray_on_this_machine_listens_on_the_loopback_alone(workspace):
+    process = start(workspace, "--seeds", "0-3")
+    wait_for_trials(workspace, 1)
+    found = listening(process.pid)
+    process.communicate()
+    assert found
+    assert found <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 @needs_ray

@@ -19,7 +19,6 @@ from vae.optimizer import Adam
 from vae.params import Figures, Model, Train
 from vae.stream import Draws, RandomStream
 
-
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in their first
 # steps; the two seen to survive more than 1e9 ended worse than pixels drawn independently.
 MOST_KL = 1e9
@@ -116,8 +115,8 @@ def fit(
     A `checkpoint`, which needs a recorder, is written after each epoch; if it holds any, they are given again
     and training goes on after them.
 
-    Raises UserError when a loss is not finite or the KL has exploded: on the CPU at that batch, on CUDA, where
-    looking would wait for the device, at the end of its epoch.
+    Raises UserError when a loss is not finite or the KL has exploded: on the CPU at that batch; on CUDA,
+    where looking would wait for the device, at the end of its epoch.
     """
     model, train_images, test_images, stream = start
     adam = Adam(model, settings)

@@ -54,8 +54,8 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-study: .venv/.study ## Run the studies' tests, which need Ray
-	pytest tests/test_study.py
+test-study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
+	pytest tests/test_study.py tests/test_docs.py
 
 test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
 	pytest tests/services

@@ -6,6 +6,7 @@ temporary file, which stays where DVC restores the stage's outputs instead of ru
 
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -47,7 +48,7 @@ def someone_works(rwlock: Path) -> bool:
     except ValueError:
         rwlock.unlink()
         return False
-    holders = [*locked["write"].values(), *(holder for each in locked["read"].values() for holder in each)]
+    holders = [*locked.get("write", {}).values(), *chain(*locked.get("read", {}).values())]
     return any(psutil.pid_exists(holder["pid"]) for holder in holders)
 
 

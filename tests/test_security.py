@@ -95,7 +95,7 @@ def test_the_only_parameters_with_free_text_are_the_mirrors_and_the_experiments_
 SCRIPT = """
 from pathlib import Path
 from vae.tracking import track_training
-with track_training("20d", {}, [Path("train.safetensors")]):
+with track_training("20d", {}, [Path("train.safetensors")], "cpu"):
     pass
 from mlflow.telemetry import get_telemetry_client
 from mlflow.telemetry.utils import is_telemetry_disabled

@@ -9,7 +9,7 @@ from vae import document, reproduction
 from vae import figures as draw
 from vae.errors import arguments, run_stage
 from vae.files import read_json, write_json, write_text, written_whole
-from vae.params import read_params
+from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
 from vae.tracking import track_results
 from vae.verdicts import KEY, fit_batches, judge_run, load_intervals
@@ -34,6 +34,7 @@ def main() -> None:
     )
     anomaly, likelihood = (read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood"))
     write_json(metrics / "reproduction.json", summary(values, earlier))
+    write_json(metrics / "summary.json", headlines(metrics, anomaly, likelihood))
     losses = values[values["split"] != "noise"]
     with written_whole(plots / "reproduction.png") as path:
         draw.save_figure(path, draw.loss_differences(losses))
@@ -54,6 +55,16 @@ def numbers(anomaly: dict[str, Any]) -> dict[str, float]:
     for kind, scores in anomaly["kinds"].items():
         flat |= {f"roc_auc/{kind}/{name}": found["roc_auc"] for name, found in scores.items()}
     return flat
+
+
+def headlines(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that runs are compared by, in `dvc metrics diff` and `dvc exp show`; all in nats."""
+    found: dict[str, Any] = {"noise_kl": anomaly["noise_kl"]}
+    for model in MODELS:
+        losses = read_json(metrics / f"{model}.json")
+        found[model] = {name: losses[name] for name in ("train_loss", "test_loss")}
+        found[model]["test_log_likelihood"] = likelihood[model]["test_log_likelihood"]
+    return found
 
 
 def summary(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:

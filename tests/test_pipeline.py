@@ -56,6 +56,7 @@ OUTPUTS = [
     "plots/noise.png",
     "plots/anomalies.png",
     "metrics/reproduction.json",
+    "metrics/summary.json",
     "plots/reproduction.png",
     "report.md",
 ]

@@ -22,10 +22,9 @@ OVERRIDES = {
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="vae-demo-")).resolve()
     prepare(folder)
-    for command in (["init", "--no-scm", "--quiet"], ["repro"]):
-        dvc = [sys.executable, "-m", "dvc", *command]
-        if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
-            raise UserError(f"the demo failed in {folder}; the lines above say why")
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
+        raise UserError(f"the demo failed in {folder}; the lines above say why")
     print(f"the demo's results: {folder}/report.html, plots/ and metrics/ beside it")
 
 
@@ -33,11 +32,12 @@ def prepare(folder: Path) -> None:
     """Copy the pipeline to `folder` and change its parameters. Raises UserError if it holds anything."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder")
-    for name in ("src", "data/published", "studies"):
+    for name in ("src", "data/published", "studies", ".dvc/plots"):
         # The studies' results are read; their stages would want MNIST.
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.*"))
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     override_params(folder / "params.yaml", OVERRIDES)
 
 

@@ -32,6 +32,7 @@ def main() -> None:
     earlier = fit_batches(load_losses(studies / "pretraining.csv"), tables["2d"]["post"], study)
     anomaly, likelihood = (read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood"))
     write_json(metrics / "reproduction.json", summary(values, earlier))
+    write_json(metrics / "summary.json", headlines(metrics, anomaly, likelihood))
     losses = values[values["split"] != "noise"]
     with written_whole(plots / "reproduction.png") as path:
         draw.save_figure(path, draw.loss_differences(losses))
@@ -55,6 +56,16 @@ def versions(lock: Path) -> dict[str, str]:
     lines = lock.read_text(encoding="utf-8").splitlines()
     pins = [line.split()[0].split("==") for line in lines if "==" in line]
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
+
+
+def headlines(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that runs are compared by, in `dvc metrics diff` and `dvc exp show`; all in nats."""
+    found: dict[str, Any] = {"noise_kl": anomaly["noise_kl"]}
+    for model in MODELS:
+        losses = read_json(metrics / f"{model}.json")
+        found[model] = {name: losses[name] for name in ("train_loss", "test_loss")}
+        found[model]["test_log_likelihood"] = likelihood[model]["test_log_likelihood"]
+    return found
 
 
 def summary(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:

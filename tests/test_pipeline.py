@@ -57,6 +57,7 @@ OUTPUTS = [
     "plots/noise.png",
     "plots/anomalies.png",
     "metrics/reproduction.json",
+    "metrics/summary.json",
     "plots/reproduction.png",
     "report.html",
 ]

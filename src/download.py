@@ -9,14 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import requests
-from tqdm import tqdm
-
 from vae.data import FILE_NAMES, RAW_FOLDER, write_idx
 from vae.digits import upscaled_digits
 from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, written_whole
 from vae.params import Download, read_params
+
+import requests
+from tqdm import tqdm
 
 WAYS_OUT = (
     "Set MNIST_MIRROR to a folder or an URL that has the four files, "

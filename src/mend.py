@@ -9,10 +9,10 @@ import shutil
 from itertools import chain
 from pathlib import Path
 
+from vae.errors import arguments, run_stage
+
 import psutil
 from zc.lockfile import LockError, LockFile
-
-from vae.errors import arguments, run_stage
 
 OUTPUTS = ("data", "models", "metrics", "plots", "studies")
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vae import document, reproduction
 from vae import figures as draw
 from vae.data import FILE_NAMES, RAW_FOLDER
@@ -15,6 +13,8 @@ from vae.page import page
 from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
 from vae.verdicts import KEY, fit_batches, judge_run, load_intervals
+
+import pandas as pd
 
 # What the report tells of the parameters, and of the packages that the results come from.
 GROUPS = ("seed", "arithmetic", "download", "binarize", "figures", "train", "train-20d", "train-2d")

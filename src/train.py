@@ -3,10 +3,6 @@
 import sys
 from pathlib import Path
 
-import pandas as pd
-import torch
-from tqdm import tqdm
-
 from vae.arithmetic import owner, pin
 from vae.checkpoint import Checkpoint
 from vae.data import Split, load_split
@@ -19,6 +15,10 @@ from vae.origin import flat
 from vae.params import MODELS, Figures, Model, Train, read_params
 from vae.tracking import MlflowRun, track_training
 from vae.training import Epoch, begin, choose_device, fit
+
+import pandas as pd
+import torch
+from tqdm import tqdm
 
 
 def main() -> None:

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from vae import figures as draw
 from vae.arithmetic import pin
 from vae.data import load_split
@@ -15,6 +12,9 @@ from vae.model import load_model
 from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
 from vae.scores import posterior_means
+
+import numpy as np
+import torch
 
 
 def main() -> None:

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import download
+from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
+from vae.params import Architecture, Params, check_params
+
 import numpy as np
 import psutil
 import pytest
 import torch
-
-import download
-from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
-from vae.params import Architecture, Params, check_params
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,18 +6,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import binarize as binarize_stage
+import download
+from conftest import ROOT
+from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, load_split, read_idx, save_split, write_idx
+from vae.errors import UserError
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
-
-import binarize as binarize_stage
-import download
-from conftest import ROOT
-from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, load_split, read_idx, save_split, write_idx
-from vae.errors import UserError
 
 
 def test_binarize_is_the_posts_round_for_every_gray_value():

@@ -10,11 +10,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from conftest import ROOT, commit_all, lend_environment
 from test_study import needs_ray
 from vae.rebuild import scratch_environment
+
+import pytest
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 NOT_RUN = {

@@ -5,10 +5,10 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 import download
 from vae.errors import UserError
+
+import pytest
 
 CONTENT = b"the right bytes" * 1000
 CHECKSUM = hashlib.md5(CONTENT).hexdigest()

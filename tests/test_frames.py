@@ -1,11 +1,11 @@
+from vae.errors import UserError
+from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
+from vae.model import BernoulliVAE
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-
-from vae.errors import UserError
-from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
-from vae.model import BernoulliVAE
 
 
 def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+from vae.comparison import hashes
+from vae.rebuild import scratch_environment
+
 import psutil
 import pytest
 from mlflow import MlflowClient
-
-from vae.comparison import hashes
-from vae.rebuild import scratch_environment
 
 KILLS = int(os.environ.get("KILLS", "3"))
 STAGES = ("download", "binarize", "train-20d", "train-2d", "visualize", "anomaly", "likelihood", "report")

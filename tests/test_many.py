@@ -12,16 +12,16 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-import pytest
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
-
 from conftest import commit_all, lend_environment
 from vae.comparison import hashes
 from vae.files import md5
 from vae.params import override_params
 from vae.rebuild import scratch_environment
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 EXPERIMENTS = int(os.environ.get("EXPERIMENTS", "2"))
 TARGETS = () if EXPERIMENTS > 2 else ("train-20d",)

@@ -1,14 +1,14 @@
 import pickle
 
+from vae.errors import UserError
+from vae.model import BernoulliVAE, load_model, save_model
+from vae.params import Architecture
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-
-from vae.errors import UserError
-from vae.model import BernoulliVAE, load_model, save_model
-from vae.params import Architecture
 
 
 def sizes(layers) -> list[tuple[int, int]]:

@@ -1,14 +1,14 @@
 import copy
 
-import pytest
-import torch
-from torch.distributions import Normal, kl_divergence
-
 from vae import objective
 from vae.gradient import backward
 from vae.model import BernoulliVAE, Posterior
 from vae.stream import RandomStream
 from vae.training import loss_terms
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
 
 EXTREMES = (-1e30, -1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30)
 

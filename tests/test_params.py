@@ -3,13 +3,13 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, given, settings, strategies
-from ruamel.yaml import YAML
-
 from conftest import ROOT
 from vae.errors import UserError
 from vae.params import Group, check_params, read_params
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from ruamel.yaml import YAML
 
 COMMITTED = (ROOT / "params.yaml").read_text()
 

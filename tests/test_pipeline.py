@@ -10,17 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import imageio.v3 as imageio
-import pandas as pd
-import pytest
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
-
 from conftest import ROOT
 from vae import document
 from vae.comparison import hashes
 from vae.reproduction import compare_losses, load_published
 from vae.verdicts import judge, load_intervals
+
+import imageio.v3 as imageio
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 SRC = ROOT / "src"
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")

@@ -5,11 +5,6 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pytest
-from PIL import Image, ImageSequence
-
 import report
 from conftest import ROOT
 from vae import document
@@ -17,6 +12,11 @@ from vae.data import FILE_NAMES, RAW_FOLDER
 from vae.errors import UserError
 from vae.files import md5, read_json
 from vae.page import page
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageSequence
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")

@@ -1,16 +1,16 @@
 import json
 import shutil
 
-import pandas as pd
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 import report
 from conftest import ROOT
 from vae.errors import UserError
 from vae.reproduction import compare_losses, load_losses, load_published
 from vae.verdicts import judge, load_intervals
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-import pytest
-from pydantic import BaseModel
-from ruamel.yaml import YAML
-
 from conftest import ROOT, lend_environment, listening
 from vae.params import Params
 from vae.rebuild import scratch_environment
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services")]

@@ -9,15 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
-import psutil
-import pytest
-from mlflow import MlflowClient
-
 import demo as demo_script
 from conftest import ROOT, listening
 from vae.params import override_params
 from vae.studies import append_rows, read_rows
+
+import pandas as pd
+import psutil
+import pytest
+from mlflow import MlflowClient
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,

@@ -8,12 +8,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import mlflow
-import numpy as np
-import pytest
-import torch
-from mlflow import MlflowClient
-
 from conftest import ROOT
 from vae.comparison import hashes
 from vae.data import load_split
@@ -26,6 +20,12 @@ from vae.params import check_params, override_params
 from vae.store import connect
 from vae.tracking import MODEL_TAG, begin_run, log_points, read_losses, track_training
 from vae.training import Epoch, Losses
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
 
 # How often four processes open a new database at once; ROUNDS=20 by hand.
 ROUNDS = int(os.environ.get("ROUNDS", "1"))

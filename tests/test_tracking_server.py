@@ -7,12 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import psutil
-import pytest
-import requests
-from mlflow import MlflowClient
-
 from conftest import ROOT
 from vae.comparison import hashes
 from vae.errors import UserError
@@ -21,6 +15,12 @@ from vae.params import check_params
 from vae.store import connect
 from vae.tracking import track_training
 from vae.training import Epoch, Losses
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from mlflow import MlflowClient
 
 
 class Server:

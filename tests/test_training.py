@@ -1,8 +1,5 @@
 import math
 
-import pytest
-import torch
-
 from vae.checkpoint import Checkpoint
 from vae.errors import UserError
 from vae.frames import FrameRecorder
@@ -12,6 +9,9 @@ from vae.optimizer import Adam
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit, loss_terms, mean_losses
+
+import pytest
+import torch
 
 
 def train(architecture, images, settings, pictures=2, interval=3):

@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from mlflow import MlflowClient
-
 import download
 from conftest import ROOT
 from vae.errors import run_stage
 from vae.files import md5
 from vae.params import override_params
+
+import pytest
+from mlflow import MlflowClient
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:

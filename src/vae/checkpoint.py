@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from vae.errors import UserError
+from vae.files import md5, write_json, written_whole
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-
-from vae.errors import UserError
-from vae.files import md5, write_json, written_whole
 
 
 class Checkpoint:

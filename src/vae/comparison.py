@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from vae.params import MODELS
+from vae.reproduction import load_losses
+
 import numpy as np
 from PIL import Image, ImageSequence
 from ruamel.yaml import YAML
-
-from vae.params import MODELS
-from vae.reproduction import load_losses
 
 # How far the losses of a run on another processor may be from the committed ones, by model and split, in nats
 # per image: one rounding apart at the start, two runs are as far apart at the end as two replays can be.

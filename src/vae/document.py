@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vae import reproduction
 from vae.params import MODELS, Group
 from vae.reproduction import PUBLISHED_NOISE_KL
 from vae.statistics import LEVEL
 from vae.verdicts import VERDICTS, verdict_counts
+
+import pandas as pd
 
 TEMPLATE = Path(__file__).with_name("document.md")
 SCORES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}

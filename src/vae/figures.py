@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+from vae.data import IMAGE_SIDE
+
 import imageio.v3 as imageio
 import matplotlib
 import numpy as np
@@ -11,8 +13,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy.special import ndtri
-
-from vae.data import IMAGE_SIDE
 
 # The user's own matplotlibrc must not show in the figures.
 matplotlib.rcdefaults()

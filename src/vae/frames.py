@@ -5,14 +5,14 @@ import zlib
 from collections.abc import Sized
 from pathlib import Path
 
+from vae.errors import UserError
+from vae.files import written_whole
+from vae.model import BernoulliVAE
+
 import numpy as np
 import torch
 from scipy.special import ndtri
 from torch import Tensor
-
-from vae.errors import UserError
-from vae.files import written_whole
-from vae.model import BernoulliVAE
 
 BLOCK = 64
 

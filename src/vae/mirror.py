@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-
 from vae.errors import UserError
 from vae.files import md5, read_json
 from vae.origin import flat, origin, training_params
 from vae.params import MODELS, check_params, read_params
 from vae.store import close_killed, connect, trouble
 from vae.tracking import MODEL_TAG, begin_run, complete, dataset, read_losses
+
+from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,11 +5,11 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from vae.params import Params
+
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-
-from vae.params import Params
 
 # What decides a result and is in git; outputs, which DVC removes before a stage runs, are not looked at.
 SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")

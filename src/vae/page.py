@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from vae.errors import UserError
+
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from PIL import Image, ImageSequence
-
-from vae.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("page.html")
 BOXES = {

@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-
 from vae.data import PIXELS
 from vae.errors import UserError
 from vae.files import written_whole
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
 
 # The models: a group train-NAME for each.
 MODELS = ("20d", "2d")

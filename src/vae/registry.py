@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
 from vae.data import PIXELS
 from vae.model import BernoulliVAE, load_model
+
+import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,11 +4,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from vae.errors import UserError
 from vae.params import MODELS
+
+import numpy as np
+import pandas as pd
 
 # The post's tables, and those saved in the author's notebook: two runs of the same code.
 SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}

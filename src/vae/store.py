@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import psutil
-import requests
-from filelock import FileLock
-
 from vae.errors import UserError
 from vae.experiment import find_experiment
 from vae.params import Tracking
+
+import psutil
+import requests
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,9 +4,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vae.errors import UserError
+
+import pandas as pd
 
 # The arm in which only the seed differs from params.yaml.
 DEFAULTS = "defaults"

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from vae.origin import flat, origin
 from vae.params import read_params
 from vae.store import connect
 from vae.tracking import log_points
 from vae.trials import Trial
+
+import pandas as pd
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vae.data import IMAGE_SIDE
 from vae.errors import UserError
 from vae.files import md5
@@ -22,10 +20,12 @@ from vae.origin import differences, flat, origin
 from vae.params import read_params
 from vae.store import close_killed, connect, trouble
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+import numpy as np
 
+if TYPE_CHECKING:
     from vae.training import Epoch
+
+    from mlflow import MlflowClient
 
 MODEL_TAG = "model.md5"
 # The gray frames of each kind before training and after every epoch, `(epochs + 1, pictures, 784)` uint8.

@@ -5,9 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from vae import objective
 from vae.checkpoint import Checkpoint
 from vae.data import Split
@@ -18,6 +15,9 @@ from vae.model import BernoulliVAE
 from vae.optimizer import Adam
 from vae.params import Figures, Model, Train
 from vae.stream import Draws, RandomStream
+
+import torch
+from torch import Tensor
 
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in their first
 # steps; the two seen to survive more than 1e9 ended worse than pixels drawn independently.

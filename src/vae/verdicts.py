@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from vae.errors import UserError
 from vae.files import read_json
 from vae.params import MODELS
@@ -17,6 +14,9 @@ from vae.reproduction import (
 )
 from vae.statistics import LOSSES, prediction_intervals
 from vae.studies import DEFAULTS, read_rows
+
+import numpy as np
+import pandas as pd
 
 REPLAYED, CONSISTENT, NOT_REPRODUCIBLE = VERDICTS = (
     "replayed",

@@ -8,11 +8,11 @@ import sys
 import time
 from urllib.request import urlopen
 
+from vae.params import override_params
+
 import psutil
 import pytest
 from mlflow import MlflowClient
-
-from vae.params import override_params
 
 webdriver = pytest.importorskip(
     "selenium.webdriver", reason="selenium drives the browser: make test-services"

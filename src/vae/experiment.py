@@ -50,5 +50,6 @@ def view() -> dict[str, Any]:
         "datasetsFilter": [],
         "selectedColumns": [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names],
         "compareRunSections": sections,
+        "isAccordionReordered": True,  # or the losses, whose names have no slash, would come last
         "compareRunCharts": [every, *each],
     }

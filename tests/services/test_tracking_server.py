@@ -197,7 +197,7 @@ def test_figures_go_through_the_server_to_its_folder_and_back_unchanged(
 ):
     (run,) = runs(client)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
-    for name in ("plots/reconstruction.gif", "plots/losses.png", "report.md", "model/20d.safetensors"):
+    for name in ("plots/reconstruction.gif", "plots/losses.png", "report.html", "model/20d.safetensors"):
         local = demo / name.replace("model/", "models/")
         copy = client.download_artifacts(run.info.run_id, name, tmp_path)
         assert Path(copy).read_bytes() == local.read_bytes()

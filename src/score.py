@@ -100,16 +100,16 @@ def figure(shown: list[tuple[Row, np.ndarray, np.ndarray, np.ndarray]]) -> Any:
     """A row for each image: as read `(height, width)`, then `(784,)`: binarized and its reconstruction."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(9, 3.2 * len(shown)), layout="constrained")
+    drawn = Figure(figsize=(9, 3.1 * len(shown)), layout="constrained")
     for line, (row, gray, *images) in zip(drawn.subplots(len(shown), 3, squeeze=False), shown, strict=True):
         squares = (image.reshape(IMAGE_SIDE, IMAGE_SIDE) for image in images)
-        scores = "\n".join(f"{text} {row[name]:.2f}" for name, text in NAMES.items())
-        titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", f"reconstruction\n{scores}")
+        terms = f"KL {row['kl']:.2f} + reconstruction {row['reconstruction']:.2f} nats"
+        titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)
         for axes, picture, title in zip(line, (gray, *squares), titles, strict=True):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
             # A file's name may hold dollar signs.
             axes.set_title(title, fontsize=9, parse_math=False)
-            axes.axis("off")
+            axes.set(xticks=[], yticks=[])
     return drawn
 
 

@@ -84,12 +84,9 @@ def _read_array(path: Path) -> np.ndarray:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError) as error:
         raise UserError(f"cannot read {path} as a .npy array ({' '.join(str(error).split())})") from None
-    images = array.shape in (
-        (IMAGE_SIDE, IMAGE_SIDE),
-        (len(array), IMAGE_SIDE, IMAGE_SIDE),
-        (len(array), PIXELS),
-    )
-    if not images or not array.size:
+    count = array.shape[:1]
+    shapes = ((IMAGE_SIDE, IMAGE_SIDE), (*count, IMAGE_SIDE, IMAGE_SIDE), (*count, PIXELS))
+    if array.shape not in shapes or not array.size:
         raise UserError(f"{path} has the shape {array.shape}; it should be (28, 28), (n, 28, 28) or (n, 784)")
     if array.dtype != np.uint8 and array.dtype.kind not in "fb":
         raise UserError(f"{path} holds {array.dtype}; it should be uint8 (0-255), float (0.0-1.0) or bool")

@@ -2,10 +2,10 @@
 
 An image is a PNG or JPEG file, or a .npy array: uint8 of 0 to 255 (or of 0 and 1), float of 0.0 to 1.0 or
 bool, in the shape (28, 28), (n, 28, 28) or (n, 784). It should show one digit on an even background. 28 x 28
-pixels are taken as they are; all else is brought into MNIST's form: gray, upright by its EXIF, without its
-background, cropped to the ink, scaled to 20 pixels, its centre of mass in the middle of 28 x 28. Dark on
-light is inverted: 28 x 28 pixels with a light border, others with ink darker than the background. What is
-transparent becomes what the rest stands out from. A picture of one colour is blank.
+pixels, or equal squares, are taken as they are; all else is brought into MNIST's form: gray, upright by its
+EXIF, without its background, cropped to the ink, scaled to 20 pixels, its centre of mass in the middle of
+28 x 28. Dark on light is inverted: 28 x 28 pixels with a light border, others with ink darker than the
+background. What is transparent becomes what the rest stands out from. A picture of one colour is blank.
 
 Scores are in nats, with the percentage of training images that score no more. An image is anomalous by a KL
 or negative ELBO above their percentile anomaly.threshold_percentile in params.yaml, or by a reconstruction

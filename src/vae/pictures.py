@@ -120,12 +120,18 @@ def _read_image(path: Path, polarity: str) -> np.ndarray:
 def as_mnist(gray: np.ndarray, polarity: str) -> tuple[np.ndarray, bool]:
     """A picture `(height, width)` of 0 to 255 as an image of MNIST `(784,)`, uint8, and whether inverted.
 
-    28 x 28 pixels are taken as they are, or inverted where the border is light. Of others, the ink is what
-    differs from the background; it is cropped where it is half as strong as at most, without specks.
+    28 x 28 pixels, or as many equal squares, are taken as they are, or inverted where the border is light. Of
+    others, the ink is what differs from the background, cropped without specks where it is half as strong as
+    at most. A picture of one colour has none.
     """
-    if gray.shape == (IMAGE_SIDE, IMAGE_SIDE):
-        dark = polarity == "dark-on-light" or (polarity == "auto" and bool(_border(gray).mean() > PAPER))
-        return np.uint8(255 - gray if dark else gray).ravel(), dark
+    scale = -(-len(gray) // IMAGE_SIDE)
+    small = gray[::scale, ::scale]
+    same = small.shape == (IMAGE_SIDE, IMAGE_SIDE) and np.array_equal(
+        small.repeat(scale, axis=0).repeat(scale, axis=1), gray
+    )
+    if same and np.ptp(gray):
+        dark = polarity == "dark-on-light" or (polarity == "auto" and bool(_border(small).mean() > PAPER))
+        return np.uint8(255 - small if dark else small).ravel(), dark
     ink = gray - _background(gray)
     far = np.abs(ink) > np.abs(ink).max() / 2
     dark = polarity == "dark-on-light" or (polarity == "auto" and bool(ink[far].sum() < 0))

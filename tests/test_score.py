@@ -1,0 +1,300 @@
+"""The user's own images, as files: how they are read, and how they are scored in the demo's folder."""
+
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import score
+from conftest import ROOT
+from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx
+from vae.digits import upscaled_digits
+from vae.errors import UserError
+from vae.model import load_model
+from vae.pictures import as_mnist, read_pictures
+from vae.scores import anomaly_scores
+
+
+@pytest.fixture(scope="module")
+def gray(finished_demo):
+    """The demo's test images `(images, 28, 28)` as gray values."""
+    return read_idx(finished_demo / "data/raw" / RAW_FOLDER / FILE_NAMES["test"][0], 3)
+
+
+def run(folder, *arguments):
+    command = [sys.executable, ROOT / "src/score.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def upscaled(image, side=196):
+    """A light digit as a larger picture of a dark one."""
+    return Image.fromarray(255 - image).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def differing(pixels, image):
+    """The share of an image's ink by which another one, binarized, differs."""
+    return ((pixels >= 128) != (image.ravel() >= 128)).sum() / (image >= 128).sum()
+
+
+def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, gray, tmp_path):
+    Image.fromarray(gray[0]).save(tmp_path / "digit.png")
+    Image.fromarray(255 - gray[0]).save(tmp_path / "inverted.png")
+    Image.fromarray(gray[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(gray[0].repeat(8, axis=0).repeat(8, axis=1)).save(tmp_path / "enlarged.png")
+    np.save(tmp_path / "bytes.npy", gray[:3])
+    np.save(tmp_path / "floats.npy", (gray[:3] / 255).astype(np.float32))
+    np.save(tmp_path / "flat.npy", gray[:3].reshape(3, 784) >= 128)
+    np.save(tmp_path / "binarized.npy", (gray[0] >= 128).astype(np.uint8))
+    names = [
+        "digit.png",
+        "inverted.png",
+        "deep.png",
+        "enlarged.png",
+        "bytes.npy",
+        "floats.npy",
+        "flat.npy",
+        "binarized.npy",
+    ]
+    result = run(finished_demo, "--json", *(tmp_path / name for name in names))
+    assert (result.returncode, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+
+    model = load_model(finished_demo / "models/20d.safetensors")
+    test, train = (load_split(finished_demo / "data/binarized", name).images for name in ("test", "train"))
+    expected, known = anomaly_scores(model, test[:3]), anomaly_scores(model, train)
+    shown = [0, 0, 0, 0, *[0, 1, 2] * 3, 0]
+    assert [row["name"].count("[") for row in found["images"]] == [0, 0, 0, 0, *[1] * 9, 0]
+    assert found["images"][1]["polarity"] == "dark-on-light"
+    assert found["training_images"] == len(train)
+    for row, number in zip(found["images"], shown, strict=True):
+        for name, values in expected.items():
+            assert row[name] == pytest.approx(values[number], rel=1e-6), row["name"]
+            share = (known[name] <= values[number]).mean()
+            assert row[f"{name}_percentile"] == pytest.approx(100 * share, abs=0.1)
+    assert found["thresholds"]["kl"] == pytest.approx(np.percentile(known["kl"], 99.9))
+
+
+def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(finished_demo, gray, tmp_path):
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 2, (2, 784), dtype=np.uint8))
+    Image.new("RGB", (90, 60), "white").save(tmp_path / "blank.png")
+    upscaled(gray[0]).save(tmp_path / "a$b$c.jpg")
+    names = [str(tmp_path / name) for name in ("noise.npy", "blank.png", "a$b$c.jpg")]
+    figure = tmp_path / "shown.png"
+    first, again = (run(finished_demo, *names, "--figure", figure) for _ in range(2))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == again.stdout
+    _, *lines, meaning, thresholds = first.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
+    assert [" anomalous by " in line for line in lines] == [True, True, True, False]
+    assert "negative ELBO" in lines[0].split("anomalous by ")[1]
+    assert "training images" in meaning
+    assert thresholds.startswith("KL above ")
+    with Image.open(figure) as drawn:
+        assert drawn.format == "PNG"
+        assert drawn.height > drawn.width
+
+
+def test_one_bad_image_of_several_is_named_and_nothing_is_printed_or_written(finished_demo, gray, tmp_path):
+    upscaled(gray[0]).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("a text")
+    result = run(finished_demo, tmp_path / "good.png", tmp_path / "bad.png", "--figure", tmp_path / "out.png")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: cannot read {tmp_path}/bad.png as PNG or JPEG")
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "good.png"]
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 100) + b"IDAT"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.png", None, "is no file"),
+        (".", None, "is no file"),
+        ("text.png", b"text", "as PNG or JPEG"),
+        ("picture.gif", b"GIF89a", "as PNG or JPEG"),
+        ("bomb.png", png_header(12_000, 12_000), "decompression bomb"),
+        ("larger.png", png_header(60_000, 60_000), "decompression bomb"),
+        ("text.npy", b"text", "as a .npy array"),
+        ("pickle.npy", pickle.dumps([1]), "as a .npy array"),
+        ("object.npy", np.array([{}], object), "as a .npy array"),
+        ("shape.npy", np.zeros((28, 27), np.uint8), r"the shape \(28, 27\)"),
+        ("scalar.npy", np.array(0.5), r"the shape \(\)"),
+        ("line.npy", np.zeros(784), r"the shape \(784,\)"),
+        ("none.npy", np.zeros((0, 784)), r"the shape \(0, 784\)"),
+        ("whole.npy", np.zeros((28, 28), int), "holds int64"),
+        ("nan.npy", np.full((28, 28), np.nan), "NaN"),
+        ("range.npy", np.full((28, 28), 255.0), "outside 0.0 to 1.0"),
+    ],
+)
+def test_what_is_no_image_ends_in_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, np.ndarray):
+        np.save(path, content, allow_pickle=True)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as raised:
+        read_pictures([path], "auto")
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--figure", "figure.jpg"], "should end in .png"),
+        (["--figure", "nowhere/figure.png"], "there is no folder nowhere"),
+        (["--figure", "digit.png"], "is an input"),
+        (["--figure", "folder.png"], "Is a directory"),
+        (["--model", "other.safetensors"], "no trained model other.safetensors: run `make repro`"),
+        (["--model", "digit.png"], "cannot read the model digit.png"),
+        (["--data", "nowhere"], "cannot read nowhere/train.safetensors"),
+    ],
+)
+def test_what_cannot_be_used_ends_in_one_line_and_writes_nothing(
+    finished_demo, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models", "data", "params.yaml"):
+        (tmp_path / name).symlink_to(finished_demo / name)
+    upscaled(np.uint8(upscaled_digits()[0][0])).save("digit.png")
+    (tmp_path / "folder.png").mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["score.py", "digit.png", *options])
+    with pytest.raises(UserError, match=message) as raised:
+        score.main()
+    assert "\n" not in str(raised.value)
+    assert capsys.readouterr().out == ""
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_an_image_in_mnists_form_stays_much_as_it_is_when_scaled_up_and_inverted():
+    image = as_mnist(np.asarray(upscaled(np.uint8(upscaled_digits()[0][0])), float), "auto")[0].reshape(
+        28, 28
+    )
+    rows, columns = np.nonzero(image >= 128)
+    assert max(np.ptp(rows), np.ptp(columns)) in (18, 19)
+    centre = [(image.sum(axis=1 - axis) * np.arange(28)).sum() / image.sum() for axis in (0, 1)]
+    np.testing.assert_allclose(centre, 14, atol=0.51)
+    for side in (64, 196, 1000):
+        pixels, inverted = as_mnist(np.asarray(upscaled(image, side), float), "auto")
+        assert inverted
+        assert differing(pixels, image) < 0.3
+
+
+def drawn(ink, paper):
+    """A picture 160 x 120 of a stroke with a bend."""
+    picture = np.full((120, 160), paper, float)
+    picture[20:100, 70:82] = ink
+    picture[88:100, 70:120] = ink
+    return picture
+
+
+def test_uneven_light_noise_and_specks_do_not_show():
+    expected = as_mnist(drawn(40, 230), "auto")[0]
+    y, x = np.mgrid[-1:1:120j, -1:1:160j]
+    photo = drawn(40, 230) * (1 - 0.3 * (x**2 + (y - 0.3) ** 2))
+    photo += np.random.default_rng(0).normal(0, 4, photo.shape)
+    photo[58:61, 140:143] = 20
+    pixels, inverted = as_mnist(photo, "auto")
+    assert inverted
+    assert differing(pixels, expected) < 0.4
+
+
+def test_a_polarity_that_is_given_overrules_what_is_found():
+    picture = drawn(40, 230)
+    assert as_mnist(picture, "auto")[1] and as_mnist(picture, "dark-on-light")[1]
+    assert as_mnist(picture, "light-on-dark")[0].sum() == 0
+    small = np.full((28, 28), 200.0)
+    small[14, 14] = 210
+    assert as_mnist(small, "light-on-dark")[0].min() == 200
+    assert as_mnist(small, "dark-on-light")[0].max() == 55
+
+
+def test_images_of_coin_flips_are_never_inverted():
+    flips = np.random.default_rng(0).integers(0, 2, (1000, 28, 28)) * 255
+    assert not any(as_mnist(image, "auto")[1] for image in flips)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_a_transparent_background_contrasts_with_the_ink(tmp_path, ink):
+    rgba = np.zeros((120, 160, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = ink, np.uint8(drawn(255, 0))
+    Image.fromarray(rgba).save(tmp_path / "clear.png")
+    (picture,) = read_pictures([tmp_path / "clear.png"], "auto")
+    assert (picture.pixels == as_mnist(drawn(255, 0), "auto")[0]).all()
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    upright = Image.fromarray(np.uint8(drawn(0, 255)))
+    upright.save(tmp_path / "upright.png")
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    one, other = read_pictures([tmp_path / "upright.png", tmp_path / "turned.png"], "auto")
+    assert (one.pixels == other.pixels).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (28, 28), (56, 56), (90, 60)])
+@pytest.mark.parametrize("colour", ["black", "gray", "white", "#ff000000"])
+def test_a_picture_of_one_colour_is_blank(tmp_path, size, colour):
+    Image.new("RGBA", size, colour).save(tmp_path / "one.png")
+    (picture,) = read_pictures([tmp_path / "one.png"], "auto")
+    assert picture.pixels.max() == 0
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    picture = Image.fromarray(np.uint8(drawn(0, 255)))
+    picture.save(folder / "whole.png")
+    picture.save(folder / "whole.jpg")
+    np.save(folder / "whole.npy", np.zeros((2, 28, 28), np.uint8))
+    return folder
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from((".png", ".jpg", ".npy")), st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(whole_files, suffix, data):
+    content = bytearray((whole_files / f"whole{suffix}").read_bytes())
+    where = st.integers(0, min(len(content), 400) - 1)
+    for place, value in data.draw(st.dictionaries(where, st.integers(0, 255), max_size=20)).items():
+        content[place] = value
+    path = whole_files / f"damaged{suffix}"
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        assert all(picture.pixels.shape == (784,) for picture in read_pictures([path], "auto"))
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_an_image_is_anomalous_above_the_kl_or_the_negative_elbo_or_below_the_reconstruction():
+    training = {
+        "kl": np.arange(1000.0),
+        "reconstruction": np.arange(1000.0),
+        "negative_elbo": np.arange(1000.0),
+    }
+    scores = {
+        "kl": np.array([500.0, 999.0, 0.0, 500.0]),
+        "reconstruction": np.array([500.0, 2000.0, 500.0, 0.0]),
+        "negative_elbo": np.array([500.0, 500.0, 999.0, 0.0]),
+    }
+    limits, rows = score.judge(scores, training, 99.9)
+    assert limits == pytest.approx({"kl": 998.001, "negative_elbo": 998.001, "reconstruction": 0.999})
+    found = [row["anomalous_by"] for row in rows]
+    assert found == [[], ["kl"], ["negative_elbo"], ["reconstruction"]]
+    assert [row["verdict"] for row in rows] == ["ordinary", *["anomalous"] * 3]
+    assert rows[0]["kl_percentile"] == pytest.approx(50.1)

@@ -10,9 +10,6 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from vae import figures as draw
 from vae.arithmetic import pin
 from vae.data import IMAGE_SIDE, binarize
@@ -20,6 +17,9 @@ from vae.errors import UserError, run_stage
 from vae.params import read_params
 from vae.pictures import POLARITIES, load_trained, read_pictures, write_picture
 from vae.scores import posterior_means
+
+import numpy as np
+import torch
 
 
 def main() -> None:

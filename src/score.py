@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vae.arithmetic import pin
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.errors import run_stage
 from vae.params import read_params
 from vae.pictures import POLARITIES, load_trained, read_pictures, write_picture
 from vae.scores import anomaly_scores, reconstruct
+
+import numpy as np
 
 Scores = Mapping[str, np.ndarray]
 Row = dict[str, Any]

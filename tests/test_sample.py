@@ -3,16 +3,16 @@
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import sample
 from conftest import ROOT
 from vae.data import load_split
 from vae.errors import UserError
 from vae.model import load_model
 from vae.scores import reconstruct
+
+import numpy as np
+import pytest
+from PIL import Image
 
 
 @pytest.fixture

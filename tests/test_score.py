@@ -7,12 +7,6 @@ import subprocess
 import sys
 import zlib
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 import score
 from conftest import ROOT
 from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx
@@ -21,6 +15,12 @@ from vae.errors import UserError
 from vae.model import load_model
 from vae.pictures import as_mnist, read_pictures
 from vae.scores import anomaly_scores
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
-from scipy import ndimage
-
 from vae.data import IMAGE_SIDE, PIXELS
 from vae.errors import UserError
 from vae.files import written_whole
 from vae.model import BernoulliVAE, load_model
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
 BOX = 20

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check ui experiments lint figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -73,6 +73,9 @@ check: setup ## Judge every published number by this run, and compare with the c
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+experiments: setup ## Compare the experiments: what differs between them, and their losses
+	dvc exp show --only-changed --drop '.*/|.*likelihood|Created'
 
 lint: setup ## Check the code's style
 	ruff check .

@@ -1,5 +1,6 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
 from vae.params import Architecture, Params, check_params
+from vae.rebuild import scratch_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,3 +59,25 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of it for the tests of a module, which go on from what the one before left."""
     return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+
+
+def call(folder: Path, *command: str | Path) -> str:
+    """The output of a DVC or git command that ends well in `folder`, as a user without settings runs it."""
+    home = {name: os.devnull for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")}
+    home |= {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = {**scratch_environment(), **home}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def repository(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the repository with the demo's parameters and results committed, and its cache."""
+    folder = tmp_path_factory.mktemp("repository") / "vae"
+    call(ROOT, "git", "clone", "--quiet", ROOT, folder)
+    ignored = shutil.ignore_patterns("config", "mlflow.db*", "mlartifacts")
+    shutil.copytree(finished_demo, folder, ignore=ignored, dirs_exist_ok=True)
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "commit", "--quiet", "-m", "demo")
+    return folder

@@ -6,8 +6,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check ui experiments lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui experiments lint figures lock
 .DEFAULT_GOAL := help
+
+# One make at a time in this folder makes .venv or runs the pipeline; another says who is at it, and waits. The
+# lock is on file 9, which ends with its processes. LOCK_EX is 2, LOCK_NB 4; macOS has no flock command.
+ALONE = exec 9>>.make.lock; lock() { $(PYTHON) -c "import fcntl; fcntl.flock(9, $$1)" 2>/dev/null; }; \
+	lock 6 || { echo "process $$(cat .make.lock) is at work in this folder; waiting for its end"; lock 2; }; \
+	echo "$$$$ (make $@)" > .make.lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,14 +23,16 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 # uv comes from the lock too, by the entry that starts with its name.
 .venv/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with PYTHON=, as in make setup PYTHON=python3.11")'
-	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
-	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
-	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock
+	@$(ALONE); set -e; \
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv; \
+	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
+	set -x; \
+	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock; \
 	.venv/bin/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	dvc repro
+	@$(ALONE); set -e; python src/mend.py; set -x; dvc repro
 
 test: setup ## Run the tests
 	pytest
@@ -46,11 +54,8 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
-	pytest tests/services
-
-study: .venv/.study ## Run the studies' tests, which need Ray
-	pytest tests/test_study.py
+test-study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
+	pytest tests/test_study.py tests/test_docs.py
 
 test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
 	pytest tests/services
@@ -71,7 +76,11 @@ check: setup ## Judge every published number by this run, and compare with the c
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
+track: setup ## Bring MLflow up to date with the files: what was made while it was off, away or lost
+	python src/track.py models metrics plots report.html
+
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
+	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 experiments: setup ## Compare the experiments: what differs between them, and their losses

@@ -7,12 +7,6 @@ function returns the epoch's mean training loss in nats per image, where it trai
 import time
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
-
 from vae import objective
 from vae.data import binarize
 from vae.frames import FrameRecorder, grid_axis, latent_grid
@@ -21,6 +15,12 @@ from vae.scores import kl_scores
 from vae.stream import RandomStream
 from vae.training import Start, fit
 from work import Work
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 Timed = Callable[[], float | None]
 

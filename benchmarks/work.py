@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from vae.data import FILE_NAMES, RAW_FOLDER, binarize, read_idx
 from vae.errors import UserError
 from vae.params import Figures, Model, Train, read_params
+
+import numpy as np
 
 
 class Work(NamedTuple):

@@ -3,9 +3,6 @@ and several kinds of anomalies by that score and two others."""
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from vae import figures as draw
 from vae.anomalies import FAILS_BELOW, anomalies, detection, fails_on
 from vae.arithmetic import pin
@@ -15,6 +12,9 @@ from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
 from vae.scores import anomaly_scores, kl_scores, noise_images, reconstruct
+
+import numpy as np
+import torch
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
-from vae.errors import UserError, arguments, run_stage
+from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, checked, read_idx, save_split
+from vae.errors import arguments, run_stage
 from vae.params import read_params
 
 
@@ -13,9 +13,7 @@ def main() -> None:
     for name, (image_file, label_file) in FILE_NAMES.items():
         images = binarize(read_idx(raw / RAW_FOLDER / image_file, dimensions=3), settings.threshold)
         labels = read_idx(raw / RAW_FOLDER / label_file, dimensions=1)
-        if len(images) != len(labels):
-            raise UserError(f"{raw / RAW_FOLDER}: {len(images)} images and {len(labels)} labels of {name}")
-        save_split(Split(images, labels), binarized / f"{name}.safetensors")
+        save_split(checked(Split(images, labels), raw / image_file), binarized / f"{name}.safetensors")
         print(f"{name}: {len(images)} images, {images.mean():.1%} of the pixels are 1")
 
 

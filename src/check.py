@@ -1,11 +1,12 @@
 """Judge a run's published numbers in seconds; fail when one has fallen below its committed verdict."""
 
 import json
-import subprocess
 from pathlib import Path
 
 from vae.document import verdict_table
 from vae.errors import UserError, arguments, run_stage
+from vae.origin import git
+from vae.reproduction import load_published
 from vae.verdicts import judge_run, load_intervals, worse_than
 
 COMMITTED = "metrics/reproduction.json"
@@ -14,7 +15,7 @@ COMMITTED = "metrics/reproduction.json"
 def main() -> None:
     arguments()
     study = load_intervals(Path("studies/seeds.csv"))
-    values = judge_run(Path("metrics"), Path("plots"), Path("data/published"), study)
+    values = judge_run(Path("metrics"), Path("plots"), load_published(Path("data/published")), study)
     print(verdict_table(values))
     if lines := worse_than(values, committed_verdicts()):
         raise UserError(
@@ -25,11 +26,9 @@ def main() -> None:
 
 def committed_verdicts() -> list[dict]:
     """The published values of the committed results, with their verdicts. Raises UserError."""
-    command = ["git", "show", f"HEAD:{COMMITTED}"]
     try:
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return json.loads(text)["published"]
-    except (OSError, subprocess.CalledProcessError, ValueError, KeyError):
+        return json.loads(git("show", f"HEAD:{COMMITTED}"))["published"]
+    except (ValueError, KeyError):
         raise UserError(
             f"git has no {COMMITTED} with verdicts in HEAD to compare with; run in a clone of the repository"
         ) from None

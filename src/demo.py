@@ -25,7 +25,7 @@ def main() -> None:
     dvc = [sys.executable, "-m", "dvc", "repro"]
     if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
         raise UserError(f"the demo failed in {folder}; the lines above say why")
-    print(f"the demo's results: {folder}/report.md, plots/ and metrics/ beside it")
+    print(f"the demo's results: {folder}/report.html, plots/ and metrics/ beside it")
 
 
 def prepare(folder: Path) -> None:
@@ -35,7 +35,7 @@ def prepare(folder: Path) -> None:
     for name in ("src", "data/published", "studies", ".dvc/plots"):
         # The studies' results are read; their stages would want MNIST.
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.*"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     override_params(folder / "params.yaml", OVERRIDES)

@@ -1,5 +1,6 @@
 """Fetch the four original MNIST files into data/raw, in torchvision's layout, checked by their MD5 sums."""
 
+import errno
 import os
 import shutil
 import sys
@@ -8,19 +9,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import requests
-from tqdm import tqdm
-
 from vae.data import FILE_NAMES, RAW_FOLDER, write_idx
 from vae.digits import upscaled_digits
 from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, written_whole
 from vae.params import Download, read_params
 
+import requests
+from tqdm import tqdm
+
 WAYS_OUT = (
     "Set MNIST_MIRROR to a folder or an URL that has the four files, "
     "or run `make demo`, which needs none of them."
 )
+
+# Bytes; MNIST's largest file has 10 million.
+LARGEST = 2**26
+TOO_LARGE = f"more than {LARGEST} bytes, so not MNIST's; discarded"
 
 
 class NoSuchFileHere(Exception):
@@ -70,7 +75,7 @@ def fetch_from_any(places: list[str], name: str, checksum: str, path: Path, sett
             except NoSuchFileHere as error:
                 reason = str(error)
                 break
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:
                 reason = f"{connection_problem(error)} ({attempt} attempts)"
         failures.append(f"{mirror}: {reason}")
         print(f"{name} not from {mirror}: {reason}", file=sys.stderr)
@@ -83,12 +88,20 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
     if address.scheme in ("http", "https"):
         download(f"{mirror.rstrip('/')}/{name}", path, timeout)
         return
-    folder = Path(url2pathname(address.path)) if address.scheme == "file" else Path(mirror)
+    # From the repository's root, where DVC copied it for an experiment as well.
+    folder = Path(os.environ.get("DVC_ROOT", ""), mirror)
+    if address.scheme == "file":
+        folder = Path(url2pathname(address.path))
     if not folder.is_dir():
         raise NoSuchFileHere("no such folder")
     try:
+        if (folder / name).stat().st_size > LARGEST:
+            raise NoSuchFileHere(TOO_LARGE)
         shutil.copyfile(folder / name, path)
     except OSError as error:
+        # Not the mirror's fault: the disk is full, or `path` cannot be written.
+        if error.errno == errno.ENOSPC or error.filename == str(path):
+            raise
         raise NoSuchFileHere(error.strerror or str(error)) from None
 
 
@@ -110,16 +123,18 @@ def download(url: str, path: Path, timeout: float) -> None:
             for piece in response.iter_content(2**16):
                 file.write(piece)
                 bar.update(len(piece))
+                if file.tell() > LARGEST:
+                    raise NoSuchFileHere(TOO_LARGE)
 
 
-def connection_problem(error: requests.RequestException) -> str:
+def connection_problem(error: requests.RequestException | ValueError) -> str:
     """The kind of failure in a few words, where requests tells half a page."""
     if isinstance(error, requests.Timeout):
         return "timed out"
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return "not a valid URL"
+    if isinstance(error, ValueError):  # requests' own, or that of the URL's parser
+        return "not a valid URL or answer"
     return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from vae.arithmetic import pin
 from vae.data import load_split
 from vae.errors import arguments, run_stage
@@ -11,6 +9,8 @@ from vae.files import write_json
 from vae.likelihood import log_likelihoods
 from vae.model import load_model
 from vae.params import MODELS, read_params
+
+import torch
 
 
 def main() -> None:

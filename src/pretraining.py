@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from vae.arithmetic import pin
 from vae.data import load_split
 from vae.errors import arguments, run_stage
 from vae.files import write_text
 from vae.params import check_params
 from vae.pretraining import shifted_losses
+
+import pandas as pd
 
 SEEDS = range(8)
 BATCHES = range(0, 301, 25)

@@ -7,10 +7,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from vae import figures as draw
 from vae.cluster import run_trials
 from vae.data import load_split
@@ -22,6 +18,10 @@ from vae.statistics import LOSSES, paired_differences, prediction_intervals
 from vae.studies import append_rows, read_rows
 from vae.study_tracking import track_study
 from vae.trials import plan
+
+import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 DATA = Path("data/binarized")
 

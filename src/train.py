@@ -3,10 +3,6 @@
 import sys
 from pathlib import Path
 
-import pandas as pd
-import torch
-from tqdm import tqdm
-
 from vae.arithmetic import owner, pin
 from vae.checkpoint import Checkpoint
 from vae.data import Split, load_split
@@ -15,9 +11,14 @@ from vae.files import md5, write_json, write_text
 from vae.fingerprint import fingerprint
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.model import Architecture, BernoulliVAE, save_model
+from vae.origin import flat
 from vae.params import MODELS, Figures, Model, Train, read_params
-from vae.tracking import TrackedRun, track_training
-from vae.training import Epoch, begin, fit
+from vae.tracking import MlflowRun, track_training
+from vae.training import Epoch, begin, choose_device, fit
+
+import pandas as pd
+import torch
+from tqdm import tqdm
 
 
 def main() -> None:
@@ -29,10 +30,6 @@ def main() -> None:
         "seed", "arithmetic", "figures", "train", f"train-{name}"
     )
     pin(arithmetic)
-    if arithmetic == "portable":
-        settings = settings.model_copy(update={"device": "cpu"})
-    train, test = load_split(data, "train"), load_split(data, "test")
-    check_images(figures, len(test.images))
     params = {
         "seed": seed,
         "arithmetic": arithmetic,
@@ -40,10 +37,14 @@ def main() -> None:
         "train": settings,
         "model": architecture,
     }
-    values = [name, seed, arithmetic, *(g.model_dump() for g in (figures, settings, architecture)), owner()]
+    if arithmetic == "portable":
+        settings = settings.model_copy(update={"device": "cpu"})
+    train, test = load_split(data, "train"), load_split(data, "test")
+    check_images(figures, len(test.images))
     files = [data / "train.safetensors", data / "test.safetensors"]
-    checkpoint = Checkpoint(Path(".checkpoints") / name, fingerprint(values, [md5(path) for path in files]))
-    with track_training(name, params, files) as run:
+    identity = fingerprint([name, flat(params), owner()], [md5(path) for path in files])
+    checkpoint = Checkpoint(Path(".checkpoints") / name, identity)
+    with track_training(name, params, files, choose_device(settings.device).type) as run:
         model, recorder, epochs = train_model(
             seed, figures, settings, architecture, train, test, run, checkpoint
         )
@@ -57,7 +58,8 @@ def main() -> None:
         )
         write_json(Path(f"metrics/{name}.json"), rows[-1])
         checkpoint.remove()
-        run.finish(weights, [weights.with_suffix(".json"), Path(f"plots/{name}-losses.csv")])
+        if run:
+            run.finish(Path("models"), Path("plots"), recorder.at_epochs(settings.epochs))
 
 
 def train_model(
@@ -67,7 +69,7 @@ def train_model(
     architecture: Model,
     train: Split,
     test: Split,
-    run: TrackedRun,
+    run: MlflowRun | None,
     checkpoint: Checkpoint,
 ) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
@@ -90,7 +92,8 @@ def train_model(
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
-            run.log_epoch(epoch)
+            if run:
+                run.log_epoch(epoch)
             line = (
                 f"epoch {epoch.number}, train loss: {epoch.train.negative_elbo:.6f}, "
                 f"test loss: {epoch.test.negative_elbo:.6f}"

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from vae import figures as draw
 from vae.arithmetic import pin
 from vae.data import load_split
@@ -15,6 +12,9 @@ from vae.model import load_model
 from vae.params import MODELS, read_params
 from vae.reproduction import load_losses, load_published
 from vae.scores import posterior_means
+
+import numpy as np
+import torch
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
         rows = draw.enlarged(draw.strip(frames), settings.image_scale)
         return np.concatenate((np.broadcast_to(originals, rows.shape), rows), axis=1)
 
-    reconstructions = load_frames(models / "20d-frames.npz")["reconstructions"]
-    manifolds = load_frames(models / "2d-frames.npz")["manifold"]
+    reconstructions = load_frames(models / "20d-frames.npz", "reconstructions")
+    manifolds = load_frames(models / "2d-frames.npz", "manifold")
     for name, frames, animation, layout in (
         ("reconstruction", reconstructions, settings.whole, below_originals),
         ("reconstruction-early", reconstructions, settings.early_reconstruction, below_originals),

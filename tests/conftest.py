@@ -1,19 +1,20 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
-import os
+import contextlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
 from vae.params import Architecture, Params, check_params
 from vae.rebuild import scratch_environment
+
+import numpy as np
+import psutil
+import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,11 +62,45 @@ def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
 
 
+def commit_all(demo: Path) -> None:
+    """Make a demo's folder a git repository, as a user's clone is."""
+    for name in (".gitignore", "data/.gitignore", "models/.gitignore", "plots/.gitignore", ".dvc/config"):
+        shutil.copy(ROOT / name, demo / name)
+    (demo / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    for command in (
+        ["init", "--quiet"],
+        ["config", "user.name", "a"],
+        ["config", "user.email", "a@b"],
+        ["add", "."],
+        ["commit", "--quiet", "--message", "demo"],
+    ):
+        subprocess.run(["git", *command], cwd=demo, check=True)
+
+
+def lend_environment(folder: Path) -> None:
+    """Give a folder the Makefile and a finished .venv: the environment of the tests."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    for name in ("installed", "study", "services", "bench"):
+        (folder / f".venv/.{name}").touch()
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses at which a process and its descendants listen."""
+    found = set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            connections = process.net_connections(kind="inet")
+            found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    return found
+
+
 def call(folder: Path, *command: str | Path) -> str:
-    """The output of a DVC or git command that ends well in `folder`, as a user without settings runs it."""
-    home = {name: os.devnull for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")}
-    home |= {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = {**scratch_environment(), **home}
+    """The output of a command that ends well in `folder`, DVC's among them, under this Python."""
+    environment = scratch_environment()
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -73,11 +108,7 @@ def call(folder: Path, *command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def repository(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the repository with the demo's parameters and results committed, and its cache."""
-    folder = tmp_path_factory.mktemp("repository") / "vae"
-    call(ROOT, "git", "clone", "--quiet", ROOT, folder)
-    ignored = shutil.ignore_patterns("config", "mlflow.db*", "mlartifacts")
-    shutil.copytree(finished_demo, folder, ignore=ignored, dirs_exist_ok=True)
-    call(folder, "git", "add", "--all")
-    call(folder, "git", "commit", "--quiet", "-m", "demo")
+    """A copy of the demo as a git repository."""
+    folder = shutil.copytree(finished_demo, tmp_path_factory.mktemp("repository") / "vae")
+    commit_all(folder)
     return folder

@@ -1,12 +1,12 @@
-import numpy as np
-import pytest
-import torch
-
 from anomaly import judge, noise_images
 from vae import objective
 from vae.anomalies import anomalies, detection, fails_on
 from vae.model import BernoulliVAE
 from vae.scores import anomaly_scores, kl_scores, posterior_means, reconstruct
+
+import numpy as np
+import pytest
+import torch
 
 
 def test_the_noise_image_is_the_first_draw_of_the_notebooks_seeded_numpy():

@@ -1,12 +1,12 @@
-import pytest
-from torch import nn
-
 import contestants
 from vae.data import load_split
 from vae.model import BernoulliVAE
 from vae.params import Model
 from vae.stream import RandomStream
 from work import Work
+
+import pytest
+from torch import nn
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,23 @@
 import gzip
+import pickle
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import binarize as binarize_stage
+import download
+from conftest import ROOT
+from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, load_split, read_idx, save_split, write_idx
+from vae.errors import UserError
 
 import numpy as np
 import pytest
 import torch
-
-from vae.data import Split, binarize, load_split, read_idx, save_split, write_idx
-from vae.errors import UserError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
 
 
 def test_binarize_is_the_posts_round_for_every_gray_value():
@@ -23,7 +35,13 @@ def test_an_idx_file_reads_back_and_its_bytes_repeat(tmp_path):
 
 
 def idx(header: bytes, values: bytes) -> bytes:
-    return gzip.compress(header + values)
+    return gzip.compress(header + values, mtime=0)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 4
+    return bytes(changed)
 
 
 HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
@@ -39,7 +57,14 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
         (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no IDX file"),
         (idx(HEADER, b"abc"), "does not hold the 4 values"),
         (idx(HEADER, b"abcde"), "does not hold the 4 values"),
-        (idx(bytes((0, 0, 8, 1, 255, 255, 255, 255)), b""), "far more than MNIST"),
+        (idx(bytes((0, 0, 8, 1, 255, 255, 255, 255)), b""), "1 to 134217728 are allowed"),
+        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "announces 0 values"),
+        (idx(HEADER, b"")[:5], "cannot read"),
+        (HEADER + b"abcd", "cannot read"),
+        (idx(HEADER, b"abcd") + b"more", "cannot read"),
+        (idx(HEADER, b"abcd") * 2, "does not hold the 4 values"),
+        (flipped(idx(HEADER, b"abcd"), 12), "no IDX file"),
+        (flipped(idx(HEADER, b"abcd"), -8), "cannot read"),
     ],
 )
 def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
@@ -51,7 +76,7 @@ def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
 
 
 def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
-    split = Split(np.eye(784, dtype=np.uint8), np.arange(784, dtype=np.uint8))
+    split = Split(np.eye(784, dtype=np.uint8), np.arange(784, dtype=np.uint8) % 10)
     for name in ("train", "test"):
         save_split(split, tmp_path / f"{name}.safetensors")
     loaded = load_split(tmp_path, "train")
@@ -65,3 +90,118 @@ def test_a_missing_or_damaged_split_names_the_stage_to_run(tmp_path):
     for name in ("train", "test"):
         with pytest.raises(UserError, match="dvc repro binarize"):
             load_split(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+)
+def test_an_idx_file_that_cannot_be_opened_says_why(tmp_path, make, message):
+    path = tmp_path / "labels.gz"
+    make(path)
+    with pytest.raises(UserError, match=message):
+        read_idx(path, dimensions=1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux, to limit the memory")
+@pytest.mark.parametrize(
+    ("announced", "message"),
+    [(2**32 - 1, "announces 4294967295"), (2**27, "does not hold the 134217728")],
+)
+def test_a_gzip_bomb_is_refused_within_half_a_gigabyte(tmp_path, announced, message):
+    """Three megabytes that unpack to three gigabytes, behind the header of an IDX file."""
+    path = tmp_path / "labels.gz"
+    member = gzip.compress(bytes(2**26))
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + announced.to_bytes(4, "big")) + 48 * member)
+    code = (
+        "import resource, sys; from pathlib import Path; from vae.data import read_idx\n"
+        "from vae.errors import run_stage\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "limit = pages * resource.getpagesize() + 2**29\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "run_stage(lambda: read_idx(Path(sys.argv[1]), 1))"
+    )
+    command = [sys.executable, "-c", code, path]
+    result = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {path} {message}")
+
+
+def arrays(**changed) -> dict[str, np.ndarray]:
+    return {"images": np.eye(3, 784, dtype=np.uint8), "labels": np.arange(3, dtype=np.uint8)} | changed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        arrays(images=np.eye(4, 784, dtype=np.uint8)),
+        arrays(images=np.eye(3, 28, dtype=np.uint8)),
+        arrays(images=np.eye(3, 784, dtype=np.float32)),
+        arrays(images=np.full((3, 784), 2, np.uint8)),
+        arrays(images=np.array(1, np.uint8)),
+        arrays(labels=np.full(3, 10, np.uint8)),
+        arrays(labels=np.arange(3)),
+        arrays(labels=np.eye(3, dtype=np.uint8)),
+        arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
+        arrays(more=np.arange(3)),
+        {"images": np.eye(3, 784, dtype=np.uint8)},
+        pickle.dumps(print),
+        b"",
+        (2**62).to_bytes(8, "little"),
+    ],
+)
+def test_a_split_of_another_kind_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "train.safetensors"
+    path.write_bytes(content if isinstance(content, bytes) else save(content))
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        load_split(tmp_path, "train")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)])
+def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch, swap):
+    """An images file for the labels, the train set's for the test set's."""
+    download.write_digits(tmp_path / "raw")
+    a, b = (tmp_path / "raw" / RAW_FOLDER / FILE_NAMES[split][kind] for split, kind in (swap[:2], swap[2:]))
+    content = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(content)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["binarize.py", str(tmp_path / "raw"), str(tmp_path / "binarized")])
+    with pytest.raises(UserError, match="ubyte"):
+        binarize_stage.main()
+    assert not (tmp_path / "binarized").exists()
+
+
+IDX = idx(HEADER, b"abcd")
+SPLIT = save(arrays())
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """The content with some bytes replaced by others, fewer or more; or other bytes altogether."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=200))
+    start = draw(st.integers(0, min(len(content), 600)))
+    return content[:start] + draw(st.binary(max_size=8)) + content[start + draw(st.integers(0, 8)) :]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(outside=damaged(IDX), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, outside, inside, split):
+    labels, path = tmp_path / "labels.gz", tmp_path / "train.safetensors"
+    path.write_bytes(split)
+    for content, load in (
+        (outside, partial(read_idx, labels, 1)),
+        (gzip.compress(inside), partial(read_idx, labels, 1)),
+        (outside, partial(load_split, tmp_path, "train")),
+    ):
+        labels.write_bytes(content)
+        try:
+            load()
+        except UserError as error:
+            assert "\n" not in str(error)

@@ -5,10 +5,10 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 import download
 from vae.errors import UserError
+
+import pytest
 
 CONTENT = b"the right bytes" * 1000
 CHECKSUM = hashlib.md5(CONTENT).hexdigest()
@@ -59,6 +59,15 @@ def test_a_folder_a_file_url_and_a_server_all_serve_as_mirrors(folders, server, 
         path.unlink()
 
 
+def test_a_relative_mirror_is_found_from_a_copy_that_dvc_made_for_an_experiment(
+    folders, settings, monkeypatch
+):
+    monkeypatch.setenv("DVC_ROOT", str(folders / "empty"))
+    monkeypatch.chdir(folders)
+    download.fetch_from_any(["../good"], NAME, CHECKSUM, folders / NAME, settings)
+    assert (folders / NAME).read_bytes() == CONTENT
+
+
 def test_a_wrong_checksum_a_missing_file_and_silence_each_lead_to_the_next_mirror(
     folders, server, silent, settings, tmp_path
 ):
@@ -80,7 +89,21 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
         "http://127.0.0.1:1": "no connection (2 attempts)",
         str(folders / "empty"): "No such file or directory",
         str(folders / "nowhere"): "no such folder",
+        str(folders / "loop"): "Too many levels of symbolic links",
+        str(folders / "folder"): "Is a directory",
+        str(folders / "html"): "its MD5 sum is",
+        str(folders / "large"): "more than 67108864 bytes, so not MNIST's; discarded",
+        f"{server}/large": "more than 67108864 bytes, so not MNIST's; discarded",
+        "http://[": "not a valid URL or answer",
+        "http://": "not a valid URL or answer",
     }
+    for name in ("loop", "folder", "html", "large"):
+        (folders / name).mkdir()
+    (folders / "loop" / NAME).symlink_to(NAME)
+    (folders / "folder" / NAME).mkdir()
+    (folders / "html" / NAME).write_text("<html>not found</html>")
+    with (folders / "large" / NAME).open("wb") as file:
+        file.truncate(2**40)  # a terabyte that takes no room
     with pytest.raises(UserError) as caught:
         download.fetch_from_any(list(reasons), NAME, CHECKSUM, path, settings)
     message = str(caught.value)

@@ -1,9 +1,9 @@
+from vae import figures as draw
+from vae.frames import grid_axis
+
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-
-from vae import figures as draw
-from vae.frames import grid_axis
 
 
 def test_a_strip_puts_images_side_by_side():

@@ -1,11 +1,11 @@
+from vae.errors import UserError
+from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
+from vae.model import BernoulliVAE
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-
-from vae.errors import UserError
-from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
-from vae.model import BernoulliVAE
 
 
 def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():
@@ -26,12 +26,12 @@ def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small,
         recorder.record(model, noise)
     for name in ("a.npz", "b.npz"):
         recorder.save(tmp_path / name)
-    frames = load_frames(tmp_path / "a.npz")
-    assert frames["reconstructions"].shape == (2, 4, 784)
-    assert frames["manifold"].shape == (2, 9, 784)
+    assert load_frames(tmp_path / "a.npz", "reconstructions").shape == (2, 4, 784)
+    manifold = load_frames(tmp_path / "a.npz", "manifold")
+    assert manifold.shape == (2, 9, 784)
     with torch.no_grad():
         exact = torch.sigmoid(model.decode(grid)) * 255
-    assert np.abs(frames["manifold"][1] - exact.numpy()).max() <= 255 / 15 / 2 + 0.5
+    assert np.abs(manifold[1] - exact.numpy()).max() <= 255 / 15 / 2 + 0.5
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -39,7 +39,9 @@ def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
     recorder = FrameRecorder(images[:1], 16)
     recorder.record(BernoulliVAE(small), torch.zeros(1, 2))
     recorder.save(tmp_path / "frames.npz")
-    assert list(load_frames(tmp_path / "frames.npz")) == ["reconstructions"]
+    assert load_frames(tmp_path / "frames.npz", "reconstructions").shape == (1, 1, 784)
+    with pytest.raises(UserError, match="manifold"):
+        load_frames(tmp_path / "frames.npz", "manifold")
 
 
 def test_gray_levels_are_rounded_to_the_nearest():
@@ -54,4 +56,4 @@ def test_missing_or_damaged_frames_are_refused_in_one_line(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="dvc repro"):
-        load_frames(path)
+        load_frames(path, "manifold")

@@ -1,13 +1,13 @@
 import math
 
-import pytest
-import torch
-
 from vae import objective
 from vae.likelihood import log_likelihoods
 from vae.model import BernoulliVAE
 from vae.params import Architecture
 from vae.stream import RandomStream
+
+import pytest
+import torch
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 import pickle
 
-import pytest
-import torch
-
 from vae.errors import UserError
 from vae.model import BernoulliVAE, load_model, save_model
 from vae.params import Architecture
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
 
 
 def sizes(layers) -> list[tuple[int, int]]:
@@ -50,7 +53,11 @@ class Evil:
         return (pytest.fail, ("a model file was unpickled",))
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "sizes", "description"])
+@pytest.mark.parametrize(
+    "damage",
+    ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop", "no description",
+     "description", "deep description", "enormous description"],
+)  # fmt: skip
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
     path = tmp_path / "model.safetensors"
     save_model(BernoulliVAE(small), small, path)
@@ -64,8 +71,40 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
         case "sizes":
             other = Architecture(hidden_sizes=(17, 8), latent_size=2)
             save_model(BernoulliVAE(other), small, path)
+        case "torch":
+            torch.save(Evil(), path)
+        case "names":
+            path.write_bytes(save({"weights": torch.zeros(3)}))
+        case "empty":
+            path.write_bytes(b"")
+        case "header":
+            path.write_bytes((2**62).to_bytes(8, "little") + path.read_bytes())
+        case "loop":
+            path.unlink()
+            path.symlink_to(path)
+        case "no description":
+            path.with_suffix(".json").unlink()
         case "description":
             path.with_suffix(".json").write_text("{}")
+        case "deep description":
+            path.with_suffix(".json").write_text(100_000 * "[")
+        case "enormous description":
+            path.with_suffix(".json").write_text('{"hidden_sizes": [100000, 100000], "latent_size": 2}')
     with pytest.raises(UserError, match="cannot read the model") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(suffix=st.sampled_from([".safetensors", ".json"]), place=st.floats(0, 1), others=st.binary(max_size=8))
+def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(tmp_path, suffix, place, others):
+    path = tmp_path / "model.safetensors"
+    architecture = Architecture(hidden_sizes=(), latent_size=1)
+    save_model(BernoulliVAE(architecture), architecture, path)
+    content = path.with_suffix(suffix).read_bytes()
+    start = int(place * min(len(content), 600))
+    path.with_suffix(suffix).write_bytes(content[:start] + others + content[start + 4 :])
+    try:
+        load_model(path)
+    except UserError as error:
+        assert "\n" not in str(error)

@@ -1,11 +1,15 @@
 import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-
-import pytest
 
 from conftest import ROOT
 from vae.errors import UserError
-from vae.params import check_params, read_params
+from vae.params import Group, check_params, read_params
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from ruamel.yaml import YAML
 
 COMMITTED = (ROOT / "params.yaml").read_text()
 
@@ -30,7 +34,53 @@ MISTAKES = [
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
     ("seed: 199", "seed: 199: 200", "is not valid YAML"),
     ("threshold: 128", "threshold: 256", "binarize.threshold is 256; it should be less than or equal to 255"),
+    ("epochs: 10", "epochs: -1", "train.epochs is -1; it should be greater than or equal to 1"),
+    ("epochs: 10", "epochs: 10.0", "train.epochs is 10.0; it should be a valid integer"),
+    ("epochs: 10", "epochs: '10'", "train.epochs is '10'; it should be a valid integer"),
+    ("epochs: 10", "epochs:", "train.epochs is None; it should be a valid integer"),
+    ("epochs: 10", "epochs: [10]", "train.epochs is [10]; it should be a valid integer"),
+    ("epochs: 10", "epochs: {a: 1}", "train.epochs is {'a': 1}; it should be a valid integer"),
+    ("epochs: 10", "epochs: .inf", "train.epochs is inf; it should be a valid integer"),
+    ("epochs: 10", "epochs: 1e-3", "train.epochs is 0.001; it should be a valid integer"),
+    ("epochs: 10", "epochs: 1000000000", "1000000000; it should be less than or equal to 100000"),
+    ("epochs: 10", "epochs: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
+    ("epochs: 10", "epochs: 0x" + 5000 * "f", "train.epochs is a value too large to show; it should be less"),
+    ("epochs: 10", "epochs: 2024-99-99", "is not valid YAML: month must be in 1..12"),
+    ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
+    ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor for the tag"),
+    ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
+    ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
+    ("epochs: 10", "epochs: 10\n  epochs: 11", 'found duplicate key "epochs"'),
+    ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key; allowed: epochs"),
+    ("epochs: 10", "epochs: 10\n  3: 4", "train.3 is an unknown key; allowed: epochs"),
+    ("batch_size: 128", "batch_size: 1000000000000", "it should be less than or equal to 1000000"),
+    ("learning_rate: 0.001", "learning_rate: 0", "train.learning_rate is 0; it should be greater than 0"),
+    ("learning_rate: 0.001", "learning_rate: -.inf", "is -inf; it should be a finite number"),
+    ("learning_rate: 0.001", "learning_rate: 1e400", "is inf; it should be a finite number"),
+    ("learning_rate: 0.001", "learning_rate: 1e-400", "is 0.0; it should be greater than 0"),
+    ("learning_rate: 0.001", "learning_rate: 0.001x", "is '0.001x'; it should be a valid number"),
+    ("[0.9, 0.999]", "[0.9, 0.999, 0.9]", "train.adam_betas"),
+    ("[0.9, 0.999]", "[0.9, 1.0]", "train.adam_betas.1 is 1.0; it should be less than 1"),
+    ("hidden_sizes: [400]", "hidden_sizes: [1000000000]", "it should be less than or equal to 100000"),
+    ("hidden_sizes: [400]", "hidden_sizes: [100000, 100000]", "20,162,800,000 weights; at most 100,000,000"),
+    ("interval: 10", f"interval: {10**30}", "it should be less than or equal to 1000000000"),
+    ("noise_images: 1000", f"noise_images: {10**9}", "it should be less than or equal to 1000000"),
+    ("images: [1, 4, 12, 15, 22]", "images: []", "figures.images is []; "),
+    ("milliseconds: 50}", "milliseconds: 55}", "whole.milliseconds is 55; it should be a multiple of 10"),
+    ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
+    ("seed: 199", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
+    ("train:\n", "train: 3\nmore:\n", "train is 3; it should hold keys and values"),
+    ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
+    ("enabled: true", "enabled: yes", "tracking.enabled is 'yes'; it should be a valid boolean"),
+    ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),
+    ("seed: 199", "seed: [1", "is not valid YAML: while parsing a flow sequence"),
+    ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
+    ("seed: 199", "---\nseed: 199\n---\nseed: 3", "but found another document"),
     (COMMITTED, "", "the file is None; it should hold keys and values"),
+    (COMMITTED, "# nothing", "the file is None; it should hold keys and values"),
+    (COMMITTED, "- a", "the file is ['a']; it should hold keys and values"),
+    (COMMITTED, "\0", "is not valid YAML: unacceptable character"),
+    (COMMITTED, 500 * "[", "is not valid YAML: maximum recursion depth exceeded"),
 ]  # fmt: skip
 
 
@@ -64,6 +114,78 @@ def test_groups_come_in_the_order_asked_for_and_cannot_be_changed():
     assert seed == 199
     with pytest.raises(ValueError, match="frozen"):
         train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.write_bytes(b"seed: \xe9"), "unexpected end of data"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, make, message):
+    path = tmp_path / "params.yaml"
+    make(path)
+    with pytest.raises(UserError, match=message):
+        check_params(path)
+
+
+def paths(values: dict, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key of params.yaml, groups included, by the keys that lead to it."""
+    found = []
+    for key, value in values.items():
+        found.append((*before, key))
+        if isinstance(value, dict):
+            found += paths(value, (*before, key))
+    return found
+
+
+ANYTHING = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(strategies.characters(exclude_categories=("Cs", "Cc")), max_size=20)
+    | strategies.dates()
+    | strategies.binary(max_size=10),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(strategies.text("abc", max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(key=strategies.sampled_from(paths(YAML(typ="safe").load(COMMITTED))), value=ANYTHING)
+def test_any_value_at_any_key_is_taken_or_told_in_one_line_that_names_the_key(tmp_path, key, value):
+    values = YAML(typ="safe").load(COMMITTED)
+    *groups, last = key
+    reduce(getitem, groups, values)[last] = value
+    path = tmp_path / "params.yaml"
+    YAML(typ="safe").dump(values, path)
+    try:
+        taken = reduce(lambda group, name: getattr(group, name.replace("-", "_")), key, check_params(path))
+        assert isinstance(taken, Group) or taken == (tuple(value) if isinstance(value, list) else value)
+    except UserError as error:
+        assert ".".join(key) in str(error) or (groups and ".".join(groups) in str(error))
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    start=strategies.integers(0, len(COMMITTED)),
+    length=strategies.integers(0, 40),
+    text=strategies.text("abc: -[]{}'\"\n\t#&*!|>%@?,0189.~\\", max_size=20),
+)
+def test_any_change_of_the_text_is_taken_or_told_in_one_line(tmp_path, start, length, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED[:start] + text + COMMITTED[start + length :])
+    try:
+        check_params(path)
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_missing_file_names_the_folder(tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -9,17 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import imageio.v3 as imageio
-import pandas as pd
-import pytest
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
-
 from conftest import ROOT
 from vae import document
 from vae.comparison import hashes
 from vae.reproduction import compare_losses, load_published
 from vae.verdicts import judge, load_intervals
+
+import imageio.v3 as imageio
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 SRC = ROOT / "src"
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -58,7 +59,7 @@ OUTPUTS = [
     "metrics/reproduction.json",
     "metrics/summary.json",
     "plots/reproduction.png",
-    "report.md",
+    "report.html",
 ]
 
 
@@ -67,18 +68,23 @@ def script_of(stage: str) -> Path:
 
 
 def imports(path: Path) -> set[Path]:
-    """The files of src that a file of src imports, but for those that only type checkers read."""
+    """The files of src that a file of src imports, but for those that only type checkers read, and the
+    templates beside it that it names."""
+    if path.suffix != ".py":
+        return set()
     tree = ast.parse(path.read_text())
     tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node).split(":")[0]]
-    names = set()
+    names, beside = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and str(node.value).endswith((".html", ".md")):
+            beside.add(path.with_name(node.value))
     files = {SRC / f"{name.replace('.', '/')}.py" for name in names}
     files |= {SRC / name.split(".")[0] / "__init__.py" for name in names}
-    return {file for file in files if file.exists()}
+    return {file for file in files | beside if file.exists()}
 
 
 def all_imports(path: Path) -> set[Path]:
@@ -93,6 +99,8 @@ def groups_read(stage: str) -> set[str]:
     """The parameter groups that a stage's script names in its call of read_params."""
     for node in ast.walk(ast.parse(script_of(stage).read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "read_params":
+            if isinstance(node.args[0], ast.Starred):
+                return set(getattr(importlib.import_module(script_of(stage).stem), node.args[0].value.id))
             # train.py names its own group as f"train-{name}".
             return {stage if isinstance(a, ast.JoinedStr) else a.value for a in node.args}
     return set()
@@ -231,9 +239,9 @@ def test_mlflow_has_two_runs_with_ten_points_of_each_loss_all_parameters_and_the
         assert run.data.params["model.latent_size"] == model.removesuffix("d")
         figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "plots")}
         assert {"20d": "reconstruction.gif", "2d": "manifold.gif"}[model] in figures
-        assert "test_log_likelihood" in run.data.metrics
-        assert "report.md" in {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert "noise_kl" in runs["20d"].data.metrics
+        assert "scores/test_log_likelihood" in run.data.metrics
+        assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert "scores/noise_kl" in runs["20d"].data.metrics
 
 
 def test_a_second_repro_does_nothing(demo):
@@ -273,7 +281,18 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
 
 @pytest.mark.parametrize(
     "script",
-    ["download", "binarize", "train", "visualize", "anomaly", "likelihood", "report", "check", "pretraining"],
+    [
+        "download",
+        "binarize",
+        "train",
+        "visualize",
+        "anomaly",
+        "likelihood",
+        "report",
+        "check",
+        "track",
+        "pretraining",
+    ],
 )
 def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
     command = [sys.executable, SRC / f"{script}.py", "too", "many", "of", "these", "words"]

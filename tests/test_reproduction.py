@@ -1,13 +1,16 @@
 import json
-
-import pandas as pd
-import pytest
+import shutil
 
 import report
 from conftest import ROOT
 from vae.errors import UserError
 from vae.reproduction import compare_losses, load_losses, load_published
 from vae.verdicts import judge, load_intervals
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -53,14 +56,83 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
             "row 2: train_loss is 'x'; it should be a number",
         ),
         ("epoch,train_loss,test_loss\n1,2.0,\n", "row 1: test_loss is"),
+        ("epoch,train_loss,test_loss\n1,2.0,inf\n", "row 1: test_loss is 'inf'; it should be a number"),
+        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "row 1: test_loss is 'inf'; it should be a number"),
+        ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "row 1: train_loss is '2,0'"),
+        ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "cannot read the loss table"),
+        ("<html>not found</html>", "has no column epoch"),
+        (b"\xff\xfe\x00", "cannot read the loss table"),
+        (bytes(100), "has no column epoch"),
+        (None, "cannot read the loss table"),
     ],
 )
 def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "losses.csv"
-    path.write_text(content)
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message) as caught:
         load_losses(path)
     assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines[:-1],
+        lambda lines: lines[:3] + lines[4:],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: [lines[0], *lines[:0:-1]],
+        lambda lines: lines[:1],
+        lambda lines: [line.replace("5,", "5.5,", 1) for line in lines],
+    ],
+    ids=["last row", "middle row", "row twice", "reversed", "no row", "epoch 5.5"],
+)
+def test_a_published_table_without_each_epoch_once_is_refused_by_name(tmp_path, change):
+    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published")
+    path = folder / "notebook-2019-06-05-2d.csv"
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
+        load_published(folder)
+
+
+STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        STUDY[0],
+        "".join(STUDY[:21]),
+        "".join(STUDY).replace("train_loss", "loss"),
+        "".join(STUDY).replace("arm", "branch"),
+        "".join(STUDY).replace(",158.78305395517447,", ",text,"),
+        "".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n",
+        "\0" * 100 + "\n",
+    ],
+)
+def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "seeds.csv").write_text(content)
+    with pytest.raises(UserError, match=r"seeds\.csv") as caught:
+        load_intervals(tmp_path / "seeds.csv")
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(place=st.floats(0, 1), fewer=st.integers(0, 8), more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8))
+def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
+    tmp_path, published, place, fewer, more
+):
+    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published", dirs_exist_ok=True)
+    path = folder / "post-20d.csv"
+    text = path.read_text()
+    start = int(place * len(text))
+    path.write_text(text[:start] + more + text[start + fewer :])
+    try:
+        assert len(compare_losses(runs(published, 10), load_published(folder))) == 80
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def test_the_published_tables_hold_the_posts_last_lines(published):

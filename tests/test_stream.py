@@ -1,12 +1,12 @@
 """The stream against the notebook's own steps, written out plainly on torch's global generator."""
 
-import torch
-from torch import nn
-
 from vae.model import BernoulliVAE
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit
+
+import torch
+from torch import nn
 
 SEED, BATCH, INTERVAL, PICTURES = 199, 128, 10, 5
 # More than the interval's batches, the last one not full.

@@ -9,15 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import demo as demo_script
+from conftest import ROOT, listening
+from vae.params import override_params
+from vae.studies import append_rows, read_rows
+
 import pandas as pd
 import psutil
 import pytest
 from mlflow import MlflowClient
-
-import demo as demo_script
-from conftest import ROOT
-from vae.params import override_params
-from vae.studies import append_rows, read_rows
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -67,7 +67,9 @@ def workers(of: int | None = None) -> list[psutil.Process]:
 
 
 def row(trial: str, epoch: int, noise: float | None) -> dict:
-    return {"trial": trial, "model": "20d", "arm": "defaults", "seed": 1, "epoch": epoch, "noise_kl": noise}
+    losses = {"train_loss": 90.5, "test_loss": 91.5}
+    names = {"trial": trial, "model": "20d", "arm": "defaults", "seed": 1}
+    return {**names, "epoch": epoch, **losses, "noise_kl": noise}
 
 
 def test_of_a_table_that_a_kill_cut_off_only_whole_trials_are_read(tmp_path):
@@ -126,6 +128,16 @@ def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
         )
     noise = json.loads((demo / "metrics/anomaly.json").read_text())["noise_kl"]
     assert rows.loc[rows["model"] == "20d", "noise_kl"].dropna().tolist() == [noise]
+
+
+@needs_ray
+def test_ray_on_this_machine_listens_on_the_loopback_alone(workspace):
+    process = start(workspace, "--seeds", "0-3")
+    wait_for_trials(workspace, 1)
+    found = listening(process.pid)
+    process.communicate()
+    assert found
+    assert found <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 @needs_ray
@@ -239,7 +251,7 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_what_is_finished(workspace):
     wait_for_trials(workspace, 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert errors.strip().splitlines()[-1] == "interrupted"
     assert read_rows(workspace / "out.csv.partial")["trial"].nunique() >= 1
 

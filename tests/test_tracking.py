@@ -1,16 +1,35 @@
 """Against a real MLflow store, in SQLite."""
 
+import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
+from conftest import ROOT
+from vae.comparison import hashes
+from vae.data import load_split
+from vae.errors import UserError
+from vae.files import md5
+from vae.mirror import log_results, run_of
+from vae.model import load_model
+from vae.origin import flat, training_params
+from vae.params import check_params, override_params
+from vae.store import connect
+from vae.tracking import MODEL_TAG, begin_run, log_points, read_losses, track_training
+from vae.training import Epoch, Losses
+
+import mlflow
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
-from conftest import ROOT
-from vae.errors import UserError
-from vae.tracking import MODEL_TAG, track_results, track_training
-from vae.training import Epoch, Losses
+# How often four processes open a new database at once; ROUNDS=20 by hand.
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
+TRACK = [sys.executable, "src/track.py", "models", "metrics", "plots", "report.html"]
 
 
 @pytest.fixture
@@ -24,8 +43,18 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def finished(demo, tmp_path, monkeypatch):
+    """The folder of a finished pipeline, as the current one, with a store that is yet to be made."""
+    for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.chdir(demo)
+    return demo
+
+
 def client() -> MlflowClient:
-    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd()}/mlflow.db")
 
 
 def runs(query: str = ""):
@@ -33,16 +62,27 @@ def runs(query: str = ""):
     return client().search_runs([experiment.experiment_id], query)
 
 
-def train(params, name="20d", weights=b"weights"):
-    """What the train stage tells its tracker."""
+def steps(run, key: str = "train_loss") -> list[int]:
+    return [point.step for point in client().get_metric_history(run.info.run_id, key)]
+
+
+def train(params, name="20d"):
+    """What the train stage writes, and tells its tracker."""
     values = {"seed": params.seed, "train": params.train, "model": params.train_20d}
-    with track_training(name, values, [Path("train.safetensors")]) as run:
-        for number in range(1, 4):
-            run.log_epoch(Epoch(number, Losses(80.0 - number, 20.0), Losses(81.0 - number, 21.0)))
-        path = Path(f"{name}.safetensors")
-        path.write_bytes(weights)
-        run.finish(path, [])
-    return path
+    models, plots = Path("models"), Path("plots")
+    with track_training(name, values, [Path("train.safetensors")], "cpu") as run:
+        epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 4)]
+        models.mkdir(exist_ok=True)
+        plots.mkdir(exist_ok=True)
+        (models / f"{name}.safetensors").write_bytes(b"weights")
+        (models / f"{name}.json").write_text("{}")
+        rows = [epoch.row() for epoch in epochs]
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        (plots / f"{name}-losses.csv").write_text("\n".join(lines) + "\n")
+        if run:
+            for epoch in epochs:
+                run.log_epoch(epoch)
+            run.finish(models, plots, {"reconstructions": np.zeros((4, 5, 784), dtype=np.uint8)})
 
 
 def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_model(
@@ -59,12 +99,33 @@ def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_mode
     assert run.data.params["model.hidden_sizes"] == "[400]"
     assert run.data.tags["dvc.stage"] == "train-20d"
     assert run.data.tags["dvc.experiment"] == "brave-hen"
+    assert run.data.tags["device"] == "cpu"
     history = client().get_metric_history(run.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 99.0), (2, 98.0), (3, 97.0)]
-    assert set(run.data.metrics) == set(Epoch(1, Losses(0, 0), Losses(0, 0)).row()) - {"epoch"}
+    terms = [f"{split}_{term}" for split in ("train", "test") for term in ("loss", "reconstruction", "kl")]
+    assert sorted(run.data.metrics) == sorted(terms)
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, len(data.dataset.digest)) == ("train", 32)
-    assert [f.path for f in client().list_artifacts(run.info.run_id, "model")] == ["model/20d.safetensors"]
+    files = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "model")]
+    assert files == ["20d-losses.csv", "20d.json", "20d.safetensors"]
+
+
+def test_pictures_have_the_names_that_mlflows_own_image_logging_gives_them(workspace, params):
+    """On which the image grid relies; tests/services looks at it in a browser."""
+    train(params)
+    (run,) = runs()
+    ours = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")]
+    assert len(ours) == 2 * 4
+    picture = np.zeros((28, 140), dtype=np.uint8)
+    client().log_image(run.info.run_id, picture, key="pictures/reconstructions", step=4, timestamp=4)
+    all_names = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")]
+    for name in set(all_names) - set(ours):
+        prefix, _, rest = name.rpartition("timestamp+4+")
+        assert f"{prefix.replace('+4+', '+3+')}timestamp+3+epoch-3{rest[36:]}" in ours
+    assert (
+        run.data.tags["mlflow.loggedImages"]
+        == client().get_run(run.info.run_id).data.tags["mlflow.loggedImages"]
+    )
 
 
 def test_runs_that_differ_from_the_committed_parameters_say_so_in_their_names(workspace, params):
@@ -81,37 +142,106 @@ def test_runs_that_differ_from_the_committed_parameters_say_so_in_their_names(wo
     assert "with seed=7, epochs=2, learning_rate=0.003." in last.data.tags["mlflow.note.content"]
 
 
-def test_results_land_on_the_latest_run_that_trained_this_very_model(workspace, params):
-    train(params, weights=b"other")
+def test_a_new_score_is_logged_once_and_the_note_links_the_figures(workspace, params):
     train(params)
-    weights = train(params)
     figure = Path("plots/figure.png")
-    figure.parent.mkdir()
     figure.write_bytes(b"png")
-    track_results(weights, [figure], {"noise_kl": 62.0})
-    last, *others = sorted(runs(), key=lambda run: -run.info.start_time)
-    assert last.data.metrics["noise_kl"] == 62.0
-    place = f"#/experiments/{last.info.experiment_id}/runs/{last.info.run_id}/artifacts/plots/figure.png"
-    assert f"[figure.png]({place})" in last.data.tags["mlflow.note.content"]
-    assert [f.path for f in client().list_artifacts(last.info.run_id, "plots")] == ["plots/figure.png"]
-    for run in others:
-        assert "noise_kl" not in run.data.metrics
-        assert client().list_artifacts(run.info.run_id, "plots") == []
+    (run,) = runs()
+    for score in (62.0, 62.0, 63.0):
+        log_results(client(), run.info.run_id, [figure], {"noise_kl": score})
+    points = client().get_metric_history(run.info.run_id, "scores/noise_kl")
+    assert [point.value for point in points] == [62.0, 63.0]
+    place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/figure.png"
+    assert f"[figure.png]({place})" in client().get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    assert [f.path for f in client().list_artifacts(run.info.run_id, "plots")] == ["plots/figure.png"]
 
 
-def test_results_of_a_model_that_no_run_trained_are_left_out_with_a_word(workspace, params, capsys):
-    train(params)
-    Path("restored.safetensors").write_bytes(b"from a cache")
-    track_results(Path("restored.safetensors"), [], {"noise_kl": 62.0})
-    assert "no MLflow run trained" in capsys.readouterr().out
-    assert len(runs()) == 1
+def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made_from_the_files_once(
+    finished, monkeypatch
+):
+    before = hashes(finished / "dvc.lock")
+    override_params(Path("params.yaml"), {"tracking": {"register_models": True}})
+    for _ in range(2):
+        subprocess.run(TRACK, check=True)
+        assert sorted(run.data.tags["model"] for run in runs()) == ["20d", "2d"]
+        for run in runs():
+            assert run.info.status == "FINISHED"
+            assert run.data.tags["logged.from"] == "files"
+            assert run.data.params["train.batch_size"] == "32"
+            assert steps(run) == steps(run, "test_kl") == list(range(1, 11))
+            assert steps(run, "scores/test_log_likelihood") == [0]
+            (data,) = run.inputs.dataset_inputs
+            assert data.dataset.digest == before["data/binarized"]
+            kinds = 2 if run.data.tags["model"] == "2d" else 1
+            assert len(client().list_artifacts(run.info.run_id, "images")) == 2 * 11 * kinds
+        assert len(client().search_model_versions()) == 2
+    override_params(Path("params.yaml"), {"tracking": {"register_models": False}})
+    for path in (path for path in before if Path(path).is_file()):
+        assert md5(Path(path)) == before[path]
+    assert_registered_models_reconstruct(monkeypatch)
+
+
+def assert_registered_models_reconstruct(monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(client().tracking_uri)
+    images = torch.from_numpy(load_split(Path("data/binarized"), "test").images[:5]).float()
+    for name in ("20d", "2d"):
+        (version,) = client().search_model_versions(f"name = 'vae-{name}'")
+        assert client().get_run(version.run_id).data.tags["model"] == name
+        model = mlflow.pytorch.load_model(f"models:/vae-{name}/1")
+        vae = load_model(Path(f"models/{name}.safetensors"))
+        expected = torch.sigmoid(vae.decode(vae.encode(images).mean))
+        assert torch.allclose(model(images), expected, atol=1e-6)
+        info = mlflow.models.get_model_info(f"models:/vae-{name}/1")
+        assert info.signature.inputs.inputs[0].shape == (-1, 784)
+        assert info.saved_input_example_info
+
+
+def test_a_run_that_was_cut_short_is_completed_and_one_with_other_losses_is_left_alone(finished):
+    params = check_params(Path("params.yaml"))
+    values = flat(training_params(params, "2d"))
+    _, experiment = connect(params.tracking)
+    rows = read_losses(Path("plots"), "2d")
+    process = {"process": f"{os.uname().nodename}:{2**22 + 1}"}
+    same, other = (begin_run(client(), experiment, "2d", values, process) for _ in range(2))
+    log_points(client(), same, rows[:3])
+    log_points(client(), other, [{**row, "train_loss": row["train_loss"] + 1} for row in rows[:3]])
+    subprocess.run(TRACK, check=True)
+    found = {run.info.run_id: run for run in runs() if run.data.tags["model"] == "2d"}
+    assert set(found) == {same, other}
+    assert found[same].info.status == "FINISHED"
+    assert steps(found[same]) == steps(found[same], "test_loss") == list(range(1, 11))
+    assert "scores/test_log_likelihood" in found[same].data.metrics
+    assert found[other].info.status == "KILLED"
+    assert steps(found[other]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["models/20d.safetensors", "plots/20d-losses.csv"])
+def test_a_file_that_dvc_lock_does_not_know_is_told_by_its_name(finished, name):
+    kept = Path(name).read_bytes()
+    Path(name).unlink()
+    Path(name).write_bytes(b"another")
+    try:
+        with pytest.raises(UserError, match=f"dvc.lock knows no training that gave {name} as it is; run"):
+            run_of(client(), "0", "20d", Path("models"), Path("plots"))
+    finally:
+        Path(name).write_bytes(kept)
+
+
+def test_system_metrics_are_sampled_only_if_the_parameter_says_so(workspace, params, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    for wanted in (False, True):
+        override_params(Path("params.yaml"), {"tracking": {"system_metrics": wanted}})
+        with track_training("20d", {}, [], "cpu"):
+            time.sleep(1)
+        assert ("system/cpu_utilization_percentage" in runs()[0].data.metrics) == wanted
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error, status):
     with (
         pytest.raises(error),
-        track_training("20d", {"train": params.train}, [Path("train.safetensors")]),
+        track_training("20d", {"train": params.train}, [Path("train.safetensors")], "cpu"),
     ):
         raise error
     (run,) = runs()
@@ -122,13 +252,9 @@ def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error
 def test_turned_off_nothing_is_written(workspace, params):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("enabled: true", "enabled: false"))
-    weights = train(params)
-    track_results(weights, [], {"noise_kl": 62.0})
-    assert sorted(path.name for path in workspace.iterdir()) == [
-        "20d.safetensors",
-        "params.yaml",
-        "train.safetensors",
-    ]
+    train(params)
+    names = sorted(path.name for path in workspace.iterdir())
+    assert names == ["models", "params.yaml", "plots", "train.safetensors"]
 
 
 def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch):
@@ -148,12 +274,44 @@ def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(wo
     assert "secret" not in str(caught.value)
 
 
-def test_four_first_uses_at_once_make_one_database(workspace):
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_four_first_uses_at_once_make_one_database(workspace, number):
     script = (
         "from pathlib import Path; from vae.tracking import track_training\n"
-        "with track_training('20d', {}, [Path('train.safetensors')]): pass"
+        "with track_training('20d', {}, [Path('train.safetensors')], 'cpu'): pass"
     )
     command = [sys.executable, "-c", script]
     processes = [subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")}) for _ in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
     assert len(runs()) == 4
+
+
+def test_a_damaged_database_is_told_in_one_line_and_left_as_it_is(workspace, params):
+    damaged = os.urandom(10_000)
+    Path("mlflow.db").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"mlflow\.db \(file is not a database\)\. Mend that, name another"):
+        train(params)
+    assert Path("mlflow.db").read_bytes() == damaged
+
+
+def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outputs(finished, tmp_path):
+    before = hashes(finished / "dvc.lock")
+    dvc = [sys.executable, "-m", "dvc"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        result = subprocess.run(
+            [*dvc, "repro", "--force", "--no-run-cache", "--single-item", "train-20d"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+    assert result.returncode
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "runs.db (database is locked). Mend that" in line
+    assert "Traceback" not in result.stderr
+    assert "epoch 1" not in result.stdout
+    subprocess.run([*dvc, "checkout", "--quiet"], check=True)
+    assert hashes(finished / "dvc.lock") == before
+    for path in ("models/20d.safetensors", "models/20d-frames.npz"):
+        assert md5(Path(path)) == before[path]

@@ -1,8 +1,5 @@
 import math
 
-import pytest
-import torch
-
 from vae.checkpoint import Checkpoint
 from vae.errors import UserError
 from vae.frames import FrameRecorder
@@ -12,6 +9,9 @@ from vae.optimizer import Adam
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit, loss_terms, mean_losses
+
+import pytest
+import torch
 
 
 def train(architecture, images, settings, pictures=2, interval=3):
@@ -207,10 +207,14 @@ def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings
     assert "a checkpoint of other parameters, data, code or PyTorch; starting anew" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_stops_training_at_its_batch(images, settings, small):
+def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_last_checkpoint(
+    tmp_path, images, settings, small, capsys
+):
     stream = RandomStream(1, 16, 2, 3)
     model = BernoulliVAE(small)
     stream.initialise(model)
+    recorder = FrameRecorder(images[:2], levels=16)
+    checkpoint = Checkpoint(tmp_path / "c", "abc")
     seen = []
 
     def spoil(terms):
@@ -218,8 +222,44 @@ def test_a_loss_that_is_not_finite_stops_training_at_its_batch(images, settings,
         if len(seen) == 9:  # after the second epoch's second batch
             model.decoder[-1].bias.data[0] = torch.nan
 
+    start = Start(model, images, images[:30], stream)
     with pytest.raises(
         UserError, match=r"epoch 2, batch 2: the loss is not finite \(reconstruction nan, KL "
     ):
-        list(fit(Start(model, images, images[:30], stream), settings, on_batch=spoil))
+        list(fit(start, settings, recorder, on_batch=spoil, checkpoint=checkpoint))
     assert len(seen) == 9
+    assert all(value.isfinite().all() for value in Checkpoint(tmp_path / "c", "abc").load().values())
+    assert "going on after epoch 1" in capsys.readouterr().out
+
+
+def test_a_test_loss_that_is_not_finite_stops_training_before_its_checkpoint(
+    tmp_path, images, settings, small
+):
+    """The last step of an epoch spoilt the weights, and no batch comes after it."""
+    stream = RandomStream(1, 16, 2, 3)
+    model = BernoulliVAE(small)
+    stream.initialise(model)
+
+    def spoil(terms):
+        if terms.shape[1] == len(images):
+            model.decoder[-1].bias.data[0] = torch.nan
+
+    checkpoint = Checkpoint(tmp_path / "c", "abc")
+    recorder = FrameRecorder(images[:2], levels=16)
+    with pytest.raises(UserError, match=r"epoch 1: a loss is not finite .*nan, .* so training stops"):
+        list(fit(Start(model, images, images[:30], stream), settings, recorder, spoil, checkpoint))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_kl_that_explodes_stops_training_at_its_batch_though_it_is_finite(images, settings, small):
+    stream = RandomStream(1, 16, 2, 3)
+    model = BernoulliVAE(small)
+    stream.initialise(model)
+
+    def spoil(terms):
+        if terms.shape[1] == 32:
+            model.encoder[-1].bias.data[: small.latent_size] = 1e5
+
+    message = r"epoch 1, batch 2: the KL has exploded \(reconstruction [\d.]+, KL \d{11}.* nats per image\)"
+    with pytest.raises(UserError, match=message):
+        list(fit(Start(model, images, images[:30], stream), settings, on_batch=spoil))

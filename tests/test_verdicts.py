@@ -1,12 +1,12 @@
-import numpy as np
-import pandas as pd
-import pytest
-
 from conftest import ROOT
 from vae import document
 from vae.errors import UserError
 from vae.reproduction import PUBLISHED_NOISE_KL, load_published
 from vae.verdicts import fit_batches, judge, load_intervals, verdict_counts, worse_than
+
+import numpy as np
+import pandas as pd
+import pytest
 
 
 @pytest.fixture(scope="module")

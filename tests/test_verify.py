@@ -3,12 +3,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
-import pandas as pd
-import pytest
-import torch
-from PIL import Image
-
 import verify
 from conftest import ROOT
 from vae import arithmetic
@@ -16,6 +10,12 @@ from vae.comparison import first_difference, hashes, loss_differences, pixel_dif
 from vae.errors import UserError
 from vae.figures import save_gif
 from vae.reproduction import compare_losses, load_losses, load_published, replay_misses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from vae.data import binarize
 from vae.digits import upscaled_digits
 from vae.scores import noise_images
+
+import numpy as np
 
 # A detector that is wrong once in ten pairs of an ordinary image and an anomaly, or more often, fails.
 FAILS_BELOW = 0.9

@@ -1,16 +1,18 @@
 """A training's state after each epoch, so that one that was killed goes on with the same bits."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from vae.errors import UserError
+from vae.files import md5, write_json, written_whole
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-
-from vae.files import md5, write_json, written_whole
 
 
 class Checkpoint:
@@ -53,8 +55,16 @@ class Checkpoint:
         return {**tensors, "frames": torch.cat(frames)}
 
     def save(self, losses: list[float], state: dict[str, Tensor], frames: list[Tensor]) -> None:
-        """Keep an epoch's losses, the state after it and the frames that it added."""
+        """Keep an epoch's losses, the state after it and the frames that it added.
+
+        Raises UserError when a loss is not finite; the epoch before is kept.
+        """
         epoch = len(self.index["losses"]) + 1
+        if not all(map(math.isfinite, losses)):
+            raise UserError(
+                f"epoch {epoch}: a loss is not finite (reconstruction and KL, train and test: {losses} nats "
+                "per image), so training stops; a lower train.learning_rate may help"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         added = self._write(f"frames-{epoch}.safetensors", {"frames": torch.stack(frames).cpu()})
         latest = self._write(f"state-{epoch}.safetensors", {name: t.cpu() for name, t in state.items()})

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
 from vae.arithmetic import PORTABLE
 from vae.data import Split
 from vae.errors import UserError
 from vae.trials import Trial, run_trial
+
+from tqdm import tqdm
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
 PENDING = 500
@@ -68,14 +68,17 @@ def run_trials(
 def _start(address: str | None, variables: dict[str, str]) -> ModuleType:
     """Ray, connected to the cluster at `address` or RAY_ADDRESS, or started in this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        # What makes Ray listen on the loopback alone, on Linux too: its ports have no password.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
         ) from None
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address and address not in ("auto", "local"):
+    if address not in ("auto", "local"):
         _reach(address)
     environment = {"py_modules": [str(Path(__file__).parent)], "env_vars": variables}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from vae.params import MODELS
+from vae.reproduction import load_losses
+
 import numpy as np
 from PIL import Image, ImageSequence
 from ruamel.yaml import YAML
-
-from vae.params import MODELS
-from vae.reproduction import load_losses
 
 # How far the losses of a run on another processor may be from the committed ones, by model and split, in nats
 # per image: one rounding apart at the start, two runs are as far apart at the end as two replays can be.
@@ -32,7 +32,7 @@ def first_difference(one: Path, other: Path) -> str:
                 where = first_difference(path, twin) if twin.exists() else "missing in the other"
                 return f"{path.relative_to(one)}, {where}"
         return "a file is missing in the first"
-    unit, split = ("line", bytes.splitlines) if one.suffix in (".csv", ".json", ".md") else ("byte", bytes)
+    unit, split = ("line", bytes.splitlines) if one.suffix in (".csv", ".json", ".html") else ("byte", bytes)
     pieces, others = split(one.read_bytes()), split(other.read_bytes())
     pairs = zip(pieces, others, strict=False)
     number = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), min(len(pieces), len(others)) + 1)

@@ -6,12 +6,12 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from vae.errors import UserError
+from vae.files import written_whole
+
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-
-from vae.errors import UserError
-from vae.files import written_whole
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
@@ -22,6 +22,10 @@ FILE_NAMES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
+
+
+# In a file of the format, for a small one may unpack to gigabytes; MNIST's largest has 47 million.
+MOST_VALUES = 2**27
 
 
 class Split(NamedTuple):
@@ -45,9 +49,9 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                 raise UserError(f"{path} is no IDX file of {dimensions} dimensions; delete it and run again")
             shape = [int(n) for n in np.frombuffer(header, ">u4", offset=4)]
             size = math.prod(shape)
-            if size > 2**30:
+            if not 0 < size <= MOST_VALUES:
                 raise UserError(
-                    f"{path} announces {size} values, far more than MNIST; delete it and run again"
+                    f"{path} announces {size} values; 1 to {MOST_VALUES} are allowed; delete it and run again"
                 )
             values = file.read(size)
             if len(values) != size or file.read(1):
@@ -84,6 +88,24 @@ def load_split(folder: Path, name: str) -> Split:
     """Read the split "train" or "test". Raises UserError when it is missing or damaged."""
     path = folder / f"{name}.safetensors"
     try:
-        return Split(**load_file(path))
-    except (OSError, SafetensorError, TypeError) as error:
+        split = Split(**load_file(path))
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro binarize`") from None
+    return checked(split, path)
+
+
+def checked(split: Split, path: Path) -> Split:
+    """The split, which is of `path`. Raises UserError unless it is what `Split` says, and not empty."""
+    images, labels = split
+    if not (
+        images.dtype == labels.dtype == np.uint8
+        and images.size
+        and images.shape == (*labels.shape, PIXELS)
+        and images.max() <= 1
+        and labels.max() <= 9
+    ):
+        raise UserError(
+            f"{path} holds images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}; "
+            f"there should be uint8 (n, {PIXELS}) of 0 and 1, and (n,) of 0 to 9; run `dvc repro --force`"
+        )
+    return split

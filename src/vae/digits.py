@@ -1,8 +1,8 @@
 """scikit-learn's digits in MNIST's size: real images that need no network."""
 
-import numpy as np
-
 from vae.data import IMAGE_SIDE
+
+import numpy as np
 
 
 def upscaled_digits() -> tuple[np.ndarray, np.ndarray]:

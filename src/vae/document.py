@@ -1,85 +1,77 @@
-"""The report's text, in Markdown."""
+"""The report's text, in Markdown; what does not change from run to run is in document.md."""
 
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vae import reproduction
-from vae.params import MODELS, Download
+from vae.params import MODELS, Group
 from vae.reproduction import PUBLISHED_NOISE_KL
 from vae.statistics import LEVEL
 from vae.verdicts import VERDICTS, verdict_counts
 
-FIGURES = {
-    "Losses": {"losses.png": "Losses of both models by epoch, ours and published"},
-    "Reconstruction": {
-        "originals.png": "The five images picked in the post",
-        "reconstruction.gif": "Originals above their reconstructions, over the whole training",
-        "reconstruction-early.gif": "The same, early in training",
-    },
-    "Manifold": {
-        "manifold.gif": "Digits decoded from a grid of the 2-d latent space, over the whole training",
-        "manifold-early.gif": "The same, early in training",
-        "manifold.png": "The manifold after training",
-        "manifold-regions.png": "The manifold with the boundaries between digits, as training images vote",
-        "latent.png": "Posterior means of the test images in the 2-d latent space, by digit",
-    },
-    "Anomaly detection": {
-        "kl-divergence.png": "Distribution of the training images' KL divergence under the 20-d model",
-        "noise.png": "The noise image",
-        "anomalies.png": "Kinds of anomalies with their reconstructions, and their scores beside digits'",
-    },
-}
+import pandas as pd
 
-
+TEMPLATE = Path(__file__).with_name("document.md")
 SCORES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 SIGNS = dict(zip(VERDICTS, "=≈≠", strict=True))
+NOT_MNIST = (
+    "**These models were not trained on MNIST but on scikit-learn's digits: "
+    "the published numbers stand here for the layout only.**\n\n"
+)
+# They change no result.
+HOW_TO_DOWNLOAD = {"mirrors", "attempts", "pause", "timeout"}
 
 
 def report_text(
     values: pd.DataFrame,
     earlier: dict[str, float],
-    anomaly: dict[str, float],
+    anomaly: dict[str, Any],
     likelihood: dict[str, Any],
-    download: Download,
+    params: Mapping[str, Group | int | str],
+    versions: Mapping[str, str],
+    sums: Mapping[str, str],
 ) -> str:
-    """The report, in Markdown. Its figures are links into plots/."""
-    parts = ["# Variational Autoencoder Code and Experiments, regenerated"]
-    if download.dataset != "mnist":
-        parts.append(
-            "**These models were not trained on MNIST but on scikit-learn's digits: "
-            "the published numbers stand here for the layout only.**"
-        )
-    parts.append(
-        "All losses are the negative ELBO, reconstruction + KL, in nats per image. *Post* are the tables "
-        "that the post prints, *notebook* those saved in the author's own notebook; a difference is ours "
-        "minus theirs."
+    """The report, in Markdown: its figures are links into plots/, those in one paragraph belong together.
+
+    `params` are the groups by name, `versions` the pinned packages', `sums` the MD5 sums of files.
+    """
+    losses = values[values["split"] != "noise"]
+    of_model = {f"losses_{model}": loss_table(losses[losses["model"] == model]) for model in MODELS}
+    answer = reproduction.replay_answer(losses)
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        data="" if params["download"].dataset == "mnist" else NOT_MNIST,
+        count=len(values),
+        verdicts="\n".join(f"- **{(values['verdict'] == v).sum()}** {v} {SIGNS[v]}" for v in VERDICTS),
+        verdict_table=verdict_table(values),
+        verdict_text=verdict_text(values),
+        earlier=earlier_text(earlier),
+        replay=f"{answer[0].upper()}{answer[1:]}",
+        **of_model,
+        likelihood=likelihood_table(likelihood),
+        noise=noise_table(anomaly),
+        kinds=anomaly_table(anomaly["kinds"]),
+        kinds_text=anomaly_text(anomaly),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        params=parameter_table(params),
+        sums=markdown_table([["File", "MD5"], ["---"] * 2, *([f"`{k}`", f"`{v}`"] for k, v in sums.items())]),
     )
-    answer = reproduction.replay_answer(values[values["split"] != "noise"])
-    parts += [
-        "## Verdicts",
-        verdict_table(values),
-        verdict_text(values),
-        earlier_text(earlier),
-        f"{answer[0].upper()}{answer[1:]}.",
-        "## Likelihood",
-        likelihood_table(likelihood),
-    ]
-    for model in MODELS:
-        losses = values[(values["model"] == model) & (values["split"] != "noise")]
-        parts += [f"## Losses with a {model} latent space", loss_table(losses)]
-    parts += [
-        "![Differences to the published losses](plots/reproduction.png)",
-        "## Noise score",
-        noise_table(anomaly),
-        "## Kinds of anomalies",
-        anomaly_table(anomaly["kinds"]),
-        anomaly_text(anomaly),
-    ]
-    for title, figures in FIGURES.items():
-        parts.append(f"## {title}")
-        parts += [f"{caption}:\n\n![{caption}](plots/{name})" for name, caption in figures.items()]
-    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(rows: Iterable[list[str]]) -> str:
+    """A Markdown table; the second row says how its columns are aligned."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def parameter_table(params: Mapping[str, Group | int | str]) -> str:
+    """A Markdown table of the parameters, a row for each group, but for those that say how to download."""
+    rows = [["Parameters", "values"], ["---", "---"]]
+    for name, group in params.items():
+        values = group.model_dump(exclude=HOW_TO_DOWNLOAD) if isinstance(group, Group) else {"": group}
+        text = ", ".join(f"{key}: {json.dumps(value)}".removeprefix(": ") for key, value in values.items())
+        rows.append([name, f"`{text}`"])
+    return markdown_table(rows)
 
 
 def verdict_table(values: pd.DataFrame) -> str:
@@ -89,7 +81,7 @@ def verdict_table(values: pd.DataFrame) -> str:
     for (source, model, what), counts in verdict_counts(values).iterrows():
         name = "KL of the noise image" if what == "noise" else f"{model} losses"
         lines.append([f"{source}, {name}", *map(str, counts)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def verdict_text(values: pd.DataFrame) -> str:
@@ -126,18 +118,16 @@ def earlier_text(earlier: dict[str, float]) -> str:
 
 def likelihood_table(likelihood: dict[str, Any]) -> str:
     """A Markdown table of both models' estimated test log-likelihood."""
-    lines = ["| Model | test log-likelihood, nats | standard error |", "|---|---:|---:|"]
-    lines += [
-        f"| {model} | {number(likelihood[model]['test_log_likelihood'])} "
-        f"| {number(likelihood[model]['standard_error'])} |"
-        for model in MODELS
-    ]
+    lines = [["Model", "test log-likelihood, nats", "standard error"], ["---", "---:", "---:"]]
+    for model in MODELS:
+        found = likelihood[model]
+        lines.append([model, number(found["test_log_likelihood"]), number(found["standard_error"])])
     note = (
         f"Estimated by importance sampling, {likelihood['samples']} samples each, on the first "
         f"{likelihood['images']:,} test images. It is the number by which VAEs are compared, in other places "
         "on all 10,000."
     )
-    return "\n".join(lines) + "\n\n" + note
+    return f"{markdown_table(lines)}\n\n{note}"
 
 
 def loss_table(values: pd.DataFrame) -> str:
@@ -156,7 +146,7 @@ def loss_table(values: pd.DataFrame) -> str:
                 line.append(number(row["ours"]))
             line += [f"{number(row['published'])} {SIGNS[row['verdict']]}", number(row["difference"], "+")]
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def noise_table(anomaly: dict[str, float]) -> str:
@@ -173,8 +163,8 @@ def noise_table(anomaly: dict[str, float]) -> str:
         f"% of {anomaly['noise_images']:,} more noise images above the threshold": 100
         * anomaly["noise_images_caught"],
     }
-    lines = [f"| {name} | {number(value)} |" for name, value in rows.items()]
-    return "\n".join(["| | |", "|---|---:|", *lines])
+    lines = [[name, number(value)] for name, value in rows.items()]
+    return markdown_table([["Quantity", "value"], ["---", "---:"], *lines])
 
 
 def anomaly_table(kinds: dict[str, Any]) -> str:
@@ -185,7 +175,7 @@ def anomaly_table(kinds: dict[str, Any]) -> str:
     for kind, scores in kinds.items():
         cells = [f"{scores[n]['roc_auc']:.3f} ({scores[n]['average_precision']:.3f})" for n in names]
         lines.append([kind, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def anomaly_text(anomaly: dict[str, Any]) -> str:

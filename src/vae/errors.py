@@ -1,9 +1,25 @@
 """Mistakes that a user can mend, told in one line."""
 
 import gc
+import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOSPC, EPERM, EROFS
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+# What to do when the system refuses, by its error number.
+REMEDIES = (
+    dict.fromkeys((ENOSPC, EDQUOT), "make room there")
+    | dict.fromkeys((EACCES, EPERM, EROFS), "let this user read and write there")
+    | dict.fromkeys((EMFILE, ENFILE), "allow more open files (ulimit -n)")
+)
+# torch's words for it, in a RuntimeError.
+NO_MEMORY = re.compile("out of memory|bad_alloc|can.?t allocate|cannot allocate", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -20,16 +36,49 @@ def arguments(*names: str) -> list[str]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UserError`, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
+    """Run a script's `main`. A `UserError` and a refusal of the system (full disk, no permission, no memory)
+    end it with one line and status 1; SIGTERM does as Ctrl-C, which `vae/__init__.py` tells of in a line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
     # with torchvision, whose Triton wants to be collected, or complains.
     if "torchvision" not in sys.modules:
         gc.freeze()
     try:
-        main()
+        with _alone():
+            main()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        remedy = REMEDIES[error.errno]
+        sys.exit(f"error: {error.strerror}: {error.filename}; {remedy}, then run it again")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        sys.exit(
+            "error: not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
+            "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
+        )
+    except Exception as error:
+        # SQLite's words, in an error of MLflow's or of SQLAlchemy's.
+        if "database or disk is full" not in str(error):
+            raise
+        sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Under DVC, wait for an earlier run of the same stage: it goes on when its DVC is killed, and writes."""
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:
+        yield
+        return
+    lock = FileLock(Path(os.environ["DVC_ROOT"], f".dvc/tmp/{stage.replace('/', '-')}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"an earlier {stage} goes on, though its DVC has ended; waiting for it", flush=True)
+        lock.acquire()
+    with lock:
+        yield

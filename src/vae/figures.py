@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+from vae.data import IMAGE_SIDE
+
 import imageio.v3 as imageio
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from scipy import ndimage
-from scipy.spatial import KDTree
 from scipy.special import ndtri
-
-from vae.data import IMAGE_SIDE
 
 # The user's own matplotlibrc must not show in the figures.
 matplotlib.rcdefaults()
@@ -143,6 +141,10 @@ def digit_shares(
     have an island of its own. The points are `points_per_digit` to each decoded digit along a side, spaced
     like the digits: evenly in the quantiles of the prior.
     """
+    # A fifth of a second to import, and of use to this alone.
+    from scipy import ndimage
+    from scipy.spatial import KDTree
+
     low, high = quantiles
     position = (np.arange(grid_size * points_per_digit) + 0.5) / points_per_digit - 0.5
     # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
@@ -163,6 +165,8 @@ def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
     A boundary is where the largest of the `digit_shares` `(10, points, points)` changes hands. Every
     connected region of at least one decoded digit's size is named where it is widest.
     """
+    from scipy import ndimage
+
     height, width = manifold.shape
     step = width / shares.shape[-1]
     # Two screen pixels to a pixel.

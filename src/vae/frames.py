@@ -1,16 +1,18 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
 import zipfile
+import zlib
+from collections.abc import Sized
 from pathlib import Path
+
+from vae.errors import UserError
+from vae.files import written_whole
+from vae.model import BernoulliVAE
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 from torch import Tensor
-
-from vae.errors import UserError
-from vae.files import written_whole
-from vae.model import BernoulliVAE
 
 BLOCK = 64
 
@@ -37,7 +39,11 @@ class FrameRecorder:
     def __init__(self, images: Tensor, levels: int, grid: Tensor | None = None) -> None:
         self.images = images.float()
         self.levels = levels
+        self.grays = np.linspace(0, 255, levels).round().astype(np.uint8)
         self.grid = grid
+        self.parts = {"reconstructions": slice(0, len(images))}
+        if grid is not None:
+            self.parts["manifold"] = slice(len(images), None)
         self.frames: list[Tensor] = []
 
     @torch.no_grad()
@@ -57,26 +63,32 @@ class FrameRecorder:
         self.block[place] = frame
         self.frames.append(self.block[place])
 
+    def at_epochs(self, epochs: int) -> dict[str, np.ndarray]:
+        """The frames before training and at the end of each epoch, as `save` writes them."""
+        frames = np.stack([frame.cpu().numpy() for frame in self.frames[epoch_ends(self.frames, epochs)]])
+        return {name: self.grays[frames[:, rows]] for name, rows in self.parts.items()}
+
     def save(self, path: Path) -> None:
         """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and, where there
         is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as uint8."""
-        grays = np.linspace(0, 255, self.levels).round().astype(np.uint8)
         frames = [frame.cpu().numpy() for frame in self.frames]
-        parts = {"reconstructions": slice(0, len(self.images))}
-        if self.grid is not None:
-            parts["manifold"] = slice(len(self.images), None)
         # np.savez_compressed would take four times as long, to save a tenth of the space.
         with (
             written_whole(path) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
-            for name, rows in parts.items():
+            for name, rows in self.parts.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                     shape = (len(frames), *frames[0][rows].shape)
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                     for frame in frames:
-                        file.write(grays[frame[rows]])
+                        file.write(self.grays[frame[rows]])
+
+
+def epoch_ends(frames: Sized, epochs: int) -> slice:
+    """Where the frames before training and at the end of each epoch are."""
+    return slice(None, None, (len(frames) - 1) // epochs)
 
 
 def quantized(logits: Tensor, levels: int = 256) -> Tensor:
@@ -87,10 +99,10 @@ def quantized(logits: Tensor, levels: int = 256) -> Tensor:
     return logits.sigmoid_().mul_(levels - 1).round_().to(torch.uint8)
 
 
-def load_frames(path: Path) -> dict[str, np.ndarray]:
-    """Read what `FrameRecorder.save` wrote. Raises UserError when it is missing or damaged."""
+def load_frames(path: Path, name: str) -> np.ndarray:
+    """Read what `FrameRecorder.save` wrote under `name`. Raises UserError when it is missing or damaged."""
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None

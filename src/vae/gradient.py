@@ -4,11 +4,11 @@ Autograd gives the same; but its graph, and the new tensor that it makes of ever
 a sixth of an epoch's time on a CPU.
 """
 
-import torch
-from torch import Tensor, nn
-
 from vae import objective
 from vae.model import BernoulliVAE, Posterior
+
+import torch
+from torch import Tensor, nn
 
 
 @torch.no_grad()

@@ -2,11 +2,11 @@
 
 import math
 
-import torch
-from torch import Tensor
-
 from vae import objective
 from vae.model import BernoulliVAE
+
+import torch
+from torch import Tensor
 
 # Decoded at once, as images times samples: few enough for a processor's cache.
 ROWS = 2000

@@ -5,16 +5,16 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from vae.data import PIXELS
+from vae.errors import UserError
+from vae.files import write_json, written_whole
+from vae.params import Architecture
+
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-
-from vae.data import PIXELS
-from vae.errors import UserError
-from vae.files import write_json, written_whole
-from vae.params import Architecture
 
 
 class Posterior(NamedTuple):

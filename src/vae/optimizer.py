@@ -2,10 +2,10 @@
 
 import math
 
+from vae.params import Train
+
 import torch
 from torch import nn
-
-from vae.params import Train
 
 
 class Adam:

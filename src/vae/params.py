@@ -1,26 +1,31 @@
 """params.yaml, read once into frozen typed objects. Any mistake in it is told before work starts."""
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from vae.data import PIXELS
 from vae.errors import UserError
 from vae.files import written_whole
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
 
 # The models: a group train-NAME for each.
 MODELS = ("20d", "2d")
 
-Count = Annotated[int, Field(ge=1)]
+# NumPy and torch count in 64 bits.
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 Quantile = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; strict types would ask for a tuple.
 LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
+# Training keeps 16 bytes for each: the weight, its gradient and Adam's two moments.
+MOST_WEIGHTS = 100_000_000
 
 
 class Group(BaseModel):
@@ -80,6 +85,15 @@ class Architecture(Group):
     latent_size: Annotated[int, Field(ge=1, le=100_000)]
     decoder_hidden_sizes: LayerSizes | None = None
 
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        decoder = self.hidden_sizes[::-1] if self.decoder_hidden_sizes is None else self.decoder_hidden_sizes
+        sizes = (PIXELS, *self.hidden_sizes, 2 * self.latent_size), (self.latent_size, *decoder, PIXELS)
+        weights = sum(inputs * outputs for layers in sizes for inputs, outputs in pairwise(layers))
+        if weights > MOST_WEIGHTS:
+            raise ValueError(f"its layers have {weights:,} weights; at most {MOST_WEIGHTS:,} are allowed")
+        return self
+
 
 class Model(Architecture):
     """A model to train, and the one that drew from the random stream before it, if any."""
@@ -116,7 +130,7 @@ class Anomaly(Group):
 
     batch_size: Count
     threshold_percentile: Annotated[float, Field(gt=0, lt=100)]
-    noise_images: Count
+    noise_images: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Likelihood(Group):
@@ -127,10 +141,12 @@ class Likelihood(Group):
 
 
 class Tracking(Group):
-    """Whether and under which experiment results are mirrored to MLflow."""
+    """Whether and under which experiment results are mirrored to MLflow, and what else it gets."""
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
+    system_metrics: bool
+    register_models: bool
 
 
 class Params(Group):
@@ -167,10 +183,11 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
         values = YAML(typ="safe").load(path)
     except FileNotFoundError:
         raise UserError(f"no {path} in {Path.cwd()}: run from the repository's root") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the reader's own, or what its conversions raise: `!!bool 3` a KeyError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
     for name, value in (overrides or {}).items():
         *groups, key = name.split(".")
         group = values
@@ -201,24 +218,29 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
 
 def _describe(problem: Any) -> str:
     """One mistake in the words of params.yaml: key, value, what is allowed."""
-    location = ".".join(str(part) for part in problem["loc"]) or "the file"
+    location = ".".join(_shown(part, str) for part in problem["loc"]) or "the file"
     match problem["type"]:
         case "missing":
             return f"{location} is missing"
-        case "extra_forbidden":
+        case "extra_forbidden" | "invalid_key":
             allowed = _keys_beside(problem["loc"])
             close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             return f"{location} is an unknown key; {hint}allowed: {', '.join(allowed)}"
         case "model_type":
-            return f"{location} is {problem['input']!r}; it should hold keys and values"
-    message = (
-        problem["msg"]
-        .removeprefix("Value error, ")
-        .replace("Input should", "it should")
-        .replace("tuple", "list")
-    )
-    return f"{location} is {problem['input']!r}; {message}"
+            return f"{location} is {_shown(problem['input'])}; it should hold keys and values"
+    message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list")
+    message = re.sub("^(Input|String|Tuple) should", "it should", message)
+    return f"{location} is {_shown(problem['input'])}; {message}"
+
+
+def _shown(value: Any, text: Callable[[Any], str] = repr) -> str:
+    """A value as text, on one line and not too long."""
+    try:
+        shown = " ".join(text(value).split())
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in lists
+        return "a value too large to show"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

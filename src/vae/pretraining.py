@@ -7,12 +7,12 @@ batches before, the losses of the ten epochs after them: each a window of as man
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
-
 from vae.data import Split
 from vae.params import Params
 from vae.training import begin, evaluate, fit
+
+import numpy as np
+import torch
 
 
 def shifted_losses(

@@ -1,15 +1,19 @@
 """The published numbers beside ours."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from vae.errors import UserError
 from vae.params import MODELS
 
+import numpy as np
+import pandas as pd
+
 # The post's tables, and those saved in the author's notebook: two runs of the same code.
 SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}
+PUBLISHED_EPOCHS = 10
+RESTORE = "restore it with git or `dvc repro`"
 # How far a replay of the notebook's run may stray from it, by model and split, in nats per image: rounding
 # differs between processors and versions of PyTorch, and training lets the differences grow.
 REPLAY_TOLERANCES = {("20d", "train"): 0.05, ("20d", "test"): 0.25, ("2d", "train"): 0.6, ("2d", "test"): 1.0}
@@ -25,25 +29,30 @@ def load_losses(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the loss table {path} ({error})") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read the loss table {path} ({reason}); {RESTORE}") from None
     for column in ("epoch", "train_loss", "test_loss"):
         if column not in table:
-            raise UserError(f"{path} has no column {column}; restore it with git or `dvc repro`")
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if numbers.isna().any():
-            row = numbers.isna().idxmax()
+            raise UserError(f"{path} has no column {column}; {RESTORE}")
+        odd = ~np.isfinite(pd.to_numeric(table[column], errors="coerce").astype(float))
+        if odd.any():
+            row = odd.to_numpy().argmax()
+            value = table[column].iloc[row]
             raise UserError(
-                f"{path}, row {row + 1}: {column} is {table[column][row]!r}; it should be a number"
+                f"{path}, row {row + 1}: {column} is {str(value)!r}; it should be a number; {RESTORE}"
             )
     return table
 
 
 def load_published(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
     """The published loss tables, by model and source. Raises UserError."""
-    return {
-        model: {source: load_losses(folder / f"{prefix}-{model}.csv") for source, prefix in SOURCES.items()}
-        for model in MODELS
-    }
+    tables: dict[str, dict[str, pd.DataFrame]] = {model: {} for model in MODELS}
+    for model, (source, prefix) in product(MODELS, SOURCES.items()):
+        path = folder / f"{prefix}-{model}.csv"
+        tables[model][source] = table = load_losses(path)
+        if table["epoch"].tolist() != [*range(1, PUBLISHED_EPOCHS + 1)]:
+            raise UserError(f"{path} should have a row for each epoch, 1 to {PUBLISHED_EPOCHS}; {RESTORE}")
+    return tables
 
 
 def compare_losses(

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from vae import objective
 from vae.data import PIXELS
 from vae.model import BernoulliVAE, Posterior
+
+import numpy as np
+import torch
+from torch import Tensor
 
 
 def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:

@@ -18,10 +18,10 @@ Each noise tensor is drawn in the notebook's shape, since torch's normals depend
 import math
 from typing import NamedTuple
 
+from vae.model import BernoulliVAE
+
 import torch
 from torch import Tensor, nn
-
-from vae.model import BernoulliVAE
 
 
 class Draws(NamedTuple):

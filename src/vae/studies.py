@@ -4,12 +4,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vae.errors import UserError
+
+import pandas as pd
 
 # The arm in which only the seed differs from params.yaml.
 DEFAULTS = "defaults"
+COLUMNS = ["trial", "model", "arm", "seed", "epoch", "noise_kl", "train_loss", "test_loss"]
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -28,11 +29,14 @@ def read_rows(path: Path) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8")
         lines = text[: text.rfind("\n") + 1]
         if not lines:
-            return pd.DataFrame(columns=["trial", "model", "arm", "seed", "epoch", "noise_kl"])
+            return pd.DataFrame(columns=COLUMNS)
         table = pd.read_csv(io.StringIO(lines), dtype={"trial": str})
+        table[COLUMNS]  # which raises KeyError where one is missing, as the next line ValueError on a text
+        table.drop(columns=COLUMNS[:3]).apply(pd.to_numeric)
         finished = table.loc[table["noise_kl"].notna(), "trial"]
         return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
     except FileNotFoundError:
-        return pd.DataFrame(columns=["trial", "model", "arm", "seed", "epoch", "noise_kl"])
+        return pd.DataFrame(columns=COLUMNS)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no table of a study ({error}); name another, or delete it") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no table of a study ({reason}); name another, or delete it") from None

@@ -1,16 +1,17 @@
 """MLflow mirrors a study: a run for it, and below it one for each trial."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from vae.origin import flat, origin
 from vae.params import read_params
-from vae.tracking import connect, flat, origin
+from vae.store import connect
+from vae.tracking import log_points
 from vae.trials import Trial
+
+import pandas as pd
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +30,7 @@ def track_study(
     if not settings.enabled:
         yield lambda trial, rows: None
         return
-    from mlflow.entities import Metric, Param
-    from mlflow.utils.time import get_current_time_millis
+    from mlflow.entities import Param
 
     client, experiment = connect(settings)
     planned = {trial.fingerprint: trial for trial in trials}
@@ -44,16 +44,9 @@ def track_study(
     def log_trial(trial: Trial, rows: list[dict[str, Any]]) -> None:
         names = {"mlflow.parentRunId": parent, "model": trial.model, "trial": trial.fingerprint}
         run_id = client.create_run(experiment, tags=names, run_name=str(trial)).info.run_id
-        now = get_current_time_millis()
         values = {"seed": trial.seed, "train": trial.params.train, "model": trial.architecture}
         client.log_batch(run_id, params=[Param(*pair) for pair in flat(values).items()])
-        for row in rows:
-            metrics = [
-                Metric(name, value, now, row["epoch"])
-                for name, value in row.items()
-                if isinstance(value, float) and math.isfinite(value)
-            ]
-            client.log_batch(run_id, metrics=metrics)
+        log_points(client, run_id, rows)
         client.set_terminated(run_id, "FINISHED")
 
     logged = _children(client, experiment, parent)

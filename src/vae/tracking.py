@@ -1,236 +1,211 @@
-"""MLflow mirrors the results: a run for each training, and on it what other stages make from its model.
+"""MLflow mirrors a training: a run for it, written to while it trains and completed from its files.
 
-The runs go to `MLFLOW_TRACKING_URI` if it is set, else to mlflow.db in the repository's root. Nothing that is
-written here is read by a stage, so turning tracking off changes no output.
+Nothing that is written here is read by a stage, so turning tracking off changes no output.
 """
 
-import logging
+import csv
+import math
 import os
 import platform
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import psutil
-from filelock import FileLock
-from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from vae.data import IMAGE_SIDE
 from vae.errors import UserError
 from vae.files import md5
-from vae.params import Params, Tracking, read_params
+from vae.origin import differences, flat, origin
+from vae.params import read_params
+from vae.store import close_killed, connect, trouble
+
+import numpy as np
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-    from vae.params import Group
     from vae.training import Epoch
 
-# What decides a result and is in git; outputs, which DVC removes before a stage runs, are not looked at.
-SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")
+    from mlflow import MlflowClient
+
 MODEL_TAG = "model.md5"
-
-
-class TrackedRun(Protocol):
-    """What a training tells its tracker."""
-
-    def log_epoch(self, epoch: "Epoch") -> None:
-        """Log an epoch's losses, with its number as the step."""
-
-    def finish(self, weights: Path, files: Iterable[Path]) -> None:
-        """Log the model file and others, and tag the run with the model's fingerprint."""
-
-
-class Untracked:
-    """A run that nobody records."""
-
-    def log_epoch(self, epoch: "Epoch") -> None:
-        pass
-
-    def finish(self, weights: Path, files: Iterable[Path]) -> None:
-        pass
+# The gray frames of each kind before training and after every epoch, `(epochs + 1, pictures, 784)` uint8.
+Pictures = Mapping[str, np.ndarray]
 
 
 class MlflowRun:
-    """A run in MLflow."""
+    """A run in MLflow. A store that is lost does not stop the training: it is told once, then left alone."""
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+    def __init__(self, client: "MlflowClient", run_id: str, name: str) -> None:
         self.client = client
         self.run_id = run_id
+        self.name = name
+        self.lost = False
 
     def log_epoch(self, epoch: "Epoch") -> None:
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
+        """Log an epoch's losses, with its number as the step."""
+        if not self.lost:
+            self._attempt(log_points, [epoch.row()])
 
-        now = get_current_time_millis()
-        row = epoch.row()
-        metrics = [Metric(name, value, now, row["epoch"]) for name, value in row.items() if name != "epoch"]
-        self.client.log_batch(self.run_id, metrics=metrics)
+    def finish(self, models: Path, plots: Path, pictures: Pictures) -> None:
+        """Log what the training has written to these folders, and pictures of its course."""
+        was_lost = self.lost
+        self._attempt(complete, self.name, models, plots, pictures)
+        if was_lost and not self.lost:
+            print("tracking: the MLflow store is back, and what it had missed is logged")
 
-    def finish(self, weights: Path, files: Iterable[Path]) -> None:
-        for path in (weights, *files):
-            self.client.log_artifact(self.run_id, path, artifact_path="model")
-        self.client.set_tag(self.run_id, MODEL_TAG, md5(weights))
+    def end(self, status: str) -> None:
+        """Leave the run with this status."""
+        if not self.lost:
+            self._attempt(lambda client, run_id: client.set_terminated(run_id, status))
+
+    def _attempt(self, log: Callable[..., None], *arguments: Any) -> None:
+        try:
+            with trouble(self.client.tracking_uri):
+                log(self.client, self.run_id, *arguments)
+            self.lost = False
+        except UserError as error:
+            if not self.lost:
+                print(f"tracking: {error}. The training goes on", flush=True)
+            self.lost = True
 
 
 @contextmanager
 def track_training(
-    name: str, params: Mapping[str, "Group | int | str"], data: Iterable[Path]
-) -> Iterator[TrackedRun]:
+    name: str, params: Mapping[str, Any], data: Iterable[Path], device: str
+) -> Iterator[MlflowRun | None]:
     """A run for the training of model `name`: its parameters, groups as `group.key`, its data, its origin.
 
-    It ends as FINISHED, FAILED or, on Ctrl-C, KILLED. With tracking off, one that records nothing.
+    It ends as FINISHED, FAILED or, on Ctrl-C, KILLED. None with tracking off. Raises UserError when the
+    store cannot be used to begin with.
     """
     (settings,) = read_params("tracking")
     if not settings.enabled:
-        yield Untracked()
+        yield None
         return
-    from mlflow.entities import Param, RunTag
-
     client, experiment = connect(settings)
-    close_killed(client, experiment)
+    tags = {**origin(), "device": device}
+    with trouble(client.tracking_uri):
+        close_killed(client, experiment)
+        run_id = begin_run(client, experiment, name, flat(params), tags)
+        client.log_inputs(run_id, [dataset(path.stem, md5(path), path) for path in data])
+    run = MlflowRun(client, run_id, name)
+    try:
+        with _system_metrics(settings.system_metrics, client, run_id):
+            yield run
+    except BaseException as error:
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.end("FINISHED")
+
+
+def begin_run(
+    client: "MlflowClient", experiment: str, name: str, values: Mapping[str, str], tags: Mapping[str, str]
+) -> str:
+    """A new run for a training of model `name` with these flat parameters, named by what they differ in."""
+    from mlflow.entities import Param
+
+    differs = differences(values, name)
+    note = f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
+    if "logged.from" in tags:
+        note += " Logged afterwards from its files: the duration is that of the logging."
     tags = {
         "process": f"{platform.node()}:{os.getpid()}",
         "mlflow.source.name": "src/train.py",
         "mlflow.source.type": "LOCAL",
+        "mlflow.note.content": note,
         "model": name,
-        **origin(),
+        **tags,
     }
-    values = flat(params)
-    differs = _differences(values, name)
-    run_name = " ".join(filter(None, (name, *differs, os.environ.get("DVC_EXP_NAME"))))
-    tags["mlflow.note.content"] = (
-        f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
-    )
-    run_id = client.create_run(experiment, run_name=run_name).info.run_id
-    client.log_batch(
-        run_id,
-        params=[Param(key, value) for key, value in values.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
-    client.log_inputs(run_id, [_dataset(path) for path in data])
+    run_name = " ".join(filter(None, (name, *differs, tags.get("dvc.experiment"))))
+    run_id = client.create_run(experiment, tags=tags, run_name=run_name).info.run_id
+    client.log_batch(run_id, params=[Param(key, value) for key, value in values.items()])
+    return run_id
+
+
+def read_losses(plots: Path, name: str) -> list[dict[str, float]]:
+    """The rows of a model's losses CSV, to the last bit. Raises UserError."""
+    path = plots / f"{name}-losses.csv"
     try:
-        yield MlflowRun(client, run_id)
-    except BaseException as error:
-        client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
 
 
-def track_results(weights: Path, files: Iterable[Path], scores: Mapping[str, float]) -> None:
-    """Log figures and scores made from the model in `weights` on the run that trained it.
+def log_points(
+    client: "MlflowClient", run_id: str, rows: Iterable[Mapping[str, Any]], logged: Container = ()
+) -> None:
+    """Log the numbers of rows by epoch, which is the step, but for the `logged` pairs of metric and step."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
 
-    The run is found by the model's fingerprint; of several, the latest. Says so when there is none.
+    now = get_current_time_millis()
+    for row in rows:
+        step = int(row["epoch"])
+        points = [
+            Metric(key, value, now, step)
+            for key, value in row.items()
+            if key != "epoch" and isinstance(value, float) and math.isfinite(value)
+        ]
+        if missing := [point for point in points if (point.key, step) not in logged]:
+            client.log_batch(run_id, metrics=missing)
+
+
+def complete(
+    client: "MlflowClient", run_id: str, name: str, models: Path, plots: Path, pictures: Pictures
+) -> None:
+    """Log from a training's files what its run lacks; at last, as a tag, the model's fingerprint."""
+    rows = read_losses(plots, name)
+    logged = {(key, point.step) for key in rows[-1] for point in client.get_metric_history(run_id, key)}
+    log_points(client, run_id, rows, logged)
+    weights = models / f"{name}.safetensors"
+    for path in (weights, weights.with_suffix(".json"), plots / f"{name}-losses.csv"):
+        client.log_artifact(run_id, path, artifact_path="model")
+    log_pictures(client, run_id, pictures)
+    client.set_tag(run_id, MODEL_TAG, md5(weights))
+
+
+def log_pictures(client: "MlflowClient", run_id: str, pictures: Pictures) -> None:
+    """Log pictures for MLflow's image grid, with their epoch as the step.
+
+    Under the file names of `MlflowClient.log_image`, which writes and tags them one by one and takes three
+    times as long; without its time of day and random number, so that a picture logged again replaces itself.
     """
-    (settings,) = read_params("tracking")
-    if not settings.enabled:
-        return
-    client, experiment = connect(settings)
-    query = f"tags.`{MODEL_TAG}` = '{md5(weights)}'"
-    runs = client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=1)
-    if not runs:
-        print(f"tracking: no MLflow run trained {weights} as it is now, so its results are not logged")
-        return
-    run_id = runs[0].info.run_id
-    links = []
-    for path in files:
-        client.log_artifact(run_id, path, artifact_path=path.parent.name or None)
-        links.append(f"- [{path.name}](#/experiments/{experiment}/runs/{run_id}/artifacts/{path})")
-    note = runs[0].data.tags.get("mlflow.note.content", "").partition("\n")[0]
-    client.set_tag(run_id, "mlflow.note.content", "\n".join([note, "", "Figures and report:", "", *links]))
-    for key, value in scores.items():
-        client.log_metric(run_id, key, value)
+    from PIL import Image
+
+    with TemporaryDirectory() as folder:
+        for key, frames in pictures.items():
+            for step, frame in enumerate(frames):
+                rows = math.isqrt(len(frame)) if key == "manifold" else 1
+                tiles = frame.reshape(rows, -1, IMAGE_SIDE, IMAGE_SIDE).swapaxes(1, 2)
+                picture = Image.fromarray(tiles.reshape(rows * IMAGE_SIDE, -1))
+                stem = f"{folder}/pictures~{key}+step+{step}+timestamp+{step}+epoch-{step}"
+                picture.save(f"{stem}.png", compress_level=1)
+                picture.reduce(max(1, picture.width // 256)).save(f"{stem}+compressed.webp", method=0)
+        client.log_artifacts(run_id, folder, "images")
+    client.set_tag(run_id, "mlflow.loggedImages", "True")
 
 
-def flat(params: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as text under flat names: those of a group as `group.key`."""
-    flat = {}
-    for name, value in params.items():
-        group = value.model_dump() if isinstance(value, BaseModel) else None
-        flat |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
-    return {name: str(list(value) if isinstance(value, tuple) else value) for name, value in flat.items()}
-
-
-def connect(settings: Tracking) -> tuple["MlflowClient", str]:
-    """A client and the experiment's id, both made where they are missing. Raises UserError."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    # How it creates and upgrades its tables is of no interest here.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-
-    root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
-    try:
-        if not uri.startswith("sqlite:///"):
-            client = MlflowClient(uri)
-            return client, _experiment(client, settings.experiment, None)
-        database = Path(uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        # Processes that open a new database at once would each create its tables, and crash.
-        with FileLock(f"{database}.lock"):
-            client = MlflowClient(uri)
-            # MLflow would keep the artifacts below the current folder, which may be a temporary one.
-            return client, _experiment(
-                client, settings.experiment, (database.parent / "mlartifacts").as_uri()
-            )
-    except (MlflowException, OSError) as error:
-        shown = uri.rpartition("@")[2]  # without a password
-        reason = " ".join(str(error).replace(uri, shown).split())
-        raise UserError(
-            f"cannot use the MLflow store {shown} ({reason}); "
-            "set MLFLOW_TRACKING_URI to another, or tracking.enabled to false in params.yaml"
-        ) from None
-
-
-def close_killed(client: "MlflowClient", experiment: str) -> None:
-    """Mark as killed the runs that a process of this machine began and did not live to end."""
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        host, _, process = run.data.tags.get("process", "").rpartition(":")
-        if host == platform.node() and not psutil.pid_exists(int(process)):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    return found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
-
-
-def origin() -> dict[str, str]:
-    """Tags that tell where a run comes from: the git commit, and DVC's stage and experiment."""
-    tags = {"dvc.stage": os.environ.get("DVC_STAGE"), "dvc.experiment": os.environ.get("DVC_EXP_NAME")}
-    if commit := _git("rev-parse", "HEAD"):
-        tags["mlflow.source.git.commit"] = commit
-        tags["git.dirty"] = str(bool(_git("status", "--porcelain", "--", *SOURCES))).lower()
-    return {key: value for key, value in tags.items() if value}
-
-
-def _differences(values: Mapping[str, str], name: str) -> list[str]:
-    """What a run's flat parameters differ in from the committed ones, as `learning_rate=0.003`."""
-    try:
-        committed = Params.model_validate(YAML(typ="safe").load(_git("show", "HEAD:params.yaml")))
-    except (YAMLError, ValidationError):
-        return []
-    before = flat({**dict(committed), "model": getattr(committed, f"train_{name}")})
-    return [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if before[key] != value]
-
-
-def _git(*arguments: str) -> str:
-    """The output of a git command; empty where there is no git or no repository."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _dataset(path: Path) -> Any:
-    """An input of a run: a data file with its MD5 sum as digest."""
+def dataset(name: str, digest: str, path: Path) -> Any:
+    """An input of a run: data with their MD5 sum as digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = f'{{"uri": "{path.as_posix()}"}}'
-    dataset = Dataset(name=path.stem, digest=md5(path), source_type="local", source=source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", path.stem)])
+    dataset = Dataset(name=name, digest=digest, source_type="local", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
+
+
+@contextmanager
+def _system_metrics(wanted: bool, client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Meanwhile, sample processor, memory, disk, network and GPU every two seconds, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=2, tracking_uri=client.tracking_uri)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from vae.data import Split
 from vae.fingerprint import fingerprint
 from vae.params import Model, Params, check_params
 from vae.scores import kl_scores, noise_images
 from vae.studies import DEFAULTS
 from vae.training import begin, fit
+
+import numpy as np
+import torch
 
 
 class Trial(NamedTuple):

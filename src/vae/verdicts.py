@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from vae.errors import UserError
 from vae.files import read_json
 from vae.params import MODELS
@@ -14,10 +11,12 @@ from vae.reproduction import (
     REPLAY_TOLERANCES,
     compare_losses,
     load_losses,
-    load_published,
 )
 from vae.statistics import LOSSES, prediction_intervals
 from vae.studies import DEFAULTS, read_rows
+
+import numpy as np
+import pandas as pd
 
 REPLAYED, CONSISTENT, NOT_REPRODUCIBLE = VERDICTS = (
     "replayed",
@@ -71,14 +70,15 @@ def load_intervals(path: Path) -> pd.DataFrame:
     return table.set_index(["model", "split", "epoch"])
 
 
-def judge_run(metrics: Path, plots: Path, published: Path, study: pd.DataFrame) -> pd.DataFrame:
+def judge_run(
+    metrics: Path, plots: Path, published: dict[str, dict[str, pd.DataFrame]], study: pd.DataFrame
+) -> pd.DataFrame:
     """Every published value beside this run's, with its verdict (see `judge`). Raises UserError."""
-    values = compare_losses(
-        {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}, load_published(published)
-    )
-    ours = read_json(metrics / "anomaly.json")["noise_kl"]
+    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
+    values = compare_losses(ours, published)
+    noise_kl = read_json(metrics / "anomaly.json")["noise_kl"]
     noise = {"model": "20d", "source": "post", "epoch": 0, "split": "noise", "published": PUBLISHED_NOISE_KL}
-    noise |= {"ours": ours, "difference": ours - PUBLISHED_NOISE_KL}
+    noise |= {"ours": noise_kl, "difference": noise_kl - PUBLISHED_NOISE_KL}
     return judge(pd.concat([values, pd.DataFrame([noise])], ignore_index=True), study)
 
 

@@ -4,9 +4,9 @@ import json
 import re
 import shlex
 
-import pytest
-
 from conftest import ROOT, call
+
+import pytest
 
 HEADLINES = {
     f"{model}.{name}"

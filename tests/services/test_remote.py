@@ -5,10 +5,10 @@ import getpass
 import threading
 from pathlib import Path
 
-import pytest
-
 from conftest import call
 from vae.comparison import hashes
+
+import pytest
 
 pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
 asyncssh = pytest.importorskip("asyncssh")

@@ -1,0 +1,167 @@
+"""The report of the demo, and how a page is made."""
+
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import report
+from conftest import ROOT
+from vae import document
+from vae.data import FILE_NAMES, RAW_FOLDER
+from vae.errors import UserError
+from vae.files import md5, read_json
+from vae.page import page
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageSequence
+
+# Addresses that a browser fetches, and elements that run something or fetch for other reasons.
+ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")
+ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video"}
+
+
+class Page(HTMLParser):
+    """Elements `(tag, attributes)`, rows of the tables as lists of cells, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements, self.rows, self.text, self.cell = [], [], "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.cell = tag in ("td", "th") or (self.cell and tag != "tr")
+
+    def handle_endtag(self, tag):
+        self.cell = self.cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            self.rows[-1][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def html(finished_demo: Path) -> Page:
+    return Page((finished_demo / "report.html").read_text(encoding="utf-8"))
+
+
+def embedded(uri: str) -> bytes:
+    kind, _, content = uri.partition(";base64,")
+    assert kind in ("data:image/png", "data:image/gif")
+    return b64decode(content, validate=True)
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a Markdown table, without the one that aligns."""
+    head, _, *rows = table.splitlines()
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in (head, *rows)]
+
+
+def test_the_report_refers_to_nothing_outside_itself_and_runs_no_script(html):
+    assert not ACTIVE & {tag for tag, _ in html.elements}
+    for tag, attributes in html.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ADDRESSES:
+            assert attributes.get(name, "data:").startswith("data:"), (tag, name)
+        assert attributes.get("href", "#").startswith("#")
+        assert "url(" not in attributes.get("style", "")
+    # The style, which is text to the parser, too.
+    assert ":root {" in html.text
+    assert "url(" not in html.text
+    assert "@import" not in html.text
+
+
+def test_every_link_of_the_report_leads_to_a_chapter(html):
+    names = [attributes["id"] for attributes in html.all("h2")]
+    assert [attributes["href"] for attributes in html.all("a")] == [f"#{name}" for name in names]
+    assert len(set(names)) == len(names) > 5
+
+
+def test_every_image_of_the_report_says_what_it_shows(html):
+    texts = [attributes["alt"] for attributes in html.all("img")]
+    assert all(len(text) > 10 for text in texts)
+    assert len(html.all("figure")) == len(html.all("figcaption"))
+
+
+def test_the_report_holds_every_figure_of_plots_to_the_byte(html, finished_demo):
+    shown = [embedded(image["src"]) for image in html.all("img") if image.get("class") != "paper"]
+    figures = [path.read_bytes() for path in (finished_demo / "plots").iterdir() if path.suffix != ".csv"]
+    assert len(figures) == 13
+    assert sorted(shown) == sorted(figures)
+
+
+def test_each_gif_of_the_report_has_its_last_frame_for_reduced_motion_and_for_paper(html):
+    stills = []
+    for (tag, source), (_, image) in zip(html.elements, html.elements[1:], strict=False):
+        if tag == "source":
+            assert source["media"] == "(prefers-reduced-motion: reduce)"
+            still = embedded(source["srcset"])
+            *_, last = (
+                np.asarray(f) for f in ImageSequence.Iterator(Image.open(BytesIO(embedded(image["src"]))))
+            )
+            assert np.array_equal(np.asarray(Image.open(BytesIO(still))), last)
+            stills.append(still)
+    assert stills == [embedded(image["src"]) for image in html.all("img") if image.get("class") == "paper"]
+    assert len(stills) == sum(image["src"].startswith("data:image/gif") for image in html.all("img")) == 4
+
+
+def test_the_report_has_every_table(html, finished_demo):
+    values = pd.DataFrame(read_json(finished_demo / "metrics/reproduction.json")["published"])
+    anomaly, likelihood = (read_json(finished_demo / f"metrics/{n}.json") for n in ("anomaly", "likelihood"))
+    losses = values[values["split"] != "noise"]
+    for table in (
+        document.verdict_table(values),
+        document.loss_table(losses[losses["model"] == "20d"]),
+        document.loss_table(losses[losses["model"] == "2d"]),
+        document.likelihood_table(likelihood).partition("\n\n")[0],
+        document.noise_table(anomaly),
+        document.anomaly_table(anomaly["kinds"]),
+    ):
+        for row in cells(table):
+            assert row in html.rows
+
+
+def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished_demo, params):
+    rows = {row[0]: row[-1] for row in html.rows}
+    for split in FILE_NAMES.values():
+        for name in split:
+            path = f"data/raw/{RAW_FOLDER}/{name}"
+            assert rows[path] == md5(finished_demo / path)
+    for path in ("models/20d.safetensors", "models/2d.safetensors"):
+        assert rows[path] == md5(finished_demo / path)
+    assert rows["seed"] == str(params.seed)
+    assert rows["train"].startswith("epochs: 10, batch_size: 32, learning_rate: 0.001, ")
+    assert rows["download"] == 'dataset: "digits"'
+    assert set(report.GROUPS) <= set(rows)
+    lock = (ROOT / "requirements.lock").read_text()
+    for name, version in report.versions(ROOT / "requirements.lock").items():
+        assert f"{name}=={version.split()[0]} " in lock
+        assert f"{name} {version}" in html.text
+    for command in ("make repro", "make check", "make verify"):
+        assert command in html.text
+
+
+def test_what_looks_like_html_is_shown_as_it_is(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    text = page('# 1 < 2 {x} & "y"\n\n## <b>\n\n![A "b" <c>](a.png "d & <e>")\n', tmp_path)
+    found = Page(text)
+    assert found.text.count('1 < 2 {x} & "y"') == 2
+    assert "d & <e>" in found.text
+    assert [image["alt"] for image in found.all("img")] == ['A "b" <c>']
+    assert not {"b", "c", "e"} & {tag for tag, _ in found.elements}
+
+
+def test_a_missing_figure_ends_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*/plots/gone.png .*; run `dvc repro`"):
+        page('# Report\n\n![What](plots/gone.png "Caption")\n', tmp_path)

@@ -1,0 +1,171 @@
+"""docs/reliability.md's section on threats, where it can be tested."""
+
+import ast
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from conftest import ROOT, lend_environment, listening
+from vae.params import Params
+from vae.rebuild import scratch_environment
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services")]
+# Functions that run a text or a shell, or read what may hold code; and arguments that let others do so.
+FORBIDDEN = {
+    *(
+        "eval()",
+        "exec()",
+        "os.system()",
+        "os.popen()",
+        "subprocess.getoutput()",
+        "torch.load()",
+        "torch.save()",
+    ),
+    *(
+        "pd.read_pickle()",
+        "import pickle",
+        "import shelve",
+        "import joblib",
+        "import dill",
+        "import cloudpickle",
+    ),
+    *("shell=True", "allow_pickle=True", "weights_only=False", "verify=False"),
+}
+
+
+def habits(path: Path) -> Iterator[str]:
+    """What a file calls, imports, and gives as keyword arguments."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call():
+                yield f"{ast.unparse(node.func)}()"
+                yield from (f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords)
+            case ast.Import():
+                yield from (f"import {alias.name}" for alias in node.names)
+            case ast.ImportFrom():
+                yield f"import {node.module}"
+                yield from (f"{node.module}.{alias.name}()" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
+def test_no_code_unpickles_evaluates_or_starts_a_shell(path):
+    assert not set(habits(path)) & FORBIDDEN
+
+
+def test_no_command_of_a_stage_is_built_from_parameters():
+    for path in (ROOT / "dvc.yaml", ROOT / "studies/dvc.yaml"):
+        for name, stage in YAML(typ="safe").load(path)["stages"].items():
+            assert "$" not in str(stage["cmd"]), name
+            assert not re.search(r"[;&|<>`]", str(stage["cmd"])), name
+
+
+def texts(kind: Any, name: str = "") -> Iterator[str]:
+    """The names of the parameters, below a type, that may hold any text."""
+    if get_origin(kind) is Literal or kind in (int, float, bool, NoneType, Ellipsis):
+        return
+    if kind is str:
+        yield name
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        for key, field in kind.model_fields.items():
+            yield from texts(field.annotation, f"{name}.{key}".lstrip("."))
+    else:
+        assert get_args(kind), kind
+        for part in get_args(kind):
+            if isinstance(part, type) or get_args(part):
+                yield from texts(part, name)
+
+
+def test_the_only_parameters_with_free_text_are_the_mirrors_and_the_experiments_name():
+    assert set(texts(Params)) == {"download.mirrors", "tracking.experiment"}
+
+
+SCRIPT = """
+from pathlib import Path
+from vae.tracking import track_training
+with track_training("20d", {}, [Path("train.safetensors")], "cpu"):
+    pass
+from mlflow.telemetry import get_telemetry_client
+from mlflow.telemetry.utils import is_telemetry_disabled
+print("telemetry", is_telemetry_disabled(), get_telemetry_client())
+"""
+
+
+def test_an_experiment_named_like_a_path_writes_nothing_outside_and_no_telemetry_starts(tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    text = (ROOT / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("vae-mnist", "../../escaped/experiment"))
+    (folder / "train.safetensors").write_bytes(b"data")
+    silenced = (
+        "MLFLOW_DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "MLFLOW_TRACKING_URI",
+        "CI",
+        "PYTEST_CURRENT_TEST",
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in (*silenced, "DVC_ROOT")}
+    environment |= {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", SCRIPT]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert "telemetry True None" in result.stdout, result.stdout + result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("key", ["core.analytics", "core.check_update"])
+def test_dvc_reports_to_nobody_in_a_clone_without_any_setting_of_the_environment(key):
+    command = [sys.executable, "-m", "dvc", "config", key]
+    environment = {name: value for name, value in os.environ.items() if name != "DVC_NO_ANALYTICS"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "false"
+
+
+@pytest.mark.parametrize("folder", LOCKS, ids=lambda path: path.name)
+def test_every_locked_package_has_one_version_and_a_hash(folder):
+    entries = re.split(r"\n(?=\S)", (folder / "requirements.lock").read_text().strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[\w.\[\]-]+==\S+ ", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_nothing_is_installed_without_hashes():
+    installs = [
+        line
+        for path in (ROOT / "Makefile", *ROOT.glob(".github/workflows/*"), ROOT / ".ci/run")
+        for line in path.read_text().splitlines()
+        if re.search(r"\bpip (install|sync)\b", line)
+    ]
+    assert installs
+    for line in installs:
+        assert "--require-hashes" in line, line
+
+
+def test_make_ui_listens_on_the_loopback_alone(tmp_path):
+    lend_environment(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    command = ["make", "ui", f"PORT={port}"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=scratch_environment(), start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (found := listening(process.pid)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert found == {"127.0.0.1"}
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

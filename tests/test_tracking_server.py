@@ -1,0 +1,174 @@
+"""Against a real MLflow server, which is killed and started again."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import ROOT
+from vae.comparison import hashes
+from vae.errors import UserError
+from vae.files import md5
+from vae.params import check_params
+from vae.store import connect
+from vae.tracking import track_training
+from vae.training import Epoch, Losses
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from mlflow import MlflowClient
+
+
+class Server:
+    """`mlflow server` on a free port, with its database in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
+        self.command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+        self.command += ["--artifacts-destination", str(folder / "artifacts")]
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        self.process = subprocess.Popen(
+            self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(600):
+            try:
+                if requests.get(f"{self.uri}/health", timeout=5).ok:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError(f"{self.command} did not start")
+
+    def kill(self) -> None:
+        family = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
+        for process in family:
+            process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def steps(client: MlflowClient, run, key: str) -> list[int]:
+    return [point.step for point in client.get_metric_history(run.info.run_id, key)]
+
+
+def runs_of(client: MlflowClient, model: str):
+    experiment = client.get_experiment_by_name("vae-mnist").experiment_id
+    return client.search_runs([experiment], f"tags.model = '{model}'")
+
+
+def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_missed_once(
+    demo, server, monkeypatch
+):
+    before = hashes(demo / "dvc.lock")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    training = subprocess.Popen(
+        [sys.executable, "src/train.py", "2d", "data/binarized"],
+        cwd=demo,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    output = []
+    for line in training.stdout:
+        output.append(line)
+        if line.startswith("epoch 3,"):
+            server.kill()
+            lost = time.monotonic()
+    assert training.wait() == 0, "".join(output)
+    assert time.monotonic() - lost < 60
+    warnings = [line for line in output if not line.startswith("epoch ")]
+    assert len(warnings) == 1, output
+    assert "cannot use the MLflow store http://127.0.0.1" in warnings[0]
+    assert "Connection refused). Mend that" in warnings[0]
+    assert {path: md5(demo / path) for path in before if "2d" in path} == {
+        path: value for path, value in before.items() if "2d" in path
+    }
+    server.start()
+    client = MlflowClient(server.uri)
+    (run,) = runs_of(client, "2d")
+    assert run.info.status == "RUNNING"
+    assert 3 <= len(steps(client, run, "train_loss")) < 10
+
+    report = (
+        "src/report.py data/raw models metrics plots data/published studies requirements.lock report.html"
+    )
+    for command in (report, "src/track.py models metrics plots report.html"):
+        result = subprocess.run(
+            [sys.executable, *command.split()], cwd=demo, capture_output=True, text=True, check=True
+        )
+        (run,) = runs_of(client, "2d")
+        assert run.info.status == "FINISHED"
+        for key in ("train_loss", "test_loss", "test_kl"):
+            assert steps(client, run, key) == list(range(1, 11))
+        assert "manifold.gif" in str(client.list_artifacts(run.info.run_id, "plots"))
+        assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 2 * 11
+    assert "tracking:" not in result.stdout
+
+
+def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(workspace, server, capsys):
+    epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 7)]
+    for folder in ("models", "plots"):
+        Path(folder).mkdir()
+    Path("models/20d.safetensors").write_bytes(b"weights")
+    Path("models/20d.json").write_text("{}")
+    rows = [epoch.row() for epoch in epochs]
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    Path("plots/20d-losses.csv").write_text("\n".join(lines))
+    with track_training("20d", {"seed": 1}, [], "cpu") as run:
+        for epoch in epochs[:2]:
+            run.log_epoch(epoch)
+        server.kill()
+        for epoch in epochs[2:5]:
+            run.log_epoch(epoch)
+        server.start()
+        run.log_epoch(epochs[5])
+        run.finish(Path("models"), Path("plots"), {"reconstructions": np.zeros((7, 5, 784), np.uint8)})
+    client = MlflowClient(server.uri)
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    for key in ("train_loss", "test_reconstruction"):
+        assert steps(client, found, key) == [1, 2, 3, 4, 5, 6]
+    output = capsys.readouterr().out
+    assert output.count("cannot use the MLflow store") == 1
+    assert "the MLflow store is back" in output
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent", "unknown"])
+def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(workspace, monkeypatch, kind):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            listener.listen()
+        place = "nowhere.invalid" if kind == "unknown" else "127.0.0.1"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{place}:{listener.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(UserError, match=rf"cannot use the MLflow store {place}:\d+ \(") as caught:
+            connect(check_params(Path("params.yaml")).tracking)
+        assert time.monotonic() - start < 5
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value)) < 400

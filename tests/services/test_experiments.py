@@ -56,7 +56,7 @@ def specifications(page: str) -> dict[str, dict]:
     return {specification["title"]["text"]: specification for specification in found}
 
 
-@pytest.mark.parametrize("revisions", [(), ("HEAD~1",), ("HEAD~2", "HEAD~1")])
+@pytest.mark.parametrize("revisions", [(), ("HEAD~1",), ("HEAD~1", "HEAD")])
 def test_plots_have_titles_units_published_curves_and_every_figure(experiment, tmp_path, revisions):
     words = ("diff", *revisions) if revisions else ("show",)
     call(experiment, "dvc", "plots", *words, "--out", tmp_path)

@@ -36,7 +36,7 @@ def check_shared(repository: Path, clone: Path) -> None:
     call(clone, "dvc", "status", "--quiet")  # fails where anything has changed
     assert "Running stage" not in call(clone, "dvc", "repro")
     locked = hashes(clone / "dvc.lock")
-    assert {"models/20d.safetensors", "plots/manifold.gif", "report.md"} < set(locked)
+    assert {"models/20d.safetensors", "plots/manifold.gif", "report.html"} < set(locked)
     for path in (path for name in locked for path in [clone / name, *(clone / name).rglob("*")]):
         assert path.is_dir() or path.read_bytes() == (repository / path.relative_to(clone)).read_bytes()
     assert call(clone, "git", "status", "--porcelain") == ""

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui experiments lint figures lock
 .DEFAULT_GOAL := help
 
 # One make at a time in this folder makes .venv or runs the pipeline; another says who is at it, and waits. The
@@ -82,6 +82,9 @@ track: setup ## Bring MLflow up to date with the files: what was made while it w
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+experiments: setup ## Compare the experiments: what differs between them, and their losses
+	dvc exp show --only-changed --drop '.*/|.*likelihood|Created'
 
 lint: setup ## Check the code's style
 	ruff check .

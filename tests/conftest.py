@@ -9,6 +9,7 @@ from pathlib import Path
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
 from vae.params import Architecture, Params, check_params
+from vae.rebuild import scratch_environment
 
 import numpy as np
 import psutil
@@ -95,3 +96,19 @@ def listening(pid: int) -> set[str]:
             connections = process.net_connections(kind="inet")
             found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
     return found
+
+
+def call(folder: Path, *command: str | Path) -> str:
+    """The output of a command that ends well in `folder`, DVC's among them, under this Python."""
+    environment = scratch_environment()
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def repository(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the demo as a git repository."""
+    folder = shutil.copytree(finished_demo, tmp_path_factory.mktemp("repository") / "vae")
+    commit_all(folder)
+    return folder

@@ -1,0 +1,100 @@
+"""What DVC shows of an experiment, and how it gets to another clone."""
+
+import json
+import re
+import shlex
+
+from conftest import ROOT, call
+
+import pytest
+
+HEADLINES = {
+    f"{model}.{name}"
+    for model in ("20d", "2d")
+    for name in ("train_loss", "test_loss", "test_log_likelihood")
+} | {"noise_kl"}
+
+
+@pytest.fixture(scope="module")
+def experiment(repository, tmp_path_factory):
+    """The repository, with a DVC remote, after an experiment named `short`."""
+    store = tmp_path_factory.mktemp("store")
+    call(repository, "dvc", "remote", "add", "--default", "store", store)
+    call(repository, "git", "commit", "--quiet", "-m", "remote", ".dvc/config")
+    call(repository, "dvc", "exp", "run", "--set-param", "train.epochs=1", "--name", "short")
+    return repository
+
+
+def test_make_experiments_shows_losses_noise_score_and_changed_parameters_on_one_screen(
+    experiment, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    command = shlex.split(call(ROOT, "make", "--dry-run", "experiments").splitlines()[-1])
+    columns = call(experiment, *command, "--csv").splitlines()[0].split(",")
+    losses = {name for name in HEADLINES if "likelihood" not in name}
+    assert set(columns) == {"Experiment", "rev", "typ", "train.epochs"} | losses
+    table = call(experiment, *command, "--no-pager")
+    assert "[short]" in table
+    assert "…" not in table  # where a column had no room
+
+
+def test_metrics_diff_is_the_headlines(experiment):
+    changes = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
+    assert set(changes) == {"metrics/summary.json"}
+    assert set(changes["metrics/summary.json"]) == HEADLINES
+    losses = changes["metrics/summary.json"]["20d.test_loss"]
+    assert losses["diff"] == pytest.approx(losses["new"] - losses["old"])
+    more = json.loads(
+        call(experiment, "dvc", "metrics", "diff", "--json", "--targets", "metrics/anomaly.json")
+    )
+    assert "kinds.coin flips.kl.roc_auc" in more["metrics/anomaly.json"]
+
+
+def specifications(page: str) -> dict[str, dict]:
+    """The curves of a page of DVC's plots, by title."""
+    found = [json.loads(text) for text in re.findall(r"var spec = (\{.*\});", page)]
+    return {specification["title"]["text"]: specification for specification in found}
+
+
+@pytest.mark.parametrize("revisions", [(), ("HEAD~1",), ("HEAD~1", "HEAD")])
+def test_plots_have_titles_units_published_curves_and_every_figure(experiment, tmp_path, revisions):
+    words = ("diff", *revisions) if revisions else ("show",)
+    call(experiment, "dvc", "plots", *words, "--out", tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert '<meta charset="utf-8">' in page
+    curves = specifications(page)
+    assert list(curves) == ["Losses, 20-d latent space", "Losses, 2-d latent space"]
+    for title, specification in curves.items():
+        model = re.search(r"\d+-d", title)[0].replace("-", "")
+        axes = specification["spec"]["encoding"]
+        assert (axes["x"]["title"], axes["y"]["title"]) == ("Epoch", "Loss (nats per image)")
+        assert "<DVC_METRIC" not in json.dumps(specification)
+        sources = {value["filename::field"] for value in specification["data"]["values"]}
+        files = ("plots/{}-losses", "data/published/post-{}", "data/published/notebook-2019-06-05-{}")
+        assert sources == {
+            f"{file.format(model)}.csv::{split}_loss" for file in files for split in ("train", "test")
+        }
+        ours = [v for v in specification["data"]["values"] if v["filename::field"].startswith("plots/")]
+        assert {value["rev"] for value in ours} == {*revisions, "workspace"} - {
+            "workspace" * (len(revisions) == 2)
+        }
+    if len(revisions) < 2:
+        for name in ("reconstruction.gif", "manifold-early.gif", "latent.png", "anomalies.png"):
+            assert (tmp_path / f"static/workspace_plots_{name}").is_file()
+            assert f"plots/{name}" in page
+
+
+def test_an_experiment_goes_to_a_clone_which_need_not_run_it(experiment, tmp_path):
+    hub, clone = tmp_path / "hub.git", tmp_path / "clone"
+    call(tmp_path, "git", "clone", "--quiet", "--bare", experiment, hub)
+    call(experiment, "git", "remote", "add", "hub", hub)
+    call(experiment, "dvc", "exp", "push", "hub", "short")
+    call(tmp_path, "git", "clone", "--quiet", hub, clone)
+    assert "short" in call(clone, "dvc", "exp", "list", "origin")
+    call(clone, "dvc", "exp", "pull", "origin", "short")
+    call(clone, "dvc", "exp", "apply", "short")
+    call(clone, "dvc", "status", "--quiet")
+    assert "Running stage" not in call(clone, "dvc", "repro")
+    result = "metrics/summary.json"
+    assert (clone / result).read_bytes() == (experiment / result).read_bytes()
+    assert "epochs: 1" in (clone / "params.yaml").read_text()

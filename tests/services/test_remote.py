@@ -1,0 +1,91 @@
+"""Clones share outputs and experiments through a DVC remote: a folder, and a real SFTP server."""
+
+import asyncio
+import getpass
+import threading
+from pathlib import Path
+
+from conftest import call
+from vae.comparison import hashes
+
+import pytest
+
+pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
+asyncssh = pytest.importorskip("asyncssh")
+
+
+def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) -> Path:
+    """Push from `repository` to the remote at `url`, as docs/sharing.md says; a clone that pulled.
+
+    `settings` are each user's own, which git does not see.
+    """
+    call(repository, "dvc", "remote", "add", "--force", "--default", "store", url)
+    call(repository, "git", "commit", "--quiet", "-m", "remote", ".dvc/config")
+    clone = tmp_path / "clone"
+    call(tmp_path, "git", "clone", "--quiet", repository, clone)
+    for folder in (repository, clone):
+        for name, value in settings.items():
+            call(folder, "dvc", "remote", "modify", "--local", "store", name, value)
+    call(repository, "dvc", "push")
+    call(clone, "dvc", "pull")
+    return clone
+
+
+def check_shared(repository: Path, clone: Path) -> None:
+    """The clone has every output, is up to date and runs no stage."""
+    call(clone, "dvc", "status", "--quiet")  # fails where anything has changed
+    assert "Running stage" not in call(clone, "dvc", "repro")
+    locked = hashes(clone / "dvc.lock")
+    assert {"models/20d.safetensors", "plots/manifold.gif", "report.html"} < set(locked)
+    for path in (path for name in locked for path in [clone / name, *(clone / name).rglob("*")]):
+        assert path.is_dir() or path.read_bytes() == (repository / path.relative_to(clone)).read_bytes()
+    assert call(clone, "git", "status", "--porcelain") == ""
+
+
+def test_a_folder_shares_the_outputs_with_a_clone_that_runs_no_stage(repository, tmp_path):
+    check_shared(repository, share(repository, tmp_path, str(tmp_path / "store"), {}))
+
+
+def test_a_clone_without_outputs_pulls_what_it_misses_instead_of_computing_it(repository, tmp_path):
+    share(repository, tmp_path, str(tmp_path / "store"), {})
+    fresh = tmp_path / "fresh"
+    call(tmp_path, "git", "clone", "--quiet", repository, fresh)
+    assert "Running stage" not in call(fresh, "dvc", "repro", "--pull")
+    check_shared(repository, fresh)
+
+
+@pytest.fixture
+def sftp_server(tmp_path):
+    """The port of an SFTP server on the loopback, and the file of the only key that it lets in."""
+    host, user = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    key = tmp_path / "key"
+    user.write_private_key(key)
+    key.chmod(0o600)
+    user.write_public_key(tmp_path / "authorized_keys")
+    options = {"server_host_keys": [host], "authorized_client_keys": str(tmp_path / "authorized_keys")}
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncssh.listen("127.0.0.1", 0, sftp_factory=True, **options))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    yield server.get_port(), key
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def test_ssh_shares_the_outputs_and_git_sees_no_key(repository, tmp_path, sftp_server):
+    port, key = sftp_server
+    url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
+    clone = share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(key)})
+    assert list((tmp_path / "store/files/md5").iterdir())
+    check_shared(repository, clone)
+    for folder in (repository, clone):
+        assert str(key) not in call(folder, "git", "grep", "--untracked", "-h", "", "--", ".dvc")
+
+
+def test_ssh_without_the_key_shares_nothing(repository, tmp_path, sftp_server):
+    port, _ = sftp_server
+    url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
+    stranger = tmp_path / "stranger"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(stranger)
+    with pytest.raises(AssertionError, match="Permission denied"):
+        share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(stranger)})
+    assert not (tmp_path / "store").exists()

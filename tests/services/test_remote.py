@@ -10,9 +10,6 @@ from vae.comparison import hashes
 
 import pytest
 
-pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
-asyncssh = pytest.importorskip("asyncssh")
-
 
 def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) -> Path:
     """Push from `repository` to the remote at `url`, as docs/sharing.md says; a clone that pulled.
@@ -56,23 +53,26 @@ def test_a_clone_without_outputs_pulls_what_it_misses_instead_of_computing_it(re
 
 @pytest.fixture
 def sftp_server(tmp_path):
-    """The port of an SFTP server on the loopback, and the file of the only key that it lets in."""
-    host, user = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
-    key = tmp_path / "key"
+    """The port of an SFTP server on the loopback, the only key that it lets in, and another."""
+    pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
+    import asyncssh  # which dvc-ssh brings
+
+    host, user, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
+    key, stranger = tmp_path / "key", tmp_path / "stranger"
     user.write_private_key(key)
-    key.chmod(0o600)
+    other.write_private_key(stranger)
     user.write_public_key(tmp_path / "authorized_keys")
     options = {"server_host_keys": [host], "authorized_client_keys": str(tmp_path / "authorized_keys")}
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncssh.listen("127.0.0.1", 0, sftp_factory=True, **options))
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    yield server.get_port(), key
+    yield server.get_port(), key, stranger
     loop.call_soon_threadsafe(server.close)
     loop.call_soon_threadsafe(loop.stop)
 
 
 def test_ssh_shares_the_outputs_and_git_sees_no_key(repository, tmp_path, sftp_server):
-    port, key = sftp_server
+    port, key, _ = sftp_server
     url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
     clone = share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(key)})
     assert list((tmp_path / "store/files/md5").iterdir())
@@ -82,10 +82,8 @@ def test_ssh_shares_the_outputs_and_git_sees_no_key(repository, tmp_path, sftp_s
 
 
 def test_ssh_without_the_key_shares_nothing(repository, tmp_path, sftp_server):
-    port, _ = sftp_server
+    port, _, stranger = sftp_server
     url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
-    stranger = tmp_path / "stranger"
-    asyncssh.generate_private_key("ssh-ed25519").write_private_key(stranger)
     with pytest.raises(AssertionError, match="Permission denied"):
         share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(stranger)})
     assert not (tmp_path / "store").exists()

@@ -89,9 +89,8 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
         download(f"{mirror.rstrip('/')}/{name}", path, timeout)
         return
     # From the repository's root, where DVC copied it for an experiment as well.
-    folder = Path(os.environ.get("DVC_ROOT", ""), mirror)
-    if address.scheme == "file":
-        folder = Path(url2pathname(address.path))
+    place = url2pathname(address.path) if address.scheme == "file" else mirror
+    folder = Path(os.environ.get("DVC_ROOT", ""), place)
     if not folder.is_dir():
         raise NoSuchFileHere("no such folder")
     try:

@@ -19,6 +19,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """As they were before a test that trains in this process: hypothesis wants them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def params() -> Params:
     """The committed parameters."""

@@ -56,6 +56,7 @@ def repository(finished_demo, tmp_path_factory) -> Path:
     """The finished demo as a reader's clone, set up."""
     folder = shutil.copytree(finished_demo, tmp_path_factory.mktemp("docs") / "repository")
     lend_environment(folder)
+    shutil.copytree(ROOT / "docs", folder / "docs")
     commit_all(folder)
     return folder
 

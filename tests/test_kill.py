@@ -123,7 +123,7 @@ def test_a_stage_waits_for_the_one_that_outlived_its_dvc(demo):
     (stage,) = psutil.Process(process.pid).children()
     stage.suspend()
     process.kill()
-    process.stdout.close()
+    process.wait()
     again = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
     await_line(again, "an earlier train-2d goes on, though its DVC has ended; waiting for it")
     stage.kill()

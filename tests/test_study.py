@@ -174,7 +174,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_been(workspace):
 def test_a_trial_that_diverges_is_reported_and_the_others_end(workspace):
     output = study(workspace, "--seeds", "1,2", "--set", "train.learning_rate=0.001,10.0", status=1)
     summary = json.loads((workspace / "out.json").read_text())
-    failed = [name for name, reason in summary["failures"].items() if "the loss is not finite" in reason]
+    failed = [name for name, reason in summary["failures"].items() if "the KL has exploded" in reason]
     assert failed == [f"20d, train.learning_rate=10.0, seed {seed}" for seed in (1, 2)]
     assert "error: 2 of 4 trials failed" in output
     assert set(pd.read_csv(workspace / "out.csv")["arm"]) == {"train.learning_rate=0.001"}

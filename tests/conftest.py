@@ -1,6 +1,7 @@
 """Small real data, and the demo's pipeline run once for the tests that need a whole one."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+
+# Of `make test`; a make that a test starts would tell of them.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parents[1]
 

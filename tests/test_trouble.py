@@ -222,7 +222,11 @@ def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
         remount(disk, shutil.disk_usage(disk).used // 1024 + room)
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
     result = script(demo, "train", "2d", "data/binarized", variables=variables)
-    assert_told(result, "(sqlite3.OperationalError) database or disk is full")
+    assert result.stdout.count("(sqlite3.OperationalError) database or disk is full") == 1
+    assert "Traceback" not in result.stdout
+    # To begin with, it stops; later the training goes on without it.
+    assert (result.returncode == 0) == ("The training goes on" in result.stdout)
+    assert room or result.returncode
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(tmp_path, mounted, params):

@@ -14,7 +14,7 @@ _tell = sys.excepthook
 
 
 def _tell_interrupts_in_a_line(kind, error, traceback) -> None:
-    """Ctrl-C is no mistake: no traceback for it, not from within the import of PyTorch either."""
+    """Ctrl-C is no mistake: no traceback for it from within the import of PyTorch, before `run_stage`."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

@@ -61,10 +61,6 @@ def run_trials(
                 if bar.disable:
                     said = result if isinstance(result, str) else f"test loss {result[-1]['test_loss']:.3f}"
                     print(f"{done} of {total}: {trial}: {said}", flush=True)
-    except KeyboardInterrupt:
-        # Left to the interpreter, it would end with status 0: Ray has handlers of its own.
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     finally:
         ray.shutdown()
 

@@ -37,7 +37,7 @@ def arguments(*names: str) -> list[str]:
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a script's `main`. A `UserError` and a refusal of the system (full disk, no permission, no memory)
-    end it with one line and status 1; SIGTERM does as Ctrl-C, which `vae/__init__.py` tells of in a line."""
+    end it with one line and status 1; Ctrl-C and SIGTERM with `interrupted` and a shell's status for it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
     # with torchvision, whose Triton wants to be collected, or complains.
@@ -46,6 +46,10 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         with _alone():
             main()
+    except KeyboardInterrupt:
+        # Not left to the interpreter, whose own end of it becomes status 0 once Ray is imported.
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -56,7 +56,7 @@ def track_study(
     try:
         yield log_trial
     except BaseException as error:
-        client.set_terminated(parent, "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+        client.set_terminated(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     client.set_terminated(parent, "FINISHED")
 

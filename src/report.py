@@ -31,8 +31,8 @@ def main() -> None:
     values = judge_run(metrics, plots, tables, study)
     earlier = fit_batches(load_losses(studies / "pretraining.csv"), tables["2d"]["post"], study)
     anomaly, likelihood = (read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood"))
-    write_json(metrics / "reproduction.json", summary(values, earlier))
-    write_json(metrics / "summary.json", headlines(metrics, anomaly, likelihood))
+    write_json(metrics / "reproduction.json", judged(values, earlier))
+    write_json(metrics / "summary.json", summary(metrics, anomaly, likelihood))
     losses = values[values["split"] != "noise"]
     with written_whole(plots / "reproduction.png") as path:
         draw.save_figure(path, draw.loss_differences(losses))
@@ -58,7 +58,7 @@ def versions(lock: Path) -> dict[str, str]:
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
 
 
-def headlines(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]) -> dict[str, Any]:
+def summary(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that runs are compared by, in `dvc metrics diff` and `dvc exp show`; all in nats."""
     found: dict[str, Any] = {"noise_kl": anomaly["noise_kl"]}
     for model in MODELS:
@@ -68,7 +68,7 @@ def headlines(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]
     return found
 
 
-def summary(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:
+def judged(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:
     """Every published number with ours, interval and verdict; null where this run has no such epoch."""
     published = values.sort_values(list(KEY)).astype(object)
     return {

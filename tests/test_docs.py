@@ -18,7 +18,7 @@ import pytest
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 NOT_RUN = {
-    "make test": "this is a part of it",
+    "make test": "the other tests",
     "make ui": "goes on until Ctrl-C; tests/test_security.py runs it",
     "make study": "eight minutes; tests/test_study.py runs studies",
     "make verify": "three minutes on MNIST, each week in CI",

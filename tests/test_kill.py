@@ -119,8 +119,7 @@ def test_a_stage_waits_for_the_one_that_outlived_its_dvc(demo):
     """Two would write the same files at once."""
     before = hashes(demo / "dvc.lock")
     process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    # By now the first epoch's checkpoint is written: it comes after the epoch's line.
-    await_line(process, "epoch 2,")
+    await_line(process, "epoch 1,")
     (stage,) = psutil.Process(process.pid).children()
     stage.suspend()
     process.kill()
@@ -130,7 +129,6 @@ def test_a_stage_waits_for_the_one_that_outlived_its_dvc(demo):
     stage.kill()
     output = again.communicate()[0]
     assert again.returncode == 0, output
-    assert ".checkpoints/2d: going on after epoch " in output
     assert hashes(demo / "dvc.lock") == before
 
 
@@ -148,10 +146,14 @@ def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
 
 def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
     before = hashes(demo / "dvc.lock")
-    process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(process, "epoch 3,")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    # The training takes three seconds; on a busy machine it may end before the kill, and leave no checkpoint.
+    for _ in range(5):
+        process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+        await_line(process, "epoch 3,")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if (demo / ".checkpoints/2d/index.json").exists():
+            break
     output = assert_recovers(demo, before)
     assert ".checkpoints/2d: going on after epoch " in output
     killed = [run for run in runs(demo) if run.info.status == "KILLED" and run.data.tags["model"] == "2d"]

@@ -41,7 +41,7 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
     assert len(values) == 80
     assert values["ours"].notna().sum() == 16
     judged = judge(values, load_intervals(ROOT / "studies/seeds.csv"))
-    rows = report.summary(judged, {})["published"]
+    rows = report.judged(judged, {})["published"]
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
     json.dumps(rows, allow_nan=False)
 

@@ -38,7 +38,7 @@ def test_make_experiments_shows_losses_noise_score_and_changed_parameters_on_one
     assert "…" not in table  # where a column had no room
 
 
-def test_metrics_diff_is_the_headlines(experiment):
+def test_metrics_diff_is_the_summary(experiment):
     changes = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
     assert set(changes) == {"metrics/summary.json"}
     assert set(changes["metrics/summary.json"]) == HEADLINES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vae.errors import UserError, run_stage
 from vae.params import override_params
-from vae.rebuild import ROOT, scratch_environment
+from vae.rebuild import ROOT, outlived, scratch_environment
 
 # As many frames as the full run has, from as many steps.
 OVERRIDES = {
@@ -23,7 +23,10 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="vae-demo-")).resolve()
     prepare(folder)
     dvc = [sys.executable, "-m", "dvc", "repro"]
-    if subprocess.run(dvc, cwd=folder, env=scratch_environment()).returncode:
+    process = subprocess.Popen(dvc, cwd=folder, env=scratch_environment())
+    with outlived(process):
+        failed = process.wait()
+    if failed:
         raise UserError(f"the demo failed in {folder}; the lines above say why")
     print(f"the demo's results: {folder}/report.html, plots/ and metrics/ beside it")
 

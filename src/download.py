@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 from vae.data import FILE_NAMES, RAW_FOLDER, write_idx
 from vae.digits import upscaled_digits
 from vae.errors import UserError, arguments, run_stage
-from vae.files import md5, written_whole
+from vae.files import md5, shown, written_whole
 from vae.params import Download, read_params
 
 import requests
@@ -70,15 +70,15 @@ def fetch_from_any(places: list[str], name: str, checksum: str, path: Path, sett
                     fetch(mirror, name, temporary, settings.timeout)
                     if (found := md5(temporary)) != checksum:
                         raise NoSuchFileHere(f"its MD5 sum is {found}, not {checksum}; discarded")
-                print(f"{name} from {mirror}")
+                print(f"{name} from {shown(mirror)}")
                 return
             except NoSuchFileHere as error:
                 reason = str(error)
                 break
             except (requests.RequestException, ValueError) as error:
                 reason = f"{connection_problem(error)} ({attempt} attempts)"
-        failures.append(f"{mirror}: {reason}")
-        print(f"{name} not from {mirror}: {reason}", file=sys.stderr)
+        failures.append(f"{shown(mirror)}: {reason}")
+        print(f"{name} not from {failures[-1]}", file=sys.stderr)
     raise UserError(f"no mirror gives {name}: {'; '.join(failures)}. {WAYS_OUT}")
 
 

@@ -34,7 +34,8 @@ def main() -> None:
                 *Path().glob(".tmp-*"),
                 *(p for name in OUTPUTS for p in Path(name).rglob(".tmp-*")),
             ]:
-                path.unlink()
+                if path.is_file():
+                    path.unlink()
     finally:
         lock.close()
 

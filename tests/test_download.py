@@ -126,3 +126,12 @@ def test_the_offline_copy_beside_the_checkout_comes_before_the_public_mirrors(pa
     assert first == "../shared/mnist"
     assert rest
     assert all(mirror.startswith("https://") for mirror in rest)
+
+
+def test_a_mirrors_password_is_not_printed(settings, tmp_path, capsys):
+    with pytest.raises(UserError, match="no mirror gives") as caught:
+        mirror = "http://user:secret@127.0.0.1:9/mnist?token=secret"
+        download.fetch_from_any([mirror], NAME, CHECKSUM, tmp_path / NAME, settings)
+    printed = capsys.readouterr()
+    assert "http://127.0.0.1:9/mnist: no connection" in printed.err
+    assert "secret" not in printed.out + printed.err + str(caught.value)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from conftest import ROOT
 from vae.comparison import hashes
 from vae.rebuild import scratch_environment
 
@@ -174,3 +175,16 @@ def test_ctrl_c_ends_a_stage_at_once_with_one_line(demo, moment):
     # The second is DVC's.
     assert lines[0] == "interrupted" and lines[1].startswith("ERROR: failed to reproduce 'train-2d'"), lines
     assert len([line for line in lines if line]) == 2
+
+
+def test_a_demo_that_is_told_to_end_ends_its_pipeline_first(tmp_path):
+    command = [sys.executable, ROOT / "src/demo.py", tmp_path / "demo"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    await_line(process, "Running stage 'train-20d'")
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.terminate()
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "interrupted"
+    assert not any(one.is_running() for one in family)

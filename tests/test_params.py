@@ -1,4 +1,5 @@
 import re
+import time
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -48,7 +49,8 @@ MISTAKES = [
     ("epochs: 10", "epochs: 2024-99-99", "is not valid YAML: month must be in 1..12"),
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor for the tag"),
-    ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
+    ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[[...]]]; it should be a valid integer"),
+    ("  images: 1000 ", "  images: 1 ", "likelihood.images is 1; it should be greater than or equal to 2"),
     ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
     ("epochs: 10", "epochs: 10\n  epochs: 11", 'found duplicate key "epochs"'),
     ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key; allowed: epochs"),
@@ -93,6 +95,16 @@ def test_a_mistake_is_told_by_key_value_and_what_is_allowed(tmp_path, old, new, 
         check_params(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_lists_of_lists_of_billions_of_values_are_refused_at_once(tmp_path):
+    path = tmp_path / "params.yaml"
+    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join(9 * [f'*a{n}'])}]\n" for n in range(12))
+    path.write_text("a0: &a0 [1]\n" + lists + COMMITTED.replace("seed: 199", "seed: *a12", 1))
+    started = time.monotonic()
+    with pytest.raises(UserError, match=re.escape("seed is [[[...], [...], ")):
+        check_params(path)
+    assert time.monotonic() - started < 10
 
 
 def test_a_number_in_scientific_notation_reads_as_dvc_reads_it(tmp_path):

@@ -60,6 +60,7 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
         ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "row 1: test_loss is 'inf'; it should be a number"),
         ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "row 1: train_loss is '2,0'"),
         ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "cannot read the loss table"),
+        ("epoch,train_loss,test_loss\n", "has no rows"),
         ("<html>not found</html>", "has no column epoch"),
         (b"\xff\xfe\x00", "cannot read the loss table"),
         (bytes(100), "has no column epoch"),

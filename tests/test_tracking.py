@@ -1,6 +1,7 @@
 """Against a real MLflow store, in SQLite."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from vae.comparison import hashes
 from vae.data import load_split
 from vae.errors import UserError
 from vae.files import md5
-from vae.mirror import log_results, run_of
+from vae.mirror import log_results, read_lock, run_of
 from vae.model import load_model
 from vae.origin import flat, training_params
 from vae.params import check_params, override_params
@@ -181,6 +182,21 @@ def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made
     assert_registered_models_reconstruct(monkeypatch)
 
 
+def test_two_at_once_make_each_run_once(finished):
+    for process in [subprocess.Popen(TRACK) for _ in range(2)]:
+        assert process.wait() == 0
+    assert sorted(run.data.tags["model"] for run in runs()) == ["20d", "2d"]
+
+
+@pytest.mark.parametrize(
+    "text", ["stages:\n  train-20d:\n    cmd: x\n", "stages:\n  trai", "stages:\n", "[]\n"]
+)
+def test_a_torn_dvc_lock_is_told_in_one_line(workspace, text):
+    Path("dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"dvc\.lock knows no training that gave a\.csv as it is"):
+        read_lock("20d", Path("a.csv"))
+
+
 def assert_registered_models_reconstruct(monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(client().tracking_uri)
@@ -268,10 +284,57 @@ def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch
 
 def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(workspace, params, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/store")
-    with pytest.raises(UserError, match="cannot use the MLflow store host/store") as caught:
+    with pytest.raises(UserError, match="cannot use the MLflow store nonsense://host/store ") as caught:
         train(params)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("postgresql://user:secret/x@host/db", "MLFLOW_TRACKING_URI is no valid address"),
+        ("http://[::1", "MLFLOW_TRACKING_URI is no valid address"),
+        ("mysql://user:secret@localhost/db", "store mysql://localhost/db (No module named 'MySQLdb')"),
+        ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_told_in_one_line_without_its_password(
+    workspace, params, monkeypatch, uri, message
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        train(params)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_relative_database_is_taken_from_the_current_folder(workspace, params, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///below/runs.db")
+    train(params)
+    (run,) = runs()
+    assert run.info.artifact_uri.startswith((workspace / "below/mlartifacts").as_uri())
+    assert sorted(path.name for path in Path("below").iterdir()) == ["mlartifacts", "runs.db", "runs.db.lock"]
+
+
+def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(workspace, params):
+    command = [
+        sys.executable,
+        "-c",
+        "from vae.params import *; from vae.store import *; connect(*read_params('tracking'))",
+    ]
+    process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")})
+    begun = Path(".tmp-mlflow.db")
+    while not (begun.exists() and begun.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert begun.exists()
+    assert not Path("mlflow.db").stat().st_size
+    train(params)
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+    assert not list(Path().glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))

@@ -162,7 +162,7 @@ def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(works
         place = "nowhere.invalid" if kind == "unknown" else "127.0.0.1"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{place}:{listener.getsockname()[1]}")
         start = time.monotonic()
-        with pytest.raises(UserError, match=rf"cannot use the MLflow store {place}:\d+ \(") as caught:
+        with pytest.raises(UserError, match=rf"cannot use the MLflow store http://{place}:\d+ \(") as caught:
             connect(check_params(Path("params.yaml")).tracking)
         assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)

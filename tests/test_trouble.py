@@ -305,6 +305,8 @@ def raises(error: BaseException) -> Callable[[], None]:
         (OSError(errno.EACCES, "Permission denied", "a.gif"), "a.gif; let this user read and write there"),
         (OSError(errno.EROFS, "Read-only file system", "a.gif"), "a.gif; let this user read and write there"),
         (OSError(errno.EMFILE, "Too many open files", "a.gif"), "a.gif; allow more open files (ulimit -n)"),
+        (FileExistsError(errno.EEXIST, "File exists", "models"), "models; move what has this name out of"),
+        (OSError(errno.ENOSPC, "No space left on device"), "where the output goes; make room there"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),

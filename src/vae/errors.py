@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, EMFILE, ENFILE, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 REMEDIES = (
     dict.fromkeys((ENOSPC, EDQUOT), "make room there")
     | dict.fromkeys((EACCES, EPERM, EROFS), "let this user read and write there")
+    | dict.fromkeys((EEXIST, EISDIR, ELOOP, ENOTDIR), "move what has this name out of the way")
     | dict.fromkeys((EMFILE, ENFILE), "allow more open files (ulimit -n)")
 )
 # torch's words for it, in a RuntimeError.
@@ -55,8 +56,8 @@ def run_stage(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        remedy = REMEDIES[error.errno]
-        sys.exit(f"error: {error.strerror}: {error.filename}; {remedy}, then run it again")
+        remedy, place = REMEDIES[error.errno], error.filename or "where the output goes"
+        sys.exit(f"error: {error.strerror}: {place}; {remedy}, then run it again")
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
             raise

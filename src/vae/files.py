@@ -52,6 +52,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
 
 
+def shown(address: str) -> str:
+    """A server's address as it may be printed: without user, password and query."""
+    scheme, separator, place = address.partition("://")
+    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}" if separator else address
+
+
 def md5(path: Path) -> str:
     """MD5 sum of a file, the one DVC names it by, as 32 hexadecimal digits."""
     with path.open("rb") as file:

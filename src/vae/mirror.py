@@ -12,7 +12,9 @@ from vae.params import MODELS, check_params, read_params
 from vae.store import close_killed, connect, trouble
 from vae.tracking import MODEL_TAG, begin_run, complete, dataset, read_losses
 
+from filelock import FileLock
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +37,10 @@ def mirror(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     anomaly, likelihood = (read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood"))
     scores = {"20d": {**numbers(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
     client, experiment = connect(settings)
-    with trouble(client.tracking_uri):
+    lock = Path(".dvc/tmp/track.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # Another of these at once would make the same runs.
+    with FileLock(lock), trouble(client.tracking_uri):
         close_killed(client, experiment)
         for name in MODELS:
             run_id = run_of(client, experiment, name, models, plots)
@@ -95,9 +100,9 @@ def read_lock(name: str, *files: Path) -> dict[str, Any]:
     """What dvc.lock says of the training of model `name` that gave these files. Raises UserError."""
     try:
         locked = YAML(typ="safe").load(Path("dvc.lock"))["stages"][f"train-{name}"]
-    except (OSError, KeyError):
-        locked = {"outs": []}
-    sums = [out["md5"] for out in locked["outs"]]
+        sums = [out["md5"] for out in locked["outs"]]
+    except (OSError, KeyError, TypeError, YAMLError):
+        sums = []
     for path in files:
         if not path.exists() or md5(path) not in sums:
             raise UserError(f"dvc.lock knows no training that gave {path} as it is; run `dvc repro`")

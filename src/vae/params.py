@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -136,7 +137,7 @@ class Anomaly(Group):
 class Likelihood(Group):
     """Of how many test images the likelihood is estimated, from how many samples each."""
 
-    images: Count
+    images: Annotated[int, Field(ge=2, le=1_000_000_000)]  # one alone has no standard error
     samples: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -234,7 +235,13 @@ def _describe(problem: Any) -> str:
     return f"{location} is {_shown(problem['input'])}; {message}"
 
 
-def _shown(value: Any, text: Callable[[Any], str] = repr) -> str:
+# A few lines of YAML can hold lists of lists with billions of values.
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlist, _short.maxdict = 2, 10, 10
+_short.maxstring = _short.maxlong = _short.maxother = 100
+
+
+def _shown(value: Any, text: Callable[[Any], str] = _short.repr) -> str:
     """A value as text, on one line and not too long."""
     try:
         shown = " ".join(text(value).split())

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vae.data import RAW_FOLDER
 from vae.errors import UserError
 from vae.params import override_params, read_params
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a user's environment may say of places; the builds have their own.
@@ -54,13 +58,29 @@ def build(
         errors="replace",
     )
     output = []
-    for line in process.stdout:
-        output.append(line)
-        if line.startswith("Running stage"):
-            print(f"  {line.split(chr(39))[1]}", flush=True)
+    with outlived(process):
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("Running stage"):
+                print(f"  {line.split(chr(39))[1]}", flush=True)
     if process.wait():
         print("".join(output))
         raise UserError(f"the build in {folder} failed; the lines above say why")
+
+
+@contextmanager
+def outlived(process: subprocess.Popen) -> Iterator[None]:
+    """End a DVC and its stage when this script is interrupted meanwhile, before it ends itself."""
+    try:
+        yield
+    except BaseException:
+        family = psutil.Process(process.pid).children(recursive=True)
+        for one in (*family, process):
+            with suppress(psutil.NoSuchProcess):
+                one.terminate()
+        psutil.wait_procs(family, timeout=30)
+        process.wait()
+        raise
 
 
 def scratch_environment() -> dict[str, str]:

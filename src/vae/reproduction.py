@@ -21,17 +21,17 @@ REPLAY_TOLERANCES = {("20d", "train"): 0.05, ("20d", "test"): 0.25, ("2d", "trai
 PUBLISHED_NOISE_KL = 51.763
 
 
-def load_losses(path: Path) -> pd.DataFrame:
-    """A loss table with the columns `epoch`, `train_loss` and `test_loss`, in nats per image.
+def load_losses(path: Path, *columns: str) -> pd.DataFrame:
+    """A loss table with `columns` and `epoch`, `train_loss` and `test_loss`, in nats per image.
 
-    Raises UserError when it is missing, lacks a column or holds something that is no number.
+    Raises UserError when it is missing or empty, lacks a column or holds something that is no number.
     """
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read the loss table {path} ({reason}); {RESTORE}") from None
-    for column in ("epoch", "train_loss", "test_loss"):
+    for column in (*columns, "epoch", "train_loss", "test_loss"):
         if column not in table:
             raise UserError(f"{path} has no column {column}; {RESTORE}")
         odd = ~np.isfinite(pd.to_numeric(table[column], errors="coerce").astype(float))
@@ -41,6 +41,8 @@ def load_losses(path: Path) -> pd.DataFrame:
             raise UserError(
                 f"{path}, row {row + 1}: {column} is {str(value)!r}; it should be a number; {RESTORE}"
             )
+    if not len(table):
+        raise UserError(f"the loss table {path} has no rows; {RESTORE}")
     return table
 
 

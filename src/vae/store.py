@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from vae.errors import UserError
 from vae.experiment import find_experiment
+from vae.files import shown, written_whole
 from vae.params import Tracking
 
 import psutil
@@ -38,13 +39,12 @@ def trouble(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        shown = uri.rpartition("@")[2]
-        reason = " ".join(str(error).replace(uri, shown).split())
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        reason = " ".join(str(error).replace(uri, shown(uri)).split())
         if "Caused by" in reason:  # the last of a chain of the HTTP library's errors
             reason = reason.rpartition(": ")[2].rstrip("\")'")
         raise UserError(
-            f"cannot use the MLflow store {shown} ({reason}). Mend that, name another in "
+            f"cannot use the MLflow store {shown(uri)} ({reason}). Mend that, name another in "
             "MLFLOW_TRACKING_URI, or set tracking.enabled to false in params.yaml; "
             "`make track` logs later what is missing"
         ) from None
@@ -60,22 +60,41 @@ def connect(settings: Tracking) -> tuple["MlflowClient", str]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+    try:
+        _ = urlsplit(uri).port
+    except ValueError:  # whose words may be a part of a password
+        raise UserError(
+            "MLFLOW_TRACKING_URI is no valid address; it should be like http://HOST:5000 or sqlite:///FILE, "
+            "with what a password has of / : @ as %2F %3A %40"
+        ) from None
     with trouble(uri):
         if not uri.startswith("sqlite:///"):
             _reach(uri)
             client = MlflowClient(uri)
             return client, find_experiment(client, settings.experiment, None)
-        database = Path(uri.removeprefix("sqlite:///"))
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
         database.parent.mkdir(parents=True, exist_ok=True)
         # Processes that open a new database at once would each create its tables, and crash.
         with FileLock(f"{database}.lock", timeout=60):
             # MLflow would try a locked or damaged file for minutes.
             with closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
+                if not database.stat().st_size:
+                    _make(database)
             client = MlflowClient(uri)
             # MLflow would keep the artifacts below the current folder, which may be a temporary one.
             artifacts = (database.parent / "mlartifacts").as_uri()
             return client, find_experiment(client, settings.experiment, artifacts)
+
+
+def _make(database: Path) -> None:
+    """Make the tables in a file that gets its name when it is whole: half of them MLflow could not mend."""
+    from mlflow import MlflowClient
+
+    with written_whole(database) as temporary:
+        for left in temporary.parent.glob(f"{temporary.name}*"):
+            left.unlink()
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
 def close_killed(client: "MlflowClient", experiment: str) -> None:

@@ -65,7 +65,7 @@ study: .venv/.study ## Train both models with 20 seeds, on all cores; what is fi
 	python src/pretraining.py data/binarized studies/pretraining.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
-check: setup ## Judge every published number by this run, and compare with the committed verdicts
+check: setup ## Judge every published number, and compare with the committed verdicts
 	python src/check.py
 
 .venv/.study: studies/requirements.lock .venv/.installed

@@ -32,16 +32,16 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	@$(ALONE); set -e; python src/mend.py; set -x; dvc repro
+	@$(ALONE); set -e; python src/tools/repro.py; set -x; dvc repro
 
 test: setup ## Run the tests, but for those below
 	pytest --ignore tests/services --ignore tests/test_docs.py
 
 demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
-	python src/demo.py
+	python src/tools/demo.py
 
 verify: setup ## Rebuild twice with all varied that must not matter and compare every output's bits
-	python src/verify.py $(OPTIONS)
+	python src/tools/verify.py $(OPTIONS)
 
 bench: .venv/.bench ## Time an epoch against what people would use instead; writes benchmarks/results.json
 	PYTHONPATH=src python benchmarks/bench.py
@@ -61,12 +61,12 @@ test-services: .venv/.services ## Run the tests against real services: browser, 
 	pytest tests/services
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
-	python src/study.py --seeds 0-19 --output studies/seeds.csv
-	python src/pretraining.py data/binarized studies/pretraining.csv
+	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
+	python src/tools/pretraining.py data/binarized studies/pretraining.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 check: setup ## Judge every published number, and compare with the committed verdicts
-	python src/check.py
+	python src/tools/check.py
 
 .venv/.study: studies/requirements.lock .venv/.installed
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
@@ -77,7 +77,7 @@ check: setup ## Judge every published number, and compare with the committed ver
 	@touch $@
 
 track: setup ## Bring MLflow up to date with the files: what was made while it was off, away or lost
-	python src/track.py models metrics plots report.html
+	python src/tools/track.py models metrics plots report.html
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"

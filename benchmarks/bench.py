@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from trials import SEEDS, study_costs
-from vae.errors import run_stage
+from vae.cli import run_stage
 from vae.files import write_json
 from work import mnist
 
@@ -40,7 +40,10 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     names = [*EPOCHS, "kl_ours", "kl_post"]
     pools = {name: ProcessPoolExecutor(1, context, start_worker, (name,)) for name in names}
-    turns = [(name, model) for model in MODELS for name in EPOCHS] + [("kl_ours", "20d"), ("kl_post", "20d")]
+    turns = [(name, model) for model in MODELS for name in EPOCHS] + [
+        ("kl_ours", "20d"),
+        ("kl_post", "20d"),
+    ]
     runs = {turn: [] for turn in turns}
     for number in range(ROUNDS + 1):  # the first one warms up
         for turn in turns:
@@ -58,12 +61,17 @@ def main() -> None:
             "seconds_by_round": {name: seconds[name, model] for name in EPOCHS},
             "ours_to": {name: medians["ours"] / medians[name] for name in EPOCHS},
             # Equal work ends at equal losses; the examples' is over grey images, another loss.
-            "train_loss": {name: loss for name in EPOCHS if (loss := runs[name, model][-1][2]) is not None},
+            "train_loss": {
+                name: loss for name in EPOCHS if (loss := runs[name, model][-1][2]) is not None
+            },
             "jax_compile_seconds": runs["jax_epoch", model][0][0],
         }
     scores = {name: median(seconds[name, "20d"]) for name in ("kl_ours", "kl_post")}
     scores["kl_post"] *= KL_IMAGES / KL_PASSES
-    results["kl-scores"] = {"seconds": scores, "ours_to_post": scores["kl_ours"] / scores["kl_post"]}
+    results["kl-scores"] = {
+        "seconds": scores,
+        "ours_to_post": scores["kl_ours"] / scores["kl_post"],
+    }
     results["study"] = {"seconds": (costs := study_costs())}
     results["study"]["trials_per_hour"] = {
         name: 3600 / value for name, value in costs.items() if name != "stage"
@@ -97,7 +105,9 @@ def describe_machine() -> dict:
     """Processor, cores that this process may use, versions and date."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(
+            line.split(":")[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -136,7 +146,9 @@ def table(results: dict) -> str:
     ]
     costs = results["study"]["seconds"]
     stage = costs["stage"]
-    lines.append(f"The 20-d train stage alone: {stage:.1f} s. A trial in a study of {SEEDS} seeds, with")
+    lines.append(
+        f"The 20-d train stage alone: {stage:.1f} s. A trial in a study of {SEEDS} seeds, with"
+    )
     for name, rate in results["study"]["trials_per_hour"].items():
         share = costs[name] / stage
         lines.append(f"{name}: {costs[name]:.1f} s, {share:.2f} of that; {rate:.0f} trials an hour")

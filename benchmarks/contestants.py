@@ -38,7 +38,9 @@ def ours(work: Work) -> Timed:
     grid = None
     if work.architecture.latent_size == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
-    pictures, images = (torch.from_numpy(binarize(pixels, 128)) for pixels in (work.pictures, work.pixels))
+    pictures, images = (
+        torch.from_numpy(binarize(pixels, 128)) for pixels in (work.pictures, work.pixels)
+    )
     recorder = FrameRecorder(pictures, figures.gray_levels, grid)
     epochs = fit(Start(model, images, images[: settings.batch_size], stream), settings, recorder)
     return lambda: [epoch.train.negative_elbo for epoch in epochs][-1]
@@ -80,7 +82,9 @@ def examples(work: Work) -> Timed:
 
 
 def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = None) -> Timed:
-    loader = DataLoader(Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True)
+    loader = DataLoader(
+        Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True
+    )
     torch.manual_seed(199)
     model = BernoulliVAE(work.architecture)
     RandomStream(199, work.settings.batch_size, 1, 1).initialise(model)
@@ -121,7 +125,9 @@ def mm(work: Work) -> Timed:
 
 def best(work: Work) -> Timed:
     """The limit by whichever is faster for a shape: `mm` or oneDNN's product."""
-    return _products(work, [torch.mm, _onednn] if torch.backends.mkldnn.is_available() else [torch.mm])
+    return _products(
+        work, [torch.mm, _onednn] if torch.backends.mkldnn.is_available() else [torch.mm]
+    )
 
 
 def _onednn(left: Tensor, right: Tensor) -> Tensor:
@@ -130,14 +136,19 @@ def _onednn(left: Tensor, right: Tensor) -> Tensor:
 
 def _products(work: Work, implementations: list[Callable]) -> Timed:
     steps, rest = divmod(len(work.pixels), work.settings.batch_size)
-    layers = [layer for layer in BernoulliVAE(work.architecture).modules() if isinstance(layer, nn.Linear)]
+    layers = [
+        layer for layer in BernoulliVAE(work.architecture).modules() if isinstance(layer, nn.Linear)
+    ]
 
     @torch.no_grad()
     def of_step(batch: int) -> list[tuple[Callable, Tensor, Tensor]]:
         products = []
         for number, layer in enumerate(layers):
             weight = layer.weight.detach()
-            inputs, gradient = torch.rand(batch, layer.in_features), torch.rand(batch, layer.out_features)
+            inputs, gradient = (
+                torch.rand(batch, layer.in_features),
+                torch.rand(batch, layer.out_features),
+            )
             pairs = [(inputs, weight.t()), (gradient.t(), inputs), (gradient, weight)]
             # The images need no gradient.
             for left, right in pairs[: 3 if number else 2]:
@@ -169,7 +180,10 @@ def _fastest(implementations: list[Callable], left: Tensor, right: Tensor) -> Ca
 
 def kl_ours(work: Work) -> Timed:
     """KL scores of all images by `vae.scores.kl_scores`."""
-    model, images = BernoulliVAE(work.architecture).requires_grad_(False), torch.from_numpy(work.binary)
+    model, images = (
+        BernoulliVAE(work.architecture).requires_grad_(False),
+        torch.from_numpy(work.binary),
+    )
     return lambda: kl_scores(model, images).mean()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from contestants import mm, ours
-from vae.errors import run_stage
+from vae.cli import run_stage
 from vae.files import written_whole
 from work import Work, mnist
 
@@ -33,11 +33,15 @@ def main() -> None:
     base = base._replace(figures=base.figures.model_copy(update={"interval": 10**6}))
     rows = {}
     for quantity, values in GROWTH.items():
-        print(f"\n| {quantity} | epoch, ms | bare products, ms | ratio |\n| ---: | ---: | ---: | ---: |")
+        print(
+            f"\n| {quantity} | epoch, ms | bare products, ms | ratio |\n| ---: | ---: | ---: | ---: |"
+        )
         for value in values:
             work = varied(base, quantity, value)
             rows[quantity, value] = ours_time, bare = milliseconds(work)
-            print(f"| {value} | {ours_time:.1f} | {bare:.1f} | {ours_time / bare:.2f} |", flush=True)
+            print(
+                f"| {value} | {ours_time:.1f} | {bare:.1f} | {ours_time / bare:.2f} |", flush=True
+            )
     draw(rows, Path("benchmarks/growth.png"))
 
 
@@ -75,7 +79,9 @@ def draw(rows: dict, path: Path) -> None:
     figure = Figure(figsize=(10, 7), layout="constrained")
     for axes, (quantity, values) in zip(figure.subplots(2, 2).flat, GROWTH.items(), strict=True):
         for label, column in (("epoch of fit", 0), ("bare products, torch.mm", 1)):
-            axes.loglog(values, [rows[quantity, value][column] for value in values], "o-", label=label)
+            axes.loglog(
+                values, [rows[quantity, value][column] for value in values], "o-", label=label
+            )
         images = EPOCHS_IMAGES if quantity == "epochs" else IMAGES
         axes.set(xlabel=quantity, ylabel=f"ms per epoch of {images:,} images")
         axes.set_xticks(values, labels=values, minor=False)

@@ -28,18 +28,23 @@ def jax_epoch(work: Work, weights: dict | None = None) -> Callable[[], float]:
 def _map_sizes(make: Callable, architecture: Model) -> dict:
     """`make(inputs, outputs)` of each layer, by part of the model."""
     hidden, latent = architecture.hidden_sizes, architecture.latent_size
-    back = hidden[::-1] if architecture.decoder_hidden_sizes is None else architecture.decoder_hidden_sizes
-    chains = {
-        "encoder": (784, *hidden, 2 * latent),
-        "decoder": (latent, *back, 784),
-    }
+    back = (
+        hidden[::-1]
+        if architecture.decoder_hidden_sizes is None
+        else architecture.decoder_hidden_sizes
+    )
+    chains = {"encoder": (784, *hidden, 2 * latent), "decoder": (latent, *back, 784)}
     return {part: [make(*size) for size in pairwise(sizes)] for part, sizes in chains.items()}
 
 
-def _layer(generator: np.random.Generator, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
+def _layer(
+    generator: np.random.Generator, inputs: int, outputs: int
+) -> tuple[jax.Array, jax.Array]:
     """Weights `(inputs, outputs)` and biases, uniform in +-1/sqrt(inputs) as torch's."""
     shapes, bound = ((inputs, outputs), (outputs,)), inputs**-0.5
-    return tuple(jnp.asarray(generator.uniform(-bound, bound, shape), jnp.float32) for shape in shapes)
+    return tuple(
+        jnp.asarray(generator.uniform(-bound, bound, shape), jnp.float32) for shape in shapes
+    )
 
 
 def negative_elbo(weights: dict, images: jax.Array, noise: jax.Array) -> jax.Array:

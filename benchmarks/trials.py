@@ -15,7 +15,15 @@ def study_costs() -> dict[str, float]:
     """Wall seconds of the train stage of the 20-d model, and of a trial of it in a study, Ray's start and the
     study's end included, with one worker on all cores and with a worker for each core."""
     cores = os.cpu_count() or 1
-    study = [ROOT / "src/study.py", "--models", "20d", "--seeds", f"0-{SEEDS - 1}", "--output", "study.csv"]
+    study = [
+        ROOT / "src/tools/study.py",
+        "--models",
+        "20d",
+        "--seeds",
+        f"0-{SEEDS - 1}",
+        "--output",
+        "study.csv",
+    ]
     return {
         "stage": wall_seconds([ROOT / "src/train.py", "20d", "data/binarized"]),
         "1 worker": wall_seconds([*study, "--cpus-per-trial", str(cores)]) / SEEDS,
@@ -34,6 +42,10 @@ def wall_seconds(command: list) -> float:
             (folder / path).symlink_to(ROOT / path)
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         return time.perf_counter() - start

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from vae.cli import UserError
 from vae.data import FILE_NAMES, RAW_FOLDER, binarize, read_idx
-from vae.errors import UserError
 from vae.params import Figures, Model, Train, read_params
 
 import numpy as np

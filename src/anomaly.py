@@ -1,24 +1,38 @@
 """Tell noise from digits by the KL divergence of the 20-d model's posterior to the prior, as the post does;
 and several kinds of anomalies by that score and two others."""
 
+from vae import cli
+
+cli.begin()
+
 from pathlib import Path
 
-from vae import figures as draw
-from vae.anomalies import FAILS_BELOW, anomalies, detection, fails_on
 from vae.arithmetic import pin
+from vae.cli import arguments
 from vae.data import load_split
-from vae.errors import arguments, run_stage
 from vae.files import write_json, written_whole
 from vae.model import load_model
 from vae.params import read_params
-from vae.scores import anomaly_scores, kl_scores, noise_images, reconstruct
+from vae.report import figures as draw
+from vae.scores import (
+    FAILS_BELOW,
+    anomalies,
+    anomaly_scores,
+    detection,
+    fails_on,
+    kl_scores,
+    noise_images,
+    reconstruct,
+)
 
 import numpy as np
 import torch
 
 
 def main() -> None:
-    data, weights, metrics, plots = map(Path, arguments("binarized", "weights", "metrics", "plots"))
+    data, weights, metrics, plots = map(
+        Path, arguments(__doc__, "binarized", "weights", "metrics", "plots")
+    )
     seed, arithmetic, binarized, settings = read_params("seed", "arithmetic", "binarize", "anomaly")
     pin(arithmetic)
     model = load_model(weights)
@@ -33,12 +47,16 @@ def main() -> None:
     test = load_split(data, "test").images
     ordinary = anomaly_scores(model, test, settings.batch_size)
     samples = anomalies(test, settings.noise_images, binarized.threshold, generator)
-    found = {kind: anomaly_scores(model, images, settings.batch_size) for kind, images in samples.items()}
+    found = {
+        kind: anomaly_scores(model, images, settings.batch_size) for kind, images in samples.items()
+    }
     kinds = {kind: detection(ordinary, of_kind) for kind, of_kind in found.items()}
     verdict = {"kinds": kinds, "fails_on": fails_on(kinds), "fails_below": FAILS_BELOW}
     write_json(metrics / "anomaly.json", {**scores, **verdict})
     with written_whole(plots / "anomalies.png") as path:
-        pairs = {kind: (images[0], reconstruct(model, images[:1])[0]) for kind, images in samples.items()}
+        pairs = {
+            kind: (images[0], reconstruct(model, images[:1])[0]) for kind, images in samples.items()
+        }
         draw.save_figure(path, draw.anomaly_scores(pairs, ordinary, found, kinds))
     with written_whole(plots / "kl-divergence.png") as path:
         draw.save_figure(path, draw.kl_histogram(training, scores["noise_kl"], scores["threshold"]))
@@ -54,7 +72,9 @@ def main() -> None:
         print(f"{name} does not tell from digits: {', '.join(failed) or '-'}")
 
 
-def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float) -> dict[str, float]:
+def judge(
+    training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float
+) -> dict[str, float]:
     """Where the KL of a noise image, and of more of them `(images,)`, falls among the training images'.
 
     All KL are in nats; shares are fractions. The z-score is the distance from the training images'
@@ -76,4 +96,4 @@ def judge(training: np.ndarray, noise: float, fresh: np.ndarray, percentile: flo
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

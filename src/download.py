@@ -1,5 +1,9 @@
 """Fetch the four original MNIST files into data/raw, in torchvision's layout, checked by their MD5 sums."""
 
+from vae import cli
+
+cli.begin()
+
 import errno
 import os
 import shutil
@@ -9,9 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from vae.data import FILE_NAMES, RAW_FOLDER, write_idx
-from vae.digits import upscaled_digits
-from vae.errors import UserError, arguments, run_stage
+from vae.cli import UserError, arguments
+from vae.data import FILE_NAMES, RAW_FOLDER, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
 from vae.params import Download, read_params
 
@@ -33,7 +36,7 @@ class NoSuchFileHere(Exception):
 
 
 def main() -> None:
-    (root,) = map(Path, arguments("folder"))
+    (root,) = arguments(__doc__, "folder")
     (settings,) = read_params("download")
     if settings.dataset == "digits":
         write_digits(root)
@@ -58,7 +61,9 @@ def mirrors(settings: Download) -> list[str]:
     return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
 
 
-def fetch_from_any(places: list[str], name: str, checksum: str, path: Path, settings: Download) -> None:
+def fetch_from_any(
+    places: list[str], name: str, checksum: str, path: Path, settings: Download
+) -> None:
     """Fetch one file from the first mirror that gives it with the right MD5 sum. Raises UserError."""
     failures = []
     for mirror in places:
@@ -147,4 +152,4 @@ def write_digits(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

@@ -1,37 +1,53 @@
 """Put every published number beside ours, with a verdict, in metrics/reproduction.json and a report."""
 
+from vae import cli
+
+cli.begin()
+
 from pathlib import Path
 from typing import Any
 
-from vae import document, reproduction
-from vae import figures as draw
+from vae.cli import arguments
 from vae.data import FILE_NAMES, RAW_FOLDER
-from vae.errors import UserError, arguments, run_stage
 from vae.files import md5, read_json, write_json, write_text, written_whole
-from vae.mirror import mirror
-from vae.page import page
 from vae.params import MODELS, read_params
-from vae.reproduction import load_losses, load_published
-from vae.verdicts import KEY, fit_batches, judge_run, load_intervals
+from vae.report import figures as draw
+from vae.report import text
+from vae.report.page import page
+from vae.reproduction.intervals import load_intervals
+from vae.reproduction.published import load_losses, load_published
+from vae.reproduction.verdicts import KEY, fit_batches, judge_run
 
 import pandas as pd
 
 # What the report tells of the parameters, and of the packages that the results come from.
 GROUPS = ("seed", "arithmetic", "download", "binarize", "figures", "train", "train-20d", "train-2d")
 GROUPS += ("visualize", "anomaly", "likelihood")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "dvc", "mlflow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+    "dvc",
+    "mlflow",
+)
 
 
 def main() -> None:
-    raw, models, metrics, plots, published, studies, lock, report = map(
-        Path, arguments("raw", "models", "metrics", "plots", "published", "studies", "lock", "report")
+    raw, models, metrics, plots, published, studies, lock, report = arguments(
+        __doc__, "raw", "models", "metrics", "plots", "published", "studies", "lock", "report"
     )
     params = dict(zip(GROUPS, read_params(*GROUPS), strict=True))
     study, tables = load_intervals(studies / "seeds.csv"), load_published(published)
     values = judge_run(metrics, plots, tables, study)
     shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
     earlier = fit_batches(shifted, tables["2d"]["post"], study)
-    anomaly, likelihood = (read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood"))
+    anomaly, likelihood = (
+        read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood")
+    )
     write_json(metrics / "reproduction.json", judged(values, earlier))
     write_json(metrics / "summary.json", summary(metrics, anomaly, likelihood))
     losses = values[values["split"] != "noise"]
@@ -40,15 +56,11 @@ def main() -> None:
     files = [raw / RAW_FOLDER / name for names in FILE_NAMES.values() for name in names]
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}
-    text = document.report_text(values, earlier, anomaly, likelihood, params, versions(lock), sums)
-    write_text(report, page(text, report.parent))
+    body = text.report_text(values, earlier, anomaly, likelihood, params, versions(lock), sums)
+    write_text(report, page(body, report.parent))
     if params["download"].dataset == "mnist":
-        print(reproduction.replay_answer(losses))
-        print(document.verdict_table(values))
-    try:
-        mirror(models, metrics, plots, report)
-    except UserError as error:  # the results are there all the same
-        print(f"tracking: {error}")
+        print(published.replay_answer(losses))
+        print(text.verdict_table(values))
     print(f"every table and figure: {report}")
 
 
@@ -80,4 +92,4 @@ def judged(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

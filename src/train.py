@@ -1,19 +1,24 @@
-"""Train one of the two models; write its weights, its losses by epoch and the frames for the figures."""
+"""Train one of the two models; write its weights, losses by epoch and the frames for the figures."""
 
+from vae import cli
+
+cli.begin()
+
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from vae.arithmetic import owner, pin
+from vae.arithmetic import pin
 from vae.checkpoint import Checkpoint
+from vae.cli import UserError
 from vae.data import Split, load_split
-from vae.errors import UserError, arguments, run_stage
-from vae.files import md5, write_json, write_text
-from vae.fingerprint import fingerprint
+from vae.files import md5, write_csv, write_json
 from vae.frames import FrameRecorder, grid_axis, latent_grid
+from vae.identity import identity
 from vae.model import Architecture, BernoulliVAE, save_model
-from vae.origin import flat
-from vae.params import MODELS, Figures, Model, Train, read_params
-from vae.tracking import MlflowRun, track_training
+from vae.params import MODELS, Figures, Params, check_params, flat, training_params
+from vae.tracking.live import live_run
 from vae.training import Epoch, begin, choose_device, fit
 
 import pandas as pd
@@ -22,58 +27,45 @@ from tqdm import tqdm
 
 
 def main() -> None:
-    name, folder = arguments("model", "binarized")
-    if name not in MODELS:
-        raise UserError(f"there is no model {name}; it should be {' or '.join(MODELS)}")
-    data = Path(folder)
-    seed, arithmetic, figures, settings, architecture = read_params(
-        "seed", "arithmetic", "figures", "train", f"train-{name}"
-    )
-    pin(arithmetic)
-    params = {
-        "seed": seed,
-        "arithmetic": arithmetic,
-        "figures": figures,
-        "train": settings,
-        "model": architecture,
-    }
-    if arithmetic == "portable":
-        settings = settings.model_copy(update={"device": "cpu"})
-    train, test = load_split(data, "train"), load_split(data, "test")
-    check_images(figures, len(test.images))
-    files = [data / "train.safetensors", data / "test.safetensors"]
-    identity = fingerprint([name, flat(params), owner()], [md5(path) for path in files])
-    checkpoint = Checkpoint(Path(".checkpoints") / name, identity)
-    with track_training(name, params, files, choose_device(settings.device).type) as run:
-        model, recorder, epochs = train_model(
-            seed, figures, settings, architecture, train, test, run, checkpoint
-        )
-
-        weights = Path(f"models/{name}.safetensors")
-        save_model(model, Architecture(**architecture.model_dump(exclude={"preceded_by"})), weights)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("binarized", type=Path, help="data/binarized")
+    name, folder = vars(parser.parse_args()).values()
+    params = check_params(Path("params.yaml"))
+    pin(params.arithmetic)
+    if params.arithmetic == "portable":
+        on_cpu = params.train.model_copy(update={"device": "cpu"})
+        params = params.model_copy(update={"train": on_cpu})
+    splits = [load_split(folder, split) for split in ("train", "test")]
+    check_images(params.figures, len(splits[1].images))
+    files = [folder / f"{split}.safetensors" for split in ("train", "test")]
+    values = flat(training_params(params, name))
+    known_as = identity(values, [md5(path) for path in files])
+    checkpoint = Checkpoint(Path(".checkpoints") / name, known_as)
+    device = choose_device(params.train.device).type
+    with live_run(name, values, files, device, known_as) as log_epoch:
+        model, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
+        architecture = training_params(params, name)["model"].model_dump(exclude={"preceded_by"})
+        save_model(model, Architecture(**architecture), Path(f"models/{name}.safetensors"))
         recorder.save(Path(f"models/{name}-frames.npz"))
         rows = [epoch.row() for epoch in epochs]
-        write_text(
-            Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
-        )
+        write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
         write_json(Path(f"metrics/{name}.json"), rows[-1])
         checkpoint.remove()
-        if run:
-            run.finish(Path("models"), Path("plots"), recorder.at_epochs(settings.epochs))
 
 
 def train_model(
-    seed: int,
-    figures: Figures,
-    settings: Train,
-    architecture: Model,
+    params: Params,
+    name: str,
     train: Split,
     test: Split,
-    run: MlflowRun | None,
+    on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint,
 ) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
-    start = begin(seed, figures, settings, architecture, train, test)
+    figures, settings = params.figures, params.train
+    architecture = training_params(params, name)["model"]
+    start = begin(params.seed, figures, settings, architecture, train, test)
     grid = None
     if architecture.latent_size == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
@@ -82,7 +74,8 @@ def train_model(
 
     batches = -(-len(train.images) // settings.batch_size)
     epochs = []
-    with tqdm(total=settings.epochs * batches, unit="batch", disable=not sys.stderr.isatty()) as bar:
+    total = settings.epochs * batches
+    with tqdm(total=total, unit="batch", disable=not sys.stderr.isatty()) as bar:
 
         def show_batch(terms: torch.Tensor) -> None:
             # Reading the losses waits for the device, so not at every batch.
@@ -92,8 +85,7 @@ def train_model(
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
-            if run:
-                run.log_epoch(epoch)
+            on_epoch(epoch)
             line = (
                 f"epoch {epoch.number}, train loss: {epoch.train.negative_elbo:.6f}, "
                 f"test loss: {epoch.test.negative_elbo:.6f}"
@@ -107,10 +99,10 @@ def check_images(figures: Figures, test_images: int) -> None:
     """The pictures to reconstruct must be among the test images. Raises UserError."""
     if max(figures.images) >= test_images:
         raise UserError(
-            f"params.yaml: figures.images has {max(figures.images)}; it should be below {test_images}, "
-            "the number of test images"
+            f"params.yaml: figures.images has {max(figures.images)}; it should be below "
+            f"{test_images}, the number of test images"
         )
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

@@ -1,16 +1,20 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
+from vae import cli
+
+cli.begin()
+
 from pathlib import Path
 
-from vae import figures as draw
 from vae.arithmetic import pin
+from vae.cli import arguments
 from vae.data import load_split
-from vae.errors import arguments, run_stage
 from vae.files import written_whole
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
 from vae.model import load_model
 from vae.params import MODELS, read_params
-from vae.reproduction import load_losses, load_published
+from vae.report import figures as draw
+from vae.reproduction.published import load_losses, load_published
 from vae.scores import posterior_means
 
 import numpy as np
@@ -18,7 +22,7 @@ import torch
 
 
 def main() -> None:
-    data, models, plots = map(Path, arguments("binarized", "models", "plots"))
+    data, models, plots = arguments(__doc__, "binarized", "models", "plots")
     arithmetic, recorded, settings = read_params("arithmetic", "figures", "visualize")
     pin(arithmetic)
     train, test = load_split(data, "train"), load_split(data, "test")
@@ -65,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
 from vae.params import Architecture, Params, check_params
-from vae.rebuild import scratch_environment
+from vae.rebuild.build import scratch_environment
 
 import numpy as np
 import psutil
@@ -47,7 +47,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("binarized")
     download.write_digits(raw)
     for name, (images, labels) in FILE_NAMES.items():
-        pixels, classes = read_idx(raw / RAW_FOLDER / images, 3), read_idx(raw / RAW_FOLDER / labels, 1)
+        pixels, classes = (
+            read_idx(raw / RAW_FOLDER / images, 3),
+            read_idx(raw / RAW_FOLDER / labels, 1),
+        )
         save_split(Split(binarize(pixels, 128), classes), folder / f"{name}.safetensors")
     return folder
 
@@ -68,7 +71,9 @@ def small() -> Architecture:
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished demo: the whole pipeline on scikit-learn's digits."""
     folder = tmp_path_factory.mktemp("demo")
-    subprocess.run([sys.executable, ROOT / "src/demo.py", folder], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, ROOT / "src/tools/demo.py", folder], check=True, stdout=subprocess.DEVNULL
+    )
     return folder
 
 
@@ -80,7 +85,13 @@ def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commit_all(demo: Path) -> None:
     """Make a demo's folder a git repository, as a user's clone is."""
-    for name in (".gitignore", "data/.gitignore", "models/.gitignore", "plots/.gitignore", ".dvc/config"):
+    for name in (
+        ".gitignore",
+        "data/.gitignore",
+        "models/.gitignore",
+        "plots/.gitignore",
+        ".dvc/config",
+    ):
         shutil.copy(ROOT / name, demo / name)
     (demo / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
     for command in (

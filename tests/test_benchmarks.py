@@ -14,7 +14,9 @@ def work(digits, params) -> Work:
     """A small model, and digits of 0 and 255, so that grey images are binary ones."""
     pixels = 255 * load_split(digits, "train").images.reshape(-1, 28, 28)
     settings = params.train.model_copy(update={"epochs": 1, "batch_size": 32, "device": "cpu"})
-    return Work(pixels, pixels[:2], Model(hidden_sizes=(64, 32), latent_size=2), settings, params.figures)
+    return Work(
+        pixels, pixels[:2], Model(hidden_sizes=(64, 32), latent_size=2), settings, params.figures
+    )
 
 
 @pytest.mark.parametrize("name", ["post", "examples"])

@@ -9,8 +9,17 @@ from pathlib import Path
 import binarize as binarize_stage
 import download
 from conftest import ROOT
-from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, load_split, read_idx, save_split, write_idx
-from vae.errors import UserError
+from vae.cli import UserError
+from vae.data import (
+    FILE_NAMES,
+    RAW_FOLDER,
+    Split,
+    binarize,
+    load_split,
+    read_idx,
+    save_split,
+    write_idx,
+)
 
 import numpy as np
 import pytest
@@ -82,7 +91,9 @@ def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
     loaded = load_split(tmp_path, "train")
     assert (loaded.images == split.images).all()
     assert (loaded.labels == split.labels).all()
-    assert (tmp_path / "train.safetensors").read_bytes() == (tmp_path / "test.safetensors").read_bytes()
+    assert (tmp_path / "train.safetensors").read_bytes() == (
+        tmp_path / "test.safetensors"
+    ).read_bytes()
 
 
 def test_a_missing_or_damaged_split_names_the_stage_to_run(tmp_path):
@@ -107,7 +118,9 @@ def test_an_idx_file_that_cannot_be_opened_says_why(tmp_path, make, message):
         read_idx(path, dimensions=1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux, to limit the memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs Linux, to limit the memory"
+)
 @pytest.mark.parametrize(
     ("announced", "message"),
     [(2**32 - 1, "announces 4294967295"), (2**27, "does not hold the 134217728")],
@@ -116,10 +129,12 @@ def test_a_gzip_bomb_is_refused_within_half_a_gigabyte(tmp_path, announced, mess
     """Three megabytes that unpack to three gigabytes, behind the header of an IDX file."""
     path = tmp_path / "labels.gz"
     member = gzip.compress(bytes(2**26))
-    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + announced.to_bytes(4, "big")) + 48 * member)
+    path.write_bytes(
+        gzip.compress(bytes((0, 0, 8, 1)) + announced.to_bytes(4, "big")) + 48 * member
+    )
     code = (
         "import resource, sys; from pathlib import Path; from vae.data import read_idx\n"
-        "from vae.errors import run_stage\n"
+        "from vae.cli import run_stage\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "limit = pages * resource.getpagesize() + 2**29\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
@@ -132,7 +147,10 @@ def test_a_gzip_bomb_is_refused_within_half_a_gigabyte(tmp_path, announced, mess
 
 
 def arrays(**changed) -> dict[str, np.ndarray]:
-    return {"images": np.eye(3, 784, dtype=np.uint8), "labels": np.arange(3, dtype=np.uint8)} | changed
+    return {
+        "images": np.eye(3, 784, dtype=np.uint8),
+        "labels": np.arange(3, dtype=np.uint8),
+    } | changed
 
 
 @pytest.mark.parametrize(
@@ -162,16 +180,23 @@ def test_a_split_of_another_kind_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)])
+@pytest.mark.parametrize(
+    "swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)]
+)
 def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch, swap):
     """An images file for the labels, the train set's for the test set's."""
     download.write_digits(tmp_path / "raw")
-    a, b = (tmp_path / "raw" / RAW_FOLDER / FILE_NAMES[split][kind] for split, kind in (swap[:2], swap[2:]))
+    a, b = (
+        tmp_path / "raw" / RAW_FOLDER / FILE_NAMES[split][kind]
+        for split, kind in (swap[:2], swap[2:])
+    )
     content = a.read_bytes()
     a.write_bytes(b.read_bytes())
     b.write_bytes(content)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["binarize.py", str(tmp_path / "raw"), str(tmp_path / "binarized")])
+    monkeypatch.setattr(
+        "sys.argv", ["binarize.py", str(tmp_path / "raw"), str(tmp_path / "binarized")]
+    )
     with pytest.raises(UserError, match="ubyte"):
         binarize_stage.main()
     assert not (tmp_path / "binarized").exists()
@@ -187,10 +212,14 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     start = draw(st.integers(0, min(len(content), 600)))
-    return content[:start] + draw(st.binary(max_size=8)) + content[start + draw(st.integers(0, 8)) :]
+    return (
+        content[:start] + draw(st.binary(max_size=8)) + content[start + draw(st.integers(0, 8)) :]
+    )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(outside=damaged(IDX), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT))
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, outside, inside, split):
     labels, path = tmp_path / "labels.gz", tmp_path / "train.safetensors"

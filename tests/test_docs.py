@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conftest import ROOT, commit_all, lend_environment
 from test_study import needs_ray
-from vae.rebuild import scratch_environment
+from vae.rebuild.build import scratch_environment
 
 import pytest
 
@@ -24,7 +24,7 @@ NOT_RUN = {
     "make verify": "three minutes on MNIST, each week in CI",
     "make verify OPTIONS=--quick": "tests/test_verify.py runs it",
     "make verify OPTIONS=--portable": "two minutes on MNIST",
-    "python src/study.py --seeds 0-999 --address 10.0.0.1:6379 --output studies/many.csv": "needs a cluster",
+    "python src/tools/study.py --seeds 0-999 --address 10.0.0.1:6379 --output studies/many.csv": "needs a cluster",
     "ray start --head --port 6379": "needs two machines; tests/test_study.py starts two nodes on one",
     "ray start --address 10.0.0.1:6379": "as above",
     "ray stop": "would stop Ray for everybody on this machine",
@@ -63,10 +63,15 @@ def repository(finished_demo, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "place",
-    [pytest.param(place, marks=needs_ray if "src/study.py" in CONSOLE[place] else ()) for place in CONSOLE],
+    [
+        pytest.param(place, marks=needs_ray if "src/tools/study.py" in CONSOLE[place] else ())
+        for place in CONSOLE
+    ],
 )
 def test_the_commands_of_a_block_can_be_run_one_after_the_other(repository, place):
-    commands = [line for line in CONSOLE[place].splitlines() if bare(line) and bare(line) not in NOT_RUN]
+    commands = [
+        line for line in CONSOLE[place].splitlines() if bare(line) and bare(line) not in NOT_RUN
+    ]
     script = "\n".join(commands)
     for as_written, as_run in SHORTER.items():
         script = script.replace(as_written, as_run)

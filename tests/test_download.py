@@ -6,7 +6,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import download
-from vae.errors import UserError
+from vae.cli import UserError
 
 import pytest
 
@@ -72,7 +72,13 @@ def test_a_wrong_checksum_a_missing_file_and_silence_each_lead_to_the_next_mirro
     folders, server, silent, settings, tmp_path
 ):
     path = tmp_path / "raw" / NAME
-    mirrors = [f"{server}/damaged", f"{server}/empty", silent, "http://127.0.0.1:1", f"{server}/good"]
+    mirrors = [
+        f"{server}/damaged",
+        f"{server}/empty",
+        silent,
+        "http://127.0.0.1:1",
+        f"{server}/good",
+    ]
     download.fetch_from_any(mirrors, NAME, CHECKSUM, path, settings)
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]

@@ -1,5 +1,5 @@
-from vae import figures as draw
 from vae.frames import grid_axis
+from vae.report import figures as draw
 
 import numpy as np
 import pytest
@@ -47,7 +47,9 @@ def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 2000)
     # Digit 0 has a low first coordinate, so it lies in the left columns.
-    means = np.stack((np.where(labels, 1, -1) + rng.normal(0, 0.3, 2000), rng.normal(0, 1, 2000)), axis=1)
+    means = np.stack(
+        (np.where(labels, 1, -1) + rng.normal(0, 0.3, 2000), rng.normal(0, 1, 2000)), axis=1
+    )
     shares = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=20)
     assert shares.shape == (10, 140, 140)
     np.testing.assert_allclose(shares.sum(axis=0), 1)
@@ -60,7 +62,10 @@ def test_regions_are_placed_in_the_manifolds_own_coordinates():
     """One training image at every grid point, each of a digit of its own row: bands of two rows each."""
     axis = grid_axis(20, (0.05, 0.95))
     second, first = np.meshgrid(axis, axis, indexing="ij")
-    means, labels = np.stack((first.ravel(), second.ravel()), axis=1), np.repeat(np.arange(20) // 2, 20)
+    means, labels = (
+        np.stack((first.ravel(), second.ravel()), axis=1),
+        np.repeat(np.arange(20) // 2, 20),
+    )
     winners = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1).argmax(axis=0)
     for row in range(20):
         assert (winners[7 * row + 3] == row // 2).all()

@@ -1,4 +1,4 @@
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
 from vae.model import BernoulliVAE
 

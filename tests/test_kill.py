@@ -11,15 +11,24 @@ import time
 from pathlib import Path
 
 from conftest import ROOT
-from vae.comparison import hashes
-from vae.rebuild import scratch_environment
+from vae.rebuild.build import scratch_environment
+from vae.rebuild.compare import hashes
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
 KILLS = int(os.environ.get("KILLS", "3"))
-STAGES = ("download", "binarize", "train-20d", "train-2d", "visualize", "anomaly", "likelihood", "report")
+STAGES = (
+    "download",
+    "binarize",
+    "train-20d",
+    "train-2d",
+    "visualize",
+    "anomaly",
+    "likelihood",
+    "report",
+)
 VICTIMS = ("stage", "dvc", "group")
 
 
@@ -43,7 +52,7 @@ def runs(folder: Path) -> list:
 
 def mend(folder: Path) -> None:
     """What `make repro` does before it runs DVC."""
-    subprocess.run([sys.executable, "src/mend.py"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "src/tools/repro.py"], cwd=folder, check=True)
 
 
 def assert_recovers(folder: Path, before: dict[str, str]) -> str:
@@ -137,7 +146,9 @@ def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
     stray = demo / "plots/.tmp-manifold.gif"
     stray.write_text("torn")
     rwlock = demo / ".dvc/tmp/rwlock"
-    rwlock.write_text(json.dumps({"read": {}, "write": {"plots": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+    rwlock.write_text(
+        json.dumps({"read": {}, "write": {"plots": {"pid": os.getpid(), "cmd": "dvc repro"}}})
+    )
     mend(demo)
     assert stray.exists()
     rwlock.write_text("{}")
@@ -157,7 +168,9 @@ def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
             break
     output = assert_recovers(demo, before)
     assert ".checkpoints/2d: going on after epoch " in output
-    killed = [run for run in runs(demo) if run.info.status == "KILLED" and run.data.tags["model"] == "2d"]
+    killed = [
+        run for run in runs(demo) if run.info.status == "KILLED" and run.data.tags["model"] == "2d"
+    ]
     assert killed
 
 
@@ -169,16 +182,22 @@ def test_ctrl_c_ends_a_stage_at_once_with_one_line(demo, moment):
     time.sleep(0.5)
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    lines = [line for line in process.communicate()[0].splitlines() if not line.startswith(("> ", "epoch "))]
+    lines = [
+        line
+        for line in process.communicate()[0].splitlines()
+        if not line.startswith(("> ", "epoch "))
+    ]
     assert time.monotonic() - started < 5
     assert process.returncode != 0
     # The second is DVC's.
-    assert lines[0] == "interrupted" and lines[1].startswith("ERROR: failed to reproduce 'train-2d'"), lines
+    assert lines[0] == "interrupted" and lines[1].startswith(
+        "ERROR: failed to reproduce 'train-2d'"
+    ), lines
     assert len([line for line in lines if line]) == 2
 
 
 def test_a_demo_that_is_told_to_end_ends_its_pipeline_first(tmp_path):
-    command = [sys.executable, ROOT / "src/demo.py", tmp_path / "demo"]
+    command = [sys.executable, ROOT / "src/tools/demo.py", tmp_path / "demo"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     await_line(process, "Running stage 'train-20d'")
     family = psutil.Process(process.pid).children(recursive=True)

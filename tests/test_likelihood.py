@@ -1,7 +1,7 @@
 import math
 
 from vae import objective
-from vae.likelihood import log_likelihoods
+from vae.importance import log_likelihoods
 from vae.model import BernoulliVAE
 from vae.params import Architecture
 from vae.stream import RandomStream
@@ -23,7 +23,9 @@ def estimate(model, images, samples):
 
 def test_it_is_the_integral_over_a_1_d_latent_space(model, images):
     """Against a sum over a fine grid of p(x | z) p(z)."""
-    model.decoder[-1].weight *= 20  # so that p(x | z) differs much with z, and the posterior fits it badly
+    model.decoder[
+        -1
+    ].weight *= 20  # so that p(x | z) differs much with z, and the posterior fits it badly
     grid = torch.linspace(-8, 8, 4001)[:, None]
     logits = model.decode(grid)
     prior = -0.5 * (grid[:, 0].double().square() + math.log(2 * math.pi))

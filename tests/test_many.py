@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from conftest import commit_all, lend_environment
-from vae.comparison import hashes
 from vae.files import md5
 from vae.params import override_params
-from vae.rebuild import scratch_environment
+from vae.rebuild.build import scratch_environment
+from vae.rebuild.compare import hashes
 
 import psutil
 import pytest
@@ -89,10 +89,22 @@ def repository(finished_demo, tmp_path) -> Path:
     return folder
 
 
-def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_other(repository, tmp_path):
+def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_other(
+    repository, tmp_path
+):
     alone = shutil.copytree(repository, tmp_path / "alone")
     rates = ",".join(map(str, RATES))
-    dvc(repository, "exp", "run", "--queue", "--name", "rate", "-S", f"train.learning_rate={rates}", *TARGETS)
+    dvc(
+        repository,
+        "exp",
+        "run",
+        "--queue",
+        "--name",
+        "rate",
+        "-S",
+        f"train.learning_rate={rates}",
+        *TARGETS,
+    )
     dvc(repository, "queue", "start", "--jobs", 2)
     references: list[str] = []
     deadline = time.monotonic() + 120 * EXPERIMENTS
@@ -113,17 +125,27 @@ def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_othe
         (tmp_path / "dvc.lock").write_text(run(repository, "git", "show", f"{reference}:dvc.lock"))
         results[rate] = hashes(tmp_path / "dvc.lock")
         override_params(alone / "params.yaml", {"train": {"learning_rate": rate}})
-        dvc(alone, "repro", "--force", "--no-run-cache", *(["--single-item", *TARGETS] if TARGETS else []))
+        dvc(
+            alone,
+            "repro",
+            "--force",
+            "--no-run-cache",
+            *(["--single-item", *TARGETS] if TARGETS else []),
+        )
         assert results[rate] == hashes(alone / "dvc.lock")
         for model in models:
             committed = rate == RATES[0]
-            one = tracked[" ".join([model, *([] if committed else [f"learning_rate={rate}"]), name])]
+            one = tracked[
+                " ".join([model, *([] if committed else [f"learning_rate={rate}"]), name])
+            ]
             assert one.data.params["train.learning_rate"] == str(rate)
             assert one.data.tags["model.md5"] == results[rate][f"models/{model}.safetensors"]
     assert len({each["models/20d.safetensors"] for each in results.values()}) == EXPERIMENTS
 
 
-def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each_other(repository, tmp_path):
+def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each_other(
+    repository, tmp_path
+):
     cache, database = tmp_path / "cache", tmp_path / "shared.db"
     clones = [tmp_path / "one", tmp_path / "two"]
     for clone in clones:
@@ -149,7 +171,9 @@ def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each
     assert len({each.data.tags["process"] for each in found}) == len(found)
 
 
-def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_it(finished_demo, tmp_path):
+def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_it(
+    finished_demo, tmp_path
+):
     folder = shutil.copytree(finished_demo, tmp_path / "demo")
     lend_environment(folder)
     before = hashes(folder / "dvc.lock")
@@ -168,11 +192,15 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
         second = start(folder, sys.executable, "-m", "dvc", "repro")
         output = second.communicate()[0]
         assert second.returncode == 255
-        (holder,) = re.findall(r"is busy, it is being blocked by:\n  \(PID (\d+)\): .* repro\n", output)
+        (holder,) = re.findall(
+            r"is busy, it is being blocked by:\n  \(PID (\d+)\): .* repro\n", output
+        )
         assert int(holder) in family
         third = start(folder, "make", "repro")
         waiting = lines_until(third, "waiting")
-        (holder,) = re.findall(r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting)
+        (holder,) = re.findall(
+            r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting
+        )
         assert int(holder) in family
     finally:
         stage.resume()

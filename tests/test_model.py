@@ -1,6 +1,6 @@
 import pickle
 
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.model import BernoulliVAE, load_model, save_model
 from vae.params import Architecture
 
@@ -12,7 +12,11 @@ from safetensors.torch import save
 
 
 def sizes(layers) -> list[tuple[int, int]]:
-    return [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, torch.nn.Linear)]
+    return [
+        (layer.in_features, layer.out_features)
+        for layer in layers
+        if isinstance(layer, torch.nn.Linear)
+    ]
 
 
 def test_the_committed_models_have_the_posts_layers(params):
@@ -35,7 +39,9 @@ def test_the_committed_models_have_the_posts_layers(params):
     ],
 )
 def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
-    model = BernoulliVAE(Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder))
+    model = BernoulliVAE(
+        Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
+    )
     assert sizes(model.decoder) == expected
 
 
@@ -89,15 +95,25 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
         case "deep description":
             path.with_suffix(".json").write_text(100_000 * "[")
         case "enormous description":
-            path.with_suffix(".json").write_text('{"hidden_sizes": [100000, 100000], "latent_size": 2}')
+            path.with_suffix(".json").write_text(
+                '{"hidden_sizes": [100000, 100000], "latent_size": 2}'
+            )
     with pytest.raises(UserError, match="cannot read the model") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(suffix=st.sampled_from([".safetensors", ".json"]), place=st.floats(0, 1), others=st.binary(max_size=8))
-def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(tmp_path, suffix, place, others):
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(
+    suffix=st.sampled_from([".safetensors", ".json"]),
+    place=st.floats(0, 1),
+    others=st.binary(max_size=8),
+)
+def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(
+    tmp_path, suffix, place, others
+):
     path = tmp_path / "model.safetensors"
     architecture = Architecture(hidden_sizes=(), latent_size=1)
     save_model(BernoulliVAE(architecture), architecture, path)

@@ -15,12 +15,18 @@ EXTREMES = (-1e30, -1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30)
 
 def test_kl_is_that_of_torchs_distributions():
     mean, log_variance = torch.randn(2, 50, 20, dtype=torch.float64, generator=torch.manual_seed(0))
-    expected = kl_divergence(Normal(mean, torch.exp(0.5 * log_variance)), Normal(0.0, 1.0)).sum(dim=1)
+    expected = kl_divergence(Normal(mean, torch.exp(0.5 * log_variance)), Normal(0.0, 1.0)).sum(
+        dim=1
+    )
     torch.testing.assert_close(objective.kl(Posterior(mean, log_variance)), expected)
 
 
 def test_kl_of_the_prior_itself_is_zero():
-    assert objective.kl(Posterior(torch.zeros(3, 20), torch.zeros(3, 20))).tolist() == [0.0, 0.0, 0.0]
+    assert objective.kl(Posterior(torch.zeros(3, 20), torch.zeros(3, 20))).tolist() == [
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
 def test_reconstruction_is_minus_the_log_probability_of_the_pixels():
@@ -46,7 +52,9 @@ def test_extreme_logits_give_the_float64_value_and_finite_gradients(logit, pixel
 @pytest.mark.parametrize("log_variance", [-1e4, -100.0, -20.0, 0.0, 20.0, 88.0])
 @pytest.mark.parametrize("mean", [0.0, -1e4, 1e15])
 def test_extreme_posteriors_give_the_float64_value_and_finite_gradients(mean, log_variance):
-    posterior = Posterior(*(torch.full((1, 2), value, requires_grad=True) for value in (mean, log_variance)))
+    posterior = Posterior(
+        *(torch.full((1, 2), value, requires_grad=True) for value in (mean, log_variance))
+    )
     exact = Posterior(*(part.detach().double() for part in posterior))
     loss = objective.kl(posterior)
     torch.testing.assert_close(loss.double(), objective.kl(exact), rtol=1e-5, atol=1e-4)
@@ -72,7 +80,10 @@ def test_the_written_out_gradient_at_extremes_is_that_of_autograd_in_float64(
     model.decoder[-1].bias.fill_(logit)
     model.requires_grad_(True)
     exact = copy.deepcopy(model).double()
-    batch, noise = images[:16].float(), torch.randn(16, small.latent_size, generator=torch.manual_seed(0))
+    batch, noise = (
+        images[:16].float(),
+        torch.randn(16, small.latent_size, generator=torch.manual_seed(0)),
+    )
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)
     terms = backward(model, batch, noise)
@@ -82,4 +93,6 @@ def test_the_written_out_gradient_at_extremes_is_that_of_autograd_in_float64(
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         assert parameter.grad.isfinite().all()
         scale = gradient.abs().max().item()
-        torch.testing.assert_close(parameter.grad.double(), gradient, rtol=1e-3, atol=1e-3 * scale + 1e-6)
+        torch.testing.assert_close(
+            parameter.grad.double(), gradient, rtol=1e-3, atol=1e-3 * scale + 1e-6
+        )

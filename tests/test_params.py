@@ -5,7 +5,7 @@ from operator import getitem
 from pathlib import Path
 
 from conftest import ROOT
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.params import Group, check_params, read_params
 
 import pytest
@@ -169,7 +169,9 @@ ANYTHING = strategies.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(key=strategies.sampled_from(paths(YAML(typ="safe").load(COMMITTED))), value=ANYTHING)
 def test_any_value_at_any_key_is_taken_or_told_in_one_line_that_names_the_key(tmp_path, key, value):
     values = YAML(typ="safe").load(COMMITTED)
@@ -178,14 +180,20 @@ def test_any_value_at_any_key_is_taken_or_told_in_one_line_that_names_the_key(tm
     path = tmp_path / "params.yaml"
     YAML(typ="safe").dump(values, path)
     try:
-        taken = reduce(lambda group, name: getattr(group, name.replace("-", "_")), key, check_params(path))
-        assert isinstance(taken, Group) or taken == (tuple(value) if isinstance(value, list) else value)
+        taken = reduce(
+            lambda group, name: getattr(group, name.replace("-", "_")), key, check_params(path)
+        )
+        assert isinstance(taken, Group) or taken == (
+            tuple(value) if isinstance(value, list) else value
+        )
     except UserError as error:
         assert ".".join(key) in str(error) or (groups and ".".join(groups) in str(error))
         assert "\n" not in str(error)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(
     start=strategies.integers(0, len(COMMITTED)),
     length=strategies.integers(0, 40),
@@ -201,5 +209,7 @@ def test_any_change_of_the_text_is_taken_or_told_in_one_line(tmp_path, start, le
 
 
 def test_a_missing_file_names_the_folder(tmp_path):
-    with pytest.raises(UserError, match=re.escape(f"in {Path.cwd()}: run from the repository's root")):
+    with pytest.raises(
+        UserError, match=re.escape(f"in {Path.cwd()}: run from the repository's root")
+    ):
         check_params(tmp_path / "params.yaml")

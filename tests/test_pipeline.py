@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from conftest import ROOT
-from vae import document
-from vae.comparison import hashes
-from vae.reproduction import compare_losses, load_published
-from vae.verdicts import judge, load_intervals
+from vae.rebuild.compare import hashes
+from vae.report import text
+from vae.reproduction.published import compare_losses, load_published
+from vae.reproduction.verdicts import judge, load_intervals
 
 import imageio.v3 as imageio
 import pandas as pd
@@ -73,7 +73,9 @@ def imports(path: Path) -> set[Path]:
     if path.suffix != ".py":
         return set()
     tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node).split(":")[0]]
+    tree.body = [
+        node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node).split(":")[0]
+    ]
     names, beside = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -100,7 +102,9 @@ def groups_read(stage: str) -> set[str]:
     for node in ast.walk(ast.parse(script_of(stage).read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "read_params":
             if isinstance(node.args[0], ast.Starred):
-                return set(getattr(importlib.import_module(script_of(stage).stem), node.args[0].value.id))
+                return set(
+                    getattr(importlib.import_module(script_of(stage).stem), node.args[0].value.id)
+                )
             # train.py names its own group as f"train-{name}".
             return {stage if isinstance(a, ast.JoinedStr) else a.value for a in node.args}
     return set()
@@ -133,7 +137,9 @@ def test_dvc_lock_belongs_to_the_committed_code_parameters_and_results(stage):
         assert value == params[group]
     of_git = {dep["path"]: dep for dep in locked["deps"] if dep["path"].startswith("src/")}
     kept = [out for out in STAGES[stage]["outs"] if isinstance(out, dict)]
-    uncached = {path for out in kept for path, options in out.items() if options.get("cache") is False}
+    uncached = {
+        path for out in kept for path, options in out.items() if options.get("cache") is False
+    }
     of_git |= {out["path"]: out for out in locked["outs"] if out["path"] in uncached}
     assert of_git
     for path, entry in of_git.items():
@@ -142,7 +148,9 @@ def test_dvc_lock_belongs_to_the_committed_code_parameters_and_results(stage):
 
 def committed(path: str) -> bytes:
     """A file as it is staged or committed, so that an experiment in the working tree is not looked at."""
-    return subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, check=True).stdout
+    return subprocess.run(
+        ["git", "show", f":{path}"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
 
 
 def test_the_readmes_figures_are_those_that_dvc_lock_names():
@@ -155,15 +163,18 @@ def test_the_readmes_figures_are_those_that_dvc_lock_names():
 
 @pytest.mark.parametrize("model", ["20d", "2d"])
 def test_the_readmes_loss_tables_are_the_committed_results(model):
-    ours = {name: pd.read_csv(io.BytesIO(committed(f"plots/{name}-losses.csv"))) for name in ("20d", "2d")}
+    ours = {
+        name: pd.read_csv(io.BytesIO(committed(f"plots/{name}-losses.csv")))
+        for name in ("20d", "2d")
+    }
     values = compare_losses(ours, load_published(ROOT / "data/published"))
     values = judge(values, load_intervals(ROOT / "studies/seeds.csv"))
-    assert document.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
+    assert text.loss_table(values[values["model"] == model]) in (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_verdicts_are_those_of_the_committed_results():
     table = pd.DataFrame(json.loads(committed("metrics/reproduction.json"))["published"])
-    kinds = document.verdict_table(table.sort_values(["model", "source"])).splitlines()
+    kinds = text.verdict_table(table.sort_values(["model", "source"])).splitlines()
     readme = (ROOT / "README.md").read_text()
     assert len(kinds) == 7
     for line in kinds:
@@ -255,7 +266,13 @@ def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
     change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
-    assert stages_run(dvc(demo, "repro")) == ["train-20d", "visualize", "anomaly", "likelihood", "report"]
+    assert stages_run(dvc(demo, "repro")) == [
+        "train-20d",
+        "visualize",
+        "anomaly",
+        "likelihood",
+        "report",
+    ]
 
 
 def test_without_tracking_every_output_is_the_same_to_the_byte(demo):
@@ -303,7 +320,9 @@ def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(script):
 
 
 def check(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "src/check.py"], cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "src/tools/check.py"], cwd=folder, capture_output=True, text=True
+    )
 
 
 def test_the_committed_run_passes_make_check_and_a_corrupted_loss_fails_it_by_its_epoch(tmp_path):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import report
 from conftest import ROOT
-from vae import document
+from vae.cli import UserError
 from vae.data import FILE_NAMES, RAW_FOLDER
-from vae.errors import UserError
 from vae.files import md5, read_json
-from vae.page import page
+from vae.report import text
+from vae.report.page import page
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,9 @@ def embedded(uri: str) -> bytes:
 def cells(table: str) -> list[list[str]]:
     """The rows of a Markdown table, without the one that aligns."""
     head, _, *rows = table.splitlines()
-    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in (head, *rows)]
+    return [
+        [cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in (head, *rows)
+    ]
 
 
 def test_the_report_refers_to_nothing_outside_itself_and_runs_no_script(html):
@@ -96,7 +98,9 @@ def test_every_image_of_the_report_says_what_it_shows(html):
 
 def test_the_report_holds_every_figure_of_plots_to_the_byte(html, finished_demo):
     shown = [embedded(image["src"]) for image in html.all("img") if image.get("class") != "paper"]
-    figures = [path.read_bytes() for path in (finished_demo / "plots").iterdir() if path.suffix != ".csv"]
+    figures = [
+        path.read_bytes() for path in (finished_demo / "plots").iterdir() if path.suffix != ".csv"
+    ]
     assert len(figures) == 13
     assert sorted(shown) == sorted(figures)
 
@@ -108,25 +112,34 @@ def test_each_gif_of_the_report_has_its_last_frame_for_reduced_motion_and_for_pa
             assert source["media"] == "(prefers-reduced-motion: reduce)"
             still = embedded(source["srcset"])
             *_, last = (
-                np.asarray(f) for f in ImageSequence.Iterator(Image.open(BytesIO(embedded(image["src"]))))
+                np.asarray(f)
+                for f in ImageSequence.Iterator(Image.open(BytesIO(embedded(image["src"]))))
             )
             assert np.array_equal(np.asarray(Image.open(BytesIO(still))), last)
             stills.append(still)
-    assert stills == [embedded(image["src"]) for image in html.all("img") if image.get("class") == "paper"]
-    assert len(stills) == sum(image["src"].startswith("data:image/gif") for image in html.all("img")) == 4
+    assert stills == [
+        embedded(image["src"]) for image in html.all("img") if image.get("class") == "paper"
+    ]
+    assert (
+        len(stills)
+        == sum(image["src"].startswith("data:image/gif") for image in html.all("img"))
+        == 4
+    )
 
 
 def test_the_report_has_every_table(html, finished_demo):
     values = pd.DataFrame(read_json(finished_demo / "metrics/reproduction.json")["published"])
-    anomaly, likelihood = (read_json(finished_demo / f"metrics/{n}.json") for n in ("anomaly", "likelihood"))
+    anomaly, likelihood = (
+        read_json(finished_demo / f"metrics/{n}.json") for n in ("anomaly", "likelihood")
+    )
     losses = values[values["split"] != "noise"]
     for table in (
-        document.verdict_table(values),
-        document.loss_table(losses[losses["model"] == "20d"]),
-        document.loss_table(losses[losses["model"] == "2d"]),
-        document.likelihood_table(likelihood).partition("\n\n")[0],
-        document.noise_table(anomaly),
-        document.anomaly_table(anomaly["kinds"]),
+        text.verdict_table(values),
+        text.loss_table(losses[losses["model"] == "20d"]),
+        text.loss_table(losses[losses["model"] == "2d"]),
+        text.likelihood_table(likelihood).partition("\n\n")[0],
+        text.noise_table(anomaly),
+        text.anomaly_table(anomaly["kinds"]),
     ):
         for row in cells(table):
             assert row in html.rows

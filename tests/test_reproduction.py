@@ -3,9 +3,9 @@ import shutil
 
 import report
 from conftest import ROOT
-from vae.errors import UserError
-from vae.reproduction import compare_losses, load_losses, load_published
-from vae.verdicts import judge, load_intervals
+from vae.cli import UserError
+from vae.reproduction.published import compare_losses, load_losses, load_published
+from vae.reproduction.verdicts import judge, load_intervals
 
 import pandas as pd
 import pytest
@@ -56,8 +56,14 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
             "row 2: train_loss is 'x'; it should be a number",
         ),
         ("epoch,train_loss,test_loss\n1,2.0,\n", "row 1: test_loss is"),
-        ("epoch,train_loss,test_loss\n1,2.0,inf\n", "row 1: test_loss is 'inf'; it should be a number"),
-        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "row 1: test_loss is 'inf'; it should be a number"),
+        (
+            "epoch,train_loss,test_loss\n1,2.0,inf\n",
+            "row 1: test_loss is 'inf'; it should be a number",
+        ),
+        (
+            "epoch,train_loss,test_loss\n1,2.0,1e999\n",
+            "row 1: test_loss is 'inf'; it should be a number",
+        ),
         ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "row 1: train_loss is '2,0'"),
         ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "cannot read the loss table"),
         ("epoch,train_loss,test_loss\n", "has no rows"),
@@ -120,8 +126,14 @@ def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(place=st.floats(0, 1), fewer=st.integers(0, 8), more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8))
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(
+    place=st.floats(0, 1),
+    fewer=st.integers(0, 8),
+    more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
+)
 def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
     tmp_path, published, place, fewer, more
 ):

@@ -5,8 +5,8 @@ import sys
 
 import sample
 from conftest import ROOT
+from vae.cli import UserError
 from vae.data import load_split
-from vae.errors import UserError
 from vae.model import load_model
 from vae.scores import reconstruct
 
@@ -21,7 +21,9 @@ def workspace(finished_demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("models", "params.yaml"):
         (tmp_path / name).symlink_to(finished_demo / name)
-    for name, image in zip("ab", load_split(finished_demo / "data/binarized", "test").images, strict=False):
+    for name, image in zip(
+        "ab", load_split(finished_demo / "data/binarized", "test").images, strict=False
+    ):
         Image.fromarray(image.reshape(28, 28) * np.uint8(255)).save(f"{name}.png")
     return tmp_path
 
@@ -39,7 +41,7 @@ def drawn(name):
 def test_a_grid_repeats_and_a_larger_one_begins_with_the_same_samples(workspace, monkeypatch):
     for count in (7, 9):
         run(monkeypatch, "grid", "--seed", "3", "--count", str(count), "--output", f"{count}.png")
-    command = [sys.executable, ROOT / "src/sample.py", "grid", "--seed", "3", "--count", "9"]
+    command = [sys.executable, ROOT / "src/tools/sample.py", "grid", "--seed", "3", "--count", "9"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert (workspace / "samples.png").read_bytes() == (workspace / "9.png").read_bytes()
@@ -67,7 +69,9 @@ def test_a_path_leads_from_one_pictures_reconstruction_to_the_others(workspace, 
 def test_the_direction_and_the_length_change_evenly_along_the_sphere():
     path = sample.along_sphere(np.array([2.0, 0.0, 0.0]), np.array([0.0, 6.0, 0.0]), 5)
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), [2, 3, 4, 5, 6])
-    np.testing.assert_allclose(np.degrees(np.arctan2(path[:, 1], path[:, 0])), [0, 22.5, 45, 67.5, 90])
+    np.testing.assert_allclose(
+        np.degrees(np.arctan2(path[:, 1], path[:, 0])), [0, 22.5, 45, 67.5, 90]
+    )
 
 
 @pytest.mark.parametrize("last", [[1.0, 1.0], [-3.0, -3.0], [0.0, 0.0]])
@@ -81,7 +85,10 @@ def test_where_no_one_way_leads_around_the_path_is_the_line(last):
     [
         (["grid", "--output", "grid.gif"], "should end in .png"),
         (["grid", "--output", "nowhere/grid.png"], "there is no folder nowhere"),
-        (["grid", "--model", "none.safetensors"], "no trained model none.safetensors: run `make repro`"),
+        (
+            ["grid", "--model", "none.safetensors"],
+            "no trained model none.safetensors: run `make repro`",
+        ),
         (["interpolate", "a.png", "none.png"], "none.png is no file"),
         (["interpolate", "a.png", "three.npy"], "a.png and three.npy hold 4"),
         (["interpolate", "a.png", "b.png", "--output", "b.png"], "is an input"),
@@ -99,7 +106,9 @@ def test_what_cannot_be_drawn_ends_in_one_line_and_writes_nothing(
     assert {path.name: path.stat().st_mtime_ns for path in workspace.iterdir()} == before
 
 
-@pytest.mark.parametrize("option", [("--count", "0"), ("--count", "1025"), ("--seed", "-1"), ("--seed", "x")])
+@pytest.mark.parametrize(
+    "option", [("--count", "0"), ("--count", "1025"), ("--seed", "-1"), ("--seed", "x")]
+)
 def test_a_number_that_cannot_be_ends_with_the_usage(monkeypatch, capsys, option):
     with pytest.raises(SystemExit):
         run(monkeypatch, "grid", *option)

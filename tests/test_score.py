@@ -9,11 +9,10 @@ import zlib
 
 import score
 from conftest import ROOT
-from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx
-from vae.digits import upscaled_digits
-from vae.errors import UserError
+from vae.cli import UserError
+from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx, upscaled_digits
+from vae.images import as_mnist, read_pictures
 from vae.model import load_model
-from vae.pictures import as_mnist, read_pictures
 from vae.scores import anomaly_scores
 
 import numpy as np
@@ -30,7 +29,7 @@ def gray(finished_demo):
 
 
 def run(folder, *arguments):
-    command = [sys.executable, ROOT / "src/score.py", *arguments]
+    command = [sys.executable, ROOT / "src/tools/score.py", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -68,7 +67,9 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, g
     found = json.loads(result.stdout)
 
     model = load_model(finished_demo / "models/20d.safetensors")
-    test, train = (load_split(finished_demo / "data/binarized", name).images for name in ("test", "train"))
+    test, train = (
+        load_split(finished_demo / "data/binarized", name).images for name in ("test", "train")
+    )
     expected, known = anomaly_scores(model, test[:3]), anomaly_scores(model, train)
     shown = [0, 0, 0, 0, *[0, 1, 2] * 3, 0]
     assert [row["name"].count("[") for row in found["images"]] == [0, 0, 0, 0, *[1] * 9, 0]
@@ -83,7 +84,9 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, g
 
 
 def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(finished_demo, gray, tmp_path):
-    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 2, (2, 784), dtype=np.uint8))
+    np.save(
+        tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 2, (2, 784), dtype=np.uint8)
+    )
     Image.new("RGB", (90, 60), "white").save(tmp_path / "blank.png")
     upscaled(gray[0]).save(tmp_path / "a$b$c.jpg")
     names = [str(tmp_path / name) for name in ("noise.npy", "blank.png", "a$b$c.jpg")]
@@ -102,10 +105,14 @@ def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(finished_de
         assert drawn.height > drawn.width
 
 
-def test_one_bad_image_of_several_is_named_and_nothing_is_printed_or_written(finished_demo, gray, tmp_path):
+def test_one_bad_image_of_several_is_named_and_nothing_is_printed_or_written(
+    finished_demo, gray, tmp_path
+):
     upscaled(gray[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("a text")
-    result = run(finished_demo, tmp_path / "good.png", tmp_path / "bad.png", "--figure", tmp_path / "out.png")
+    result = run(
+        finished_demo, tmp_path / "good.png", tmp_path / "bad.png", "--figure", tmp_path / "out.png"
+    )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: cannot read {tmp_path}/bad.png as PNG or JPEG")
     assert result.stderr.count("\n") == 1
@@ -181,9 +188,9 @@ def test_what_cannot_be_used_ends_in_one_line_and_writes_nothing(
 
 
 def test_an_image_in_mnists_form_stays_much_as_it_is_when_scaled_up_and_inverted():
-    image = as_mnist(np.asarray(upscaled(np.uint8(upscaled_digits()[0][0])), float), "auto")[0].reshape(
-        28, 28
-    )
+    image = as_mnist(np.asarray(upscaled(np.uint8(upscaled_digits()[0][0])), float), "auto")[
+        0
+    ].reshape(28, 28)
     rows, columns = np.nonzero(image >= 128)
     assert max(np.ptp(rows), np.ptp(columns)) in (18, 19)
     centre = [(image.sum(axis=1 - axis) * np.arange(28)).sum() / image.sum() for axis in (0, 1)]
@@ -293,7 +300,9 @@ def test_an_image_is_anomalous_above_the_kl_or_the_negative_elbo_or_below_the_re
         "negative_elbo": np.array([500.0, 500.0, 999.0, 0.0]),
     }
     limits, rows = score.judge(scores, training, 99.9)
-    assert limits == pytest.approx({"kl": 998.001, "negative_elbo": 998.001, "reconstruction": 0.999})
+    assert limits == pytest.approx(
+        {"kl": 998.001, "negative_elbo": 998.001, "reconstruction": 0.999}
+    )
     found = [row["anomalous_by"] for row in rows]
     assert found == [[], ["kl"], ["negative_elbo"], ["reconstruction"]]
     assert [row["verdict"] for row in rows] == ["ordinary", *["anomalous"] * 3]

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from conftest import ROOT, lend_environment, listening
 from vae.params import Params
-from vae.rebuild import scratch_environment
+from vae.rebuild.build import scratch_environment
 
 import pytest
 from pydantic import BaseModel
@@ -52,7 +52,9 @@ def habits(path: Path) -> Iterator[str]:
         match node:
             case ast.Call():
                 yield f"{ast.unparse(node.func)}()"
-                yield from (f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords)
+                yield from (
+                    f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords
+                )
             case ast.Import():
                 yield from (f"import {alias.name}" for alias in node.names)
             case ast.ImportFrom():
@@ -94,7 +96,7 @@ def test_the_only_parameters_with_free_text_are_the_mirrors_and_the_experiments_
 
 SCRIPT = """
 from pathlib import Path
-from vae.tracking import track_training
+from vae.tracking.live import track_training
 with track_training("20d", {}, [Path("train.safetensors")], "cpu"):
     pass
 from mlflow.telemetry import get_telemetry_client
@@ -116,7 +118,9 @@ def test_an_experiment_named_like_a_path_writes_nothing_outside_and_no_telemetry
         "CI",
         "PYTEST_CURRENT_TEST",
     )
-    environment = {name: value for name, value in os.environ.items() if name not in (*silenced, "DVC_ROOT")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (*silenced, "DVC_ROOT")
+    }
     environment |= {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", SCRIPT]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -158,7 +162,9 @@ def test_make_ui_listens_on_the_loopback_alone(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     command = ["make", "ui", f"PORT={port}"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=scratch_environment(), start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=scratch_environment(), start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 120
         while not (found := listening(process.pid)):

@@ -1,4 +1,4 @@
-from vae.statistics import paired_differences, prediction_intervals
+from vae.reproduction.intervals import paired_differences, prediction_intervals
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,10 @@ def test_a_single_trial_has_a_mean_and_no_interval():
 def test_differences_are_paired_by_seed_so_that_the_seeds_own_spread_does_not_widen_them():
     base = np.array([90.0, 100.0, 110.0, 120.0])
     rows = pd.concat(
-        [study(base), study((base + np.array([1.0, 1.1, 0.9, 1.0]))[::-1], arm="other", seeds=[3, 2, 1, 0])]
+        [
+            study(base),
+            study((base + np.array([1.0, 1.1, 0.9, 1.0]))[::-1], arm="other", seeds=[3, 2, 1, 0]),
+        ]
     )
     (row,) = paired_differences(rows, "loss").to_dict("records")
     assert (row["model"], row["arm"], row["n"]) == ("20d", "other", 4)

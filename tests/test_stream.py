@@ -41,7 +41,12 @@ def assert_weights(model: BernoulliVAE, notebooks: list[torch.Tensor]) -> None:
     """The model's encoder ends in one layer where the notebook had one for the mean and one for the
     log-variance."""
     weight, bias, mean, mean_bias, log_variance, log_variance_bias, *decoder = notebooks
-    joined = [weight, bias, torch.cat((mean, log_variance)), torch.cat((mean_bias, log_variance_bias))]
+    joined = [
+        weight,
+        bias,
+        torch.cat((mean, log_variance)),
+        torch.cat((mean_bias, log_variance_bias)),
+    ]
     for mine, theirs in zip(model.parameters(), [*joined, *decoder], strict=True):
         assert torch.equal(mine, theirs)
 
@@ -52,7 +57,9 @@ def test_a_run_draws_what_the_notebook_draws_in_its_order():
     first_frame = notebooks_frame(20)
     order, noise, captured = notebooks_pass(TRAINING, 20, frames=True)
     test_order, test_noise, _ = notebooks_pass(TEST, 20, frames=False)
-    second_model = [parameter for layer in notebooks_model(7, 2) for parameter in layer.parameters()]
+    second_model = [
+        parameter for layer in notebooks_model(7, 2) for parameter in layer.parameters()
+    ]
 
     ours = stream()
     model = BernoulliVAE(Architecture(hidden_sizes=(400,), latent_size=20))

@@ -12,12 +12,12 @@ from pathlib import Path
 import demo as demo_script
 from conftest import ROOT, listening
 from vae.params import override_params
-from vae.studies import append_rows, read_rows
 
 import pandas as pd
 import psutil
 import pytest
 from mlflow import MlflowClient
+from vae.study.table import append_rows, read_rows
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -32,16 +32,33 @@ def workspace(tmp_path, digits):
     shutil.copytree(ROOT / "data/published", tmp_path / "data/published")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     override_params(tmp_path / "params.yaml", demo_script.OVERRIDES)
-    override_params(tmp_path / "params.yaml", {"train": {"epochs": 3}, "tracking": {"enabled": False}})
+    override_params(
+        tmp_path / "params.yaml", {"train": {"epochs": 3}, "tracking": {"enabled": False}}
+    )
     return tmp_path
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen:
     """A study of the 20-d model in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    command = [sys.executable, ROOT / "src/study.py", "--models", "20d", "--output", "out.csv", *options]
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    }
+    command = [
+        sys.executable,
+        ROOT / "src/tools/study.py",
+        "--models",
+        "20d",
+        "--output",
+        "out.csv",
+        *options,
+    ]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -98,7 +115,9 @@ def test_of_a_table_that_a_kill_cut_off_only_whole_trials_are_read(tmp_path):
         (["--set", "train.epochs=0"], 1, "train.epochs is 0"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_before_anything_starts(workspace, options, status, message):
+def test_a_mistake_on_the_command_line_is_told_before_anything_starts(
+    workspace, options, status, message
+):
     output = study(workspace, *options, status=status)
     assert message in output
     assert "Traceback" not in output
@@ -118,13 +137,14 @@ def test_without_ray_it_says_how_to_install_it(workspace, monkeypatch):
 @needs_ray
 def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
     output = tmp_path / "study.csv"
-    command = [sys.executable, "src/study.py", "--seeds", "199", "--output", output]
+    command = [sys.executable, "src/tools/study.py", "--seeds", "199", "--output", output]
     subprocess.run(command, cwd=demo, check=True, capture_output=True)
     rows = pd.read_csv(output)
     for model in ("20d", "2d"):
         stage = pd.read_csv(demo / f"plots/{model}-losses.csv")
         assert (
-            rows.loc[rows["model"] == model, stage.columns].to_numpy().tolist() == stage.to_numpy().tolist()
+            rows.loc[rows["model"] == model, stage.columns].to_numpy().tolist()
+            == stage.to_numpy().tolist()
         )
     noise = json.loads((demo / "metrics/anomaly.json").read_text())["noise_kl"]
     assert rows.loc[rows["model"] == "20d", "noise_kl"].dropna().tolist() == [noise]
@@ -174,7 +194,9 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_been(workspace):
 def test_a_trial_that_diverges_is_reported_and_the_others_end(workspace):
     output = study(workspace, "--seeds", "1,2", "--set", "train.learning_rate=0.001,10.0", status=1)
     summary = json.loads((workspace / "out.json").read_text())
-    failed = [name for name, reason in summary["failures"].items() if "the KL has exploded" in reason]
+    failed = [
+        name for name, reason in summary["failures"].items() if "the KL has exploded" in reason
+    ]
     assert failed == [f"20d, train.learning_rate=10.0, seed {seed}" for seed in (1, 2)]
     assert "error: 2 of 4 trials failed" in output
     assert set(pd.read_csv(workspace / "out.csv")["arm"]) == {"train.learning_rate=0.001"}

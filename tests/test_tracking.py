@@ -10,16 +10,16 @@ from contextlib import closing
 from pathlib import Path
 
 from conftest import ROOT
-from vae.comparison import hashes
+from vae.cli import UserError
 from vae.data import load_split
-from vae.errors import UserError
 from vae.files import md5
-from vae.mirror import log_results, read_lock, run_of
 from vae.model import load_model
-from vae.origin import flat, training_params
 from vae.params import check_params, override_params
-from vae.store import connect
-from vae.tracking import MODEL_TAG, begin_run, log_points, read_losses, track_training
+from vae.rebuild.compare import hashes
+from vae.tracking.client import connect
+from vae.tracking.live import MODEL_TAG, begin_run, log_points, read_losses, track_training
+from vae.tracking.origin import flat, training_params
+from vae.tracking.sync import log_results, read_lock, run_of
 from vae.training import Epoch, Losses
 
 import mlflow
@@ -30,7 +30,7 @@ from mlflow import MlflowClient
 
 # How often four processes open a new database at once; ROUNDS=20 by hand.
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
-TRACK = [sys.executable, "src/track.py", "models", "metrics", "plots", "report.html"]
+TRACK = [sys.executable, "src/tools/track.py", "models", "metrics", "plots", "report.html"]
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def finished(demo, tmp_path, monkeypatch):
 
 
 def client() -> MlflowClient:
-    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd()}/mlflow.db")
+    return MlflowClient(
+        os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd()}/mlflow.db"
+    )
 
 
 def runs(query: str = ""):
@@ -103,7 +105,11 @@ def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_mode
     assert run.data.tags["device"] == "cpu"
     history = client().get_metric_history(run.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 99.0), (2, 98.0), (3, 97.0)]
-    terms = [f"{split}_{term}" for split in ("train", "test") for term in ("loss", "reconstruction", "kl")]
+    terms = [
+        f"{split}_{term}"
+        for split in ("train", "test")
+        for term in ("loss", "reconstruction", "kl")
+    ]
     assert sorted(run.data.metrics) == sorted(terms)
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, len(data.dataset.digest)) == ("train", 32)
@@ -118,8 +124,12 @@ def test_pictures_have_the_names_that_mlflows_own_image_logging_gives_them(works
     ours = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")]
     assert len(ours) == 2 * 4
     picture = np.zeros((28, 140), dtype=np.uint8)
-    client().log_image(run.info.run_id, picture, key="pictures/reconstructions", step=4, timestamp=4)
-    all_names = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")]
+    client().log_image(
+        run.info.run_id, picture, key="pictures/reconstructions", step=4, timestamp=4
+    )
+    all_names = [
+        Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")
+    ]
     for name in set(all_names) - set(ours):
         prefix, _, rest = name.rpartition("timestamp+4+")
         assert f"{prefix.replace('+4+', '+3+')}timestamp+3+epoch-3{rest[36:]}" in ours
@@ -152,9 +162,16 @@ def test_a_new_score_is_logged_once_and_the_note_links_the_figures(workspace, pa
         log_results(client(), run.info.run_id, [figure], {"noise_kl": score})
     points = client().get_metric_history(run.info.run_id, "scores/noise_kl")
     assert [point.value for point in points] == [62.0, 63.0]
-    place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/figure.png"
-    assert f"[figure.png]({place})" in client().get_run(run.info.run_id).data.tags["mlflow.note.content"]
-    assert [f.path for f in client().list_artifacts(run.info.run_id, "plots")] == ["plots/figure.png"]
+    place = (
+        f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/figure.png"
+    )
+    assert (
+        f"[figure.png]({place})"
+        in client().get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    )
+    assert [f.path for f in client().list_artifacts(run.info.run_id, "plots")] == [
+        "plots/figure.png"
+    ]
 
 
 def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made_from_the_files_once(
@@ -238,7 +255,9 @@ def test_a_file_that_dvc_lock_does_not_know_is_told_by_its_name(finished, name):
     Path(name).unlink()
     Path(name).write_bytes(b"another")
     try:
-        with pytest.raises(UserError, match=f"dvc.lock knows no training that gave {name} as it is; run"):
+        with pytest.raises(
+            UserError, match=f"dvc.lock knows no training that gave {name} as it is; run"
+        ):
             run_of(client(), "0", "20d", Path("models"), Path("plots"))
     finally:
         Path(name).write_bytes(kept)
@@ -253,7 +272,9 @@ def test_system_metrics_are_sampled_only_if_the_parameter_says_so(workspace, par
         assert ("system/cpu_utilization_percentage" in runs()[0].data.metrics) == wanted
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
 def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error, status):
     with (
         pytest.raises(error),
@@ -282,9 +303,13 @@ def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch
     assert len(elsewhere.search_runs([experiment.experiment_id])) == 1
 
 
-def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(workspace, params, monkeypatch):
+def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(
+    workspace, params, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/store")
-    with pytest.raises(UserError, match="cannot use the MLflow store nonsense://host/store ") as caught:
+    with pytest.raises(
+        UserError, match="cannot use the MLflow store nonsense://host/store "
+    ) as caught:
         train(params)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -295,7 +320,10 @@ def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(wo
     [
         ("postgresql://user:secret/x@host/db", "MLFLOW_TRACKING_URI is no valid address"),
         ("http://[::1", "MLFLOW_TRACKING_URI is no valid address"),
-        ("mysql://user:secret@localhost/db", "store mysql://localhost/db (No module named 'MySQLdb')"),
+        (
+            "mysql://user:secret@localhost/db",
+            "store mysql://localhost/db (No module named 'MySQLdb')",
+        ),
         ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
     ],
 )
@@ -314,14 +342,18 @@ def test_a_relative_database_is_taken_from_the_current_folder(workspace, params,
     train(params)
     (run,) = runs()
     assert run.info.artifact_uri.startswith((workspace / "below/mlartifacts").as_uri())
-    assert sorted(path.name for path in Path("below").iterdir()) == ["mlartifacts", "runs.db", "runs.db.lock"]
+    assert sorted(path.name for path in Path("below").iterdir()) == [
+        "mlartifacts",
+        "runs.db",
+        "runs.db.lock",
+    ]
 
 
 def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(workspace, params):
     command = [
         sys.executable,
         "-c",
-        "from vae.params import *; from vae.store import *; connect(*read_params('tracking'))",
+        "from vae.params import *; from vae.tracking.client import *; connect(*read_params('tracking'))",
     ]
     process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")})
     begun = Path(".tmp-mlflow.db")
@@ -340,7 +372,7 @@ def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(wor
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_four_first_uses_at_once_make_one_database(workspace, number):
     script = (
-        "from pathlib import Path; from vae.tracking import track_training\n"
+        "from pathlib import Path; from vae.tracking.live import track_training\n"
         "with track_training('20d', {}, [Path('train.safetensors')], 'cpu'): pass"
     )
     command = [sys.executable, "-c", script]
@@ -352,12 +384,16 @@ def test_four_first_uses_at_once_make_one_database(workspace, number):
 def test_a_damaged_database_is_told_in_one_line_and_left_as_it_is(workspace, params):
     damaged = os.urandom(10_000)
     Path("mlflow.db").write_bytes(damaged)
-    with pytest.raises(UserError, match=r"mlflow\.db \(file is not a database\)\. Mend that, name another"):
+    with pytest.raises(
+        UserError, match=r"mlflow\.db \(file is not a database\)\. Mend that, name another"
+    ):
         train(params)
     assert Path("mlflow.db").read_bytes() == damaged
 
 
-def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outputs(finished, tmp_path):
+def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outputs(
+    finished, tmp_path
+):
     before = hashes(finished / "dvc.lock")
     dvc = [sys.executable, "-m", "dvc"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from conftest import ROOT
-from vae.comparison import hashes
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.files import md5
 from vae.params import check_params
-from vae.store import connect
-from vae.tracking import track_training
+from vae.rebuild.compare import hashes
+from vae.tracking.client import connect
+from vae.tracking.live import track_training
 from vae.training import Epoch, Losses
 
 import numpy as np
@@ -31,12 +31,23 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
+        self.command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--workers",
+            "1",
+            "--port",
+            str(self.port),
+        ]
         self.command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
         self.command += ["--artifacts-destination", str(folder / "artifacts")]
 
     def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"
+        }
         self.process = subprocess.Popen(
             self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -113,10 +124,10 @@ def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_mi
     assert run.info.status == "RUNNING"
     assert 3 <= len(steps(client, run, "train_loss")) < 10
 
-    report = (
-        "src/report.py data/raw models metrics plots data/published studies requirements.lock report.html"
+    report = "src/report.py data/raw models metrics plots data/published studies requirements.lock report.html"
+    subprocess.run(
+        [sys.executable, *report.split()], cwd=demo, stdout=subprocess.DEVNULL, check=True
     )
-    subprocess.run([sys.executable, *report.split()], cwd=demo, stdout=subprocess.DEVNULL, check=True)
     (run,) = runs_of(client, "2d")
     assert run.info.status == "FINISHED"
     for key in ("train_loss", "test_loss", "test_kl"):
@@ -125,7 +136,9 @@ def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_mi
     assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 2 * 11
 
 
-def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(workspace, server, capsys):
+def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
+    workspace, server, capsys
+):
     epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 7)]
     for folder in ("models", "plots"):
         Path(folder).mkdir()
@@ -142,7 +155,9 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(works
             run.log_epoch(epoch)
         server.start()
         run.log_epoch(epochs[5])
-        run.finish(Path("models"), Path("plots"), {"reconstructions": np.zeros((7, 5, 784), np.uint8)})
+        run.finish(
+            Path("models"), Path("plots"), {"reconstructions": np.zeros((7, 5, 784), np.uint8)}
+        )
     client = MlflowClient(server.uri)
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
@@ -154,15 +169,21 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(works
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent", "unknown"])
-def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(workspace, monkeypatch, kind):
+def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(
+    workspace, monkeypatch, kind
+):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if kind == "silent":
             listener.listen()
         place = "nowhere.invalid" if kind == "unknown" else "127.0.0.1"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{place}:{listener.getsockname()[1]}")
+        monkeypatch.setenv(
+            "MLFLOW_TRACKING_URI", f"http://user:secret@{place}:{listener.getsockname()[1]}"
+        )
         start = time.monotonic()
-        with pytest.raises(UserError, match=rf"cannot use the MLflow store http://{place}:\d+ \(") as caught:
+        with pytest.raises(
+            UserError, match=rf"cannot use the MLflow store http://{place}:\d+ \("
+        ) as caught:
             connect(check_params(Path("params.yaml")).tracking)
         assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)

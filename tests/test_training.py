@@ -1,7 +1,7 @@
 import math
 
 from vae.checkpoint import Checkpoint
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.frames import FrameRecorder
 from vae.gradient import backward
 from vae.model import BernoulliVAE
@@ -28,7 +28,9 @@ def settings(params):
     return params.train.model_copy(update={"epochs": 2, "batch_size": 16})
 
 
-def test_the_reported_loss_is_the_mean_over_images_of_each_batch_before_its_step(images, settings, small):
+def test_the_reported_loss_is_the_mean_over_images_of_each_batch_before_its_step(
+    images, settings, small
+):
     """A plain loop, with torch's own unfused Adam, gives the same losses."""
     _, _, epochs = train(small, images, settings)
 
@@ -120,7 +122,9 @@ def test_mean_losses_are_exact_whatever_the_order():
     assert mean_losses(terms) == mean_losses(terms.flip(1)) == (0.5, 2.5)
 
 
-def test_a_frame_is_taken_before_training_and_after_every_interval_th_batch(images, settings, small):
+def test_a_frame_is_taken_before_training_and_after_every_interval_th_batch(
+    images, settings, small
+):
     _, recorder, _ = train(small, images, settings)
     batches = math.ceil(100 / 16)
     assert len(recorder.frames) == 1 + 2 * math.ceil(batches / 3)
@@ -160,7 +164,9 @@ def interrupted(checkpoint, images, settings, architecture, epochs):
     stream.initialise(model)
     recorder = FrameRecorder(images[:2], levels=16)
     losses = []
-    for epoch in fit(Start(model, images, images[:30], stream), settings, recorder, checkpoint=checkpoint):
+    for epoch in fit(
+        Start(model, images, images[:30], stream), settings, recorder, checkpoint=checkpoint
+    ):
         losses.append(epoch)
         if epoch.number == epochs:
             break
@@ -168,7 +174,9 @@ def interrupted(checkpoint, images, settings, architecture, epochs):
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 4])
-def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path, images, params, small, epochs):
+def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(
+    tmp_path, images, params, small, epochs
+):
     settings = params.train.model_copy(update={"epochs": 4, "batch_size": 16})
     model, recorder, losses = train(small, images, settings)
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, epochs)
@@ -204,7 +212,10 @@ def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
 def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings, small, capsys):
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 1)
     assert Checkpoint(tmp_path / "c", "abd").load() is None
-    assert "a checkpoint of other parameters, data, code or PyTorch; starting anew" in capsys.readouterr().out
+    assert (
+        "a checkpoint of other parameters, data, code or PyTorch; starting anew"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_last_checkpoint(
@@ -228,7 +239,9 @@ def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_las
     ):
         list(fit(start, settings, recorder, on_batch=spoil, checkpoint=checkpoint))
     assert len(seen) == 9
-    assert all(value.isfinite().all() for value in Checkpoint(tmp_path / "c", "abc").load().values())
+    assert all(
+        value.isfinite().all() for value in Checkpoint(tmp_path / "c", "abc").load().values()
+    )
     assert "going on after epoch 1" in capsys.readouterr().out
 
 
@@ -246,12 +259,16 @@ def test_a_test_loss_that_is_not_finite_stops_training_before_its_checkpoint(
 
     checkpoint = Checkpoint(tmp_path / "c", "abc")
     recorder = FrameRecorder(images[:2], levels=16)
-    with pytest.raises(UserError, match=r"epoch 1: a loss is not finite .*nan, .* so training stops"):
+    with pytest.raises(
+        UserError, match=r"epoch 1: a loss is not finite .*nan, .* so training stops"
+    ):
         list(fit(Start(model, images, images[:30], stream), settings, recorder, spoil, checkpoint))
     assert not (tmp_path / "c").exists()
 
 
-def test_a_kl_that_explodes_stops_training_at_its_batch_though_it_is_finite(images, settings, small):
+def test_a_kl_that_explodes_stops_training_at_its_batch_though_it_is_finite(
+    images, settings, small
+):
     stream = RandomStream(1, 16, 2, 3)
     model = BernoulliVAE(small)
     stream.initialise(model)

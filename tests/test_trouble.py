@@ -13,7 +13,7 @@ from pathlib import Path
 
 import download
 from conftest import ROOT
-from vae.errors import run_stage
+from vae.cli import run_stage
 from vae.files import md5
 from vae.params import override_params
 
@@ -50,7 +50,11 @@ def assert_told(result: subprocess.CompletedProcess, message: str) -> None:
 
 def outputs(folder: Path) -> dict[str, str]:
     """MD5 sums of everything that the stages write."""
-    files = [path for name in ("data", "models", "metrics", "plots") for path in (folder / name).rglob("*")]
+    files = [
+        path
+        for name in ("data", "models", "metrics", "plots")
+        for path in (folder / name).rglob("*")
+    ]
     return {
         str(path.relative_to(folder)): md5(path)
         for path in [*files, folder / "report.html"]
@@ -86,9 +90,21 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "target", "message"),
     [
-        ("params.yaml", "learning_rate:", "learning_rat:", "train-2d", "did you mean learning_rate?"),
+        (
+            "params.yaml",
+            "learning_rate:",
+            "learning_rat:",
+            "train-2d",
+            "did you mean learning_rate?",
+        ),
         ("data/published/post-2d.csv", "10,138", "10,a138", "report", "train_loss is 'a138"),
-        ("studies/seeds.csv", "noise_kl", "kl", "report", "studies/seeds.csv is no table of a study"),
+        (
+            "studies/seeds.csv",
+            "noise_kl",
+            "kl",
+            "report",
+            "studies/seeds.csv is no table of a study",
+        ),
     ],
 )
 def test_bad_input_ends_dvc_repro_in_one_line_and_the_outputs_can_be_restored(
@@ -136,7 +152,9 @@ def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_faile
     result = dvc(committed, "repro", "--single-item", "train-2d")
     assert_told(result, "nats per image), so training stops; a lower train.learning_rate may help")
     assert re.search(
-        r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)", result.stdout, re.M
+        r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)",
+        result.stdout,
+        re.M,
     )
     client = MlflowClient(f"sqlite:///{committed}/mlflow.db")
     experiment = client.get_experiment_by_name("vae-mnist").experiment_id
@@ -175,7 +193,9 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
     finished_demo, mounted
 ):
     disk = mounted("-o", "size=1g", *TMPFS)
-    folder = shutil.copytree(finished_demo, disk / "demo", ignore=shutil.ignore_patterns("mlartifacts"))
+    folder = shutil.copytree(
+        finished_demo, disk / "demo", ignore=shutil.ignore_patterns("mlartifacts")
+    )
     before = outputs(folder)
     # DVC removes the outputs first, which makes some room: enough for an epoch's checkpoint, not for two.
     remount(disk, shutil.disk_usage(disk).used // 1024 + 4000)
@@ -250,7 +270,8 @@ def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_m
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
     tmp_path.chmod(0o500)
     assert_told(
-        run(tmp_path, *command), "Permission denied: data; let this user read and write there, then run"
+        run(tmp_path, *command),
+        "Permission denied: data; let this user read and write there, then run",
     )
     tmp_path.chmod(0o700)
     assert run(tmp_path, *command).returncode == 0
@@ -263,7 +284,8 @@ def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, 
     folder = mounted("--bind", demo)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
     assert_told(
-        script(folder, "download", "data/raw"), "Read-only file system: data/raw/MNIST/raw/train-images"
+        script(folder, "download", "data/raw"),
+        "Read-only file system: data/raw/MNIST/raw/train-images",
     )
     result = dvc(folder, "repro", "--force")
     assert result.returncode != 0
@@ -275,7 +297,8 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     before = outputs(demo)
     kept = (demo / "params.yaml").read_text()
     override_params(
-        demo / "params.yaml", {"train-20d": {"hidden_sizes": [60_000]}, "tracking": {"enabled": False}}
+        demo / "params.yaml",
+        {"train-20d": {"hidden_sizes": [60_000]}, "tracking": {"enabled": False}},
     )
 
     def limit() -> None:
@@ -283,7 +306,9 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
 
     result = script(demo, "train", "20d", "data/binarized", preexec_fn=limit)
     (demo / "params.yaml").write_text(kept)
-    assert_told(result, "not enough memory; free some, or lower what decides it in params.yaml: layer sizes")
+    assert_told(
+        result, "not enough memory; free some, or lower what decides it in params.yaml: layer sizes"
+    )
     assert outputs(demo) == before
 
 
@@ -302,13 +327,31 @@ def raises(error: BaseException) -> Callable[[], None]:
             OSError(errno.EDQUOT, "Disk quota exceeded", "a.gif"),
             "Disk quota exceeded: a.gif; make room there",
         ),
-        (OSError(errno.EACCES, "Permission denied", "a.gif"), "a.gif; let this user read and write there"),
-        (OSError(errno.EROFS, "Read-only file system", "a.gif"), "a.gif; let this user read and write there"),
-        (OSError(errno.EMFILE, "Too many open files", "a.gif"), "a.gif; allow more open files (ulimit -n)"),
-        (FileExistsError(errno.EEXIST, "File exists", "models"), "models; move what has this name out of"),
-        (OSError(errno.ENOSPC, "No space left on device"), "where the output goes; make room there"),
+        (
+            OSError(errno.EACCES, "Permission denied", "a.gif"),
+            "a.gif; let this user read and write there",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "a.gif"),
+            "a.gif; let this user read and write there",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a.gif"),
+            "a.gif; allow more open files (ulimit -n)",
+        ),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "models"),
+            "models; move what has this name out of",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "where the output goes; make room there",
+        ),
         (MemoryError(), "not enough memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
     ],
 )
@@ -318,7 +361,9 @@ def test_a_refusal_of_the_system_ends_in_one_line(error, message):
     assert str(caught.value).startswith("error: ")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes"), FileNotFoundError(2, "No", "a"), KeyError("a")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes"), FileNotFoundError(2, "No", "a"), KeyError("a")]
+)
 def test_a_mistake_of_the_program_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_stage(raises(error))

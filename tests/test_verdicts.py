@@ -1,8 +1,8 @@
 from conftest import ROOT
-from vae import document
-from vae.errors import UserError
-from vae.reproduction import PUBLISHED_NOISE_KL, load_published
-from vae.verdicts import fit_batches, judge, load_intervals, verdict_counts, worse_than
+from vae.cli import UserError
+from vae.report import text
+from vae.reproduction.published import PUBLISHED_NOISE_KL, load_published
+from vae.reproduction.verdicts import fit_batches, judge, load_intervals, verdict_counts, worse_than
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ def intervals() -> pd.DataFrame:
 
 def value(published, ours, source="post", epoch=10, split="test", model="20d") -> pd.DataFrame:
     row = {"model": model, "source": source, "epoch": epoch, "split": split}
-    return pd.DataFrame([{**row, "published": published, "ours": ours, "difference": ours - published}])
+    return pd.DataFrame(
+        [{**row, "published": published, "ours": ours, "difference": ours - published}]
+    )
 
 
 def verdict(intervals, *arguments, **key) -> str:
@@ -46,15 +48,21 @@ def test_how_far_outside_is_told_in_nats(intervals):
 def test_the_noise_score_is_judged_by_the_noise_scores_of_the_seeds(intervals):
     bounds = intervals.loc[("20d", "noise", 0)]
     assert bounds["n"] == 20
-    expected = "consistent" if bounds["low"] <= PUBLISHED_NOISE_KL <= bounds["high"] else "not reproducible"
+    expected = (
+        "consistent"
+        if bounds["low"] <= PUBLISHED_NOISE_KL <= bounds["high"]
+        else "not reproducible"
+    )
     assert verdict(intervals, PUBLISHED_NOISE_KL, 60.0, epoch=0, split="noise").startswith(expected)
 
 
 def test_every_value_is_counted_once(intervals):
-    values = pd.concat([value(87.8, 88.0), value(10.0, 88.0), value(1.0, 1.0, epoch=0, split="noise")])
+    values = pd.concat(
+        [value(87.8, 88.0), value(10.0, 88.0), value(1.0, 1.0, epoch=0, split="noise")]
+    )
     counts = verdict_counts(judge(values.reset_index(drop=True), intervals))
     assert counts.to_numpy().tolist() == [[0, 1, 1], [0, 0, 1]]
-    assert "| post, 20d losses | 0 | 1 | 1 |" in document.verdict_table(
+    assert "| post, 20d losses | 0 | 1 | 1 |" in text.verdict_table(
         judge(values.reset_index(drop=True), intervals)
     )
 
@@ -65,7 +73,9 @@ def test_a_verdict_that_falls_is_told_with_its_epoch_and_one_that_rises_is_not(i
     assert worse_than(good, good.to_dict("records")) == []
     assert worse_than(good, bad.to_dict("records")) == []
     (line,) = worse_than(bad, good.to_dict("records"))
-    assert line.startswith("20d test loss of epoch 7, notebook: published 88.0, ours 98.100: was replayed")
+    assert line.startswith(
+        "20d test loss of epoch 7, notebook: published 88.0, ours 98.100: was replayed"
+    )
 
 
 def test_fewer_than_20_seeds_do_not_judge(tmp_path):

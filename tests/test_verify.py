@@ -6,10 +6,10 @@ import sys
 import verify
 from conftest import ROOT
 from vae import arithmetic
-from vae.comparison import first_difference, hashes, loss_differences, pixel_difference
-from vae.errors import UserError
-from vae.figures import save_gif
-from vae.reproduction import compare_losses, load_losses, load_published, replay_misses
+from vae.cli import UserError
+from vae.rebuild.compare import first_difference, hashes, loss_differences, pixel_difference
+from vae.report.figures import save_gif
+from vae.reproduction.published import compare_losses, load_losses, load_published, replay_misses
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def run(*command: object, **options) -> subprocess.CompletedProcess:
 
 
 def test_two_builds_with_all_varied_that_must_not_matter_have_the_same_bits():
-    result = run(ROOT / "src/verify.py", "--quick", cwd=ROOT)
+    result = run(ROOT / "src/tools/verify.py", "--quick", cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     outputs = len(hashes(ROOT / "dvc.lock"))
     assert f"{outputs} outputs: the same bits in both builds" in result.stdout
@@ -41,12 +41,17 @@ def test_a_loss_beyond_the_replay_tolerance_is_named():
     ours["20d"].loc[3, "test_loss"] += 0.26
     ours["2d"].loc[0, "train_loss"] = float("nan")
     misses = replay_misses(compare_losses(ours, published))
-    assert misses[["model", "epoch", "split"]].values.tolist() == [["20d", 4, "test"], ["2d", 1, "train"]]
+    assert misses[["model", "epoch", "split"]].values.tolist() == [
+        ["20d", 4, "test"],
+        ["2d", 1, "train"],
+    ]
 
 
 def test_the_record_names_what_owns_the_committed_hashes():
     record = json.loads((ROOT / "reproducibility.json").read_text())
-    committed = subprocess.run(["git", "show", ":dvc.lock"], cwd=ROOT, capture_output=True, check=True).stdout
+    committed = subprocess.run(
+        ["git", "show", ":dvc.lock"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
     assert record["native"]["dvc.lock"] == hashlib.md5(committed).hexdigest()
     assert set(record["native"]) == {*arithmetic.owner(), "dvc.lock"}
     assert set(record["portable"]) == {"torch", *verify.MODELS}
@@ -59,7 +64,9 @@ def test_other_hardware_is_told_apart(monkeypatch, capsys):
     assert not verify.owns_committed_hashes()
     assert "other hardware: comparing values, not bits" in capsys.readouterr().out
     monkeypatch.setattr(
-        verify, "RECORD", type("Record", (), {"read_text": lambda *a, **k: json.dumps({"native": here})})
+        verify,
+        "RECORD",
+        type("Record", (), {"read_text": lambda *a, **k: json.dumps({"native": here})}),
     )
     assert verify.owns_committed_hashes()
 
@@ -68,11 +75,15 @@ def values_folder(folder, train_loss: float):
     """A built or committed state, as far as values are compared: losses and a figure."""
     for model in ("20d", "2d"):
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame({"epoch": [1, 2], "train_loss": [100.0, train_loss], "test_loss": [99.0, 89.0]})
+        table = pd.DataFrame(
+            {"epoch": [1, 2], "train_loss": [100.0, train_loss], "test_loss": [99.0, 89.0]}
+        )
         table.to_csv(folder / f"plots/{model}-losses.csv", index=False)
     for name in ("plots", "docs/figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), round(train_loss), np.uint8)).save(folder / name / "picture.png")
+        Image.fromarray(np.full((8, 8), round(train_loss), np.uint8)).save(
+            folder / name / "picture.png"
+        )
     return folder
 
 
@@ -80,7 +91,8 @@ def test_on_other_hardware_values_are_compared_within_printed_tolerances(tmp_pat
     built, committed = values_folder(tmp_path / "a", 90.0), values_folder(tmp_path / "b", 90.09)
     verify.compare_values(built, committed)
     assert (
-        "20d train loss, nats                 differs by    0.090, tolerance 0.1" in capsys.readouterr().out
+        "20d train loss, nats                 differs by    0.090, tolerance 0.1"
+        in capsys.readouterr().out
     )
     with pytest.raises(UserError, match="beyond the tolerance: 20d train loss"):
         verify.compare_values(built, values_folder(tmp_path / "c", 90.11))
@@ -122,7 +134,9 @@ def test_animations_are_compared_as_they_play(tmp_path):
     save_gif(tmp_path / "merged.gif", frames, 50)
     pictures = [Image.fromarray(frame) for frame in frames]
     pictures[1].putpixel((0, 0), int(frames[0, 0, 0]) ^ 1)
-    pictures[0].save(tmp_path / "whole.gif", save_all=True, append_images=pictures[1:], duration=50, loop=0)
+    pictures[0].save(
+        tmp_path / "whole.gif", save_all=True, append_images=pictures[1:], duration=50, loop=0
+    )
     assert pixel_difference(tmp_path / "merged.gif", tmp_path / "whole.gif") < 0.01
     save_gif(tmp_path / "shorter.gif", frames[:3], 50)
     assert pixel_difference(tmp_path / "merged.gif", tmp_path / "shorter.gif") == float("inf")
@@ -141,7 +155,9 @@ print(all(os.environ.get(k) == v for k, v in PORTABLE.items()), torch.backends.c
 
 def test_portable_arithmetic_is_set_before_torch_is_loaded_whatever_the_environment_says(tmp_path):
     (tmp_path / "pin.py").write_text(PIN.format(src=str(ROOT / "src")))
-    result = run(tmp_path / "pin.py", "portable", "kept", env={"OMP_NUM_THREADS": "7", "MKL_CBWR": "AVX2"})
+    result = run(
+        tmp_path / "pin.py", "portable", "kept", env={"OMP_NUM_THREADS": "7", "MKL_CBWR": "AVX2"}
+    )
     assert result.stdout == "True AVX2 2 ['portable', 'kept']\n"
     result = run(tmp_path / "pin.py", "native", env={"OMP_NUM_THREADS": "1"})
     assert result.stdout.startswith("False")

@@ -24,7 +24,9 @@ def pin(arithmetic: str) -> None:
 
     A new process, because some of the settings are read once, when torch is loaded.
     """
-    if arithmetic == "portable" and any(os.environ.get(key) != value for key, value in PORTABLE.items()):
+    if arithmetic == "portable" and any(
+        os.environ.get(key) != value for key, value in PORTABLE.items()
+    ):
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **PORTABLE})
 

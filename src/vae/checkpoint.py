@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.files import md5, write_json, written_whole
 
 import torch
@@ -39,10 +39,14 @@ class Checkpoint:
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             if index["fingerprint"] != self.index["fingerprint"]:
-                say(f"{self.folder}: a checkpoint of other parameters, data, code or PyTorch; starting anew")
+                say(
+                    f"{self.folder}: a checkpoint of other parameters, data, code or PyTorch; starting anew"
+                )
                 return None
             files = {**index["frames"], **index["state"]}
-            if damaged := [name for name, value in files.items() if md5(self.folder / name) != value]:
+            if damaged := [
+                name for name, value in files.items() if md5(self.folder / name) != value
+            ]:
                 raise ValueError(f"{damaged[0]} has another MD5 sum")
             (state,) = index["state"]
             tensors = load_file(self.folder / state)
@@ -67,7 +71,9 @@ class Checkpoint:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         added = self._write(f"frames-{epoch}.safetensors", {"frames": torch.stack(frames).cpu()})
-        latest = self._write(f"state-{epoch}.safetensors", {name: t.cpu() for name, t in state.items()})
+        latest = self._write(
+            f"state-{epoch}.safetensors", {name: t.cpu() for name, t in state.items()}
+        )
         self.index["losses"].append(losses)
         self.index["frames"] |= added
         before, self.index["state"] = self.index["state"], latest

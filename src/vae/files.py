@@ -5,9 +5,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vae.errors import UserError
+from vae.cli import UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @contextmanager
@@ -44,6 +47,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def write_csv(path: Path, table: "DataFrame") -> None:
+    """Write a table's columns, without its index, with `\\n` line ends, whole."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def records(table: "DataFrame") -> list[dict[str, Any]]:
+    """A table's rows for JSON, with null where there is no number."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's value. Raises UserError when it is missing or damaged."""
     try:
@@ -55,7 +68,9 @@ def read_json(path: Path) -> Any:
 def shown(address: str) -> str:
     """A server's address as it may be printed: without user, password and query."""
     scheme, separator, place = address.partition("://")
-    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}" if separator else address
+    return (
+        f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}" if separator else address
+    )
 
 
 def md5(path: Path) -> str:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sized
 from pathlib import Path
 
-from vae.errors import UserError
+from vae.cli import UserError
 from vae.files import written_whole
 from vae.model import BernoulliVAE
 
@@ -65,7 +65,9 @@ class FrameRecorder:
 
     def at_epochs(self, epochs: int) -> dict[str, np.ndarray]:
         """The frames before training and at the end of each epoch, as `save` writes them."""
-        frames = np.stack([frame.cpu().numpy() for frame in self.frames[epoch_ends(self.frames, epochs)]])
+        frames = np.stack(
+            [frame.cpu().numpy() for frame in self.frames[epoch_ends(self.frames, epochs)]]
+        )
         return {name: self.grays[frames[:, rows]] for name, rows in self.parts.items()}
 
     def save(self, path: Path) -> None:
@@ -104,5 +106,13 @@ def load_frames(path: Path, name: str) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None

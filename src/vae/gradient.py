@@ -40,7 +40,9 @@ def _values(layers: nn.Sequential, inputs: Tensor) -> list[Tensor]:
     return values
 
 
-def _back(layers: nn.Sequential, values: list[Tensor], gradient: Tensor, to_first: bool = True) -> Tensor:
+def _back(
+    layers: nn.Sequential, values: list[Tensor], gradient: Tensor, to_first: bool = True
+) -> Tensor:
     """Set the layers' gradients, from the gradient by the last of `values`; return that by the first."""
     for layer, inputs, outputs in zip(layers[::-1], values[-2::-1], values[:0:-1], strict=True):
         if isinstance(layer, nn.ReLU):

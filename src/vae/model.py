@@ -5,8 +5,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from vae.cli import UserError
 from vae.data import PIXELS
-from vae.errors import UserError
 from vae.files import write_json, written_whole
 from vae.params import Architecture
 
@@ -59,7 +59,9 @@ class BernoulliVAE(nn.Module):
 
 def _hidden_layers(sizes: tuple[int, ...]) -> nn.Sequential:
     # In place: what a ReLU takes is of no further use, neither here nor for its gradient.
-    layers = [(nn.Linear(inputs, outputs), nn.ReLU(inplace=True)) for inputs, outputs in pairwise(sizes)]
+    layers = [
+        (nn.Linear(inputs, outputs), nn.ReLU(inplace=True)) for inputs, outputs in pairwise(sizes)
+    ]
     return nn.Sequential(*chain.from_iterable(layers))
 
 

@@ -24,7 +24,9 @@ class Adam:
         parameters = list(model.parameters())
         self.values = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.gradients, self.first, self.second = (torch.zeros_like(self.values) for _ in range(3))
-        self.count = torch.zeros((), device=self.values.device)  # self.steps, where the kernel reads it
+        self.count = torch.zeros(
+            (), device=self.values.device
+        )  # self.steps, where the kernel reads it
         sizes = [parameter.numel() for parameter in parameters]
         views = zip(parameters, self.values.split(sizes), self.gradients.split(sizes), strict=True)
         for parameter, value, gradient in views:
@@ -32,7 +34,12 @@ class Adam:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the next step depends on, the parameters included."""
-        return {"values": self.values, "first": self.first, "second": self.second, "count": self.count}
+        return {
+            "values": self.values,
+            "first": self.first,
+            "second": self.second,
+            "count": self.count,
+        }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave."""

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from vae.cli import UserError
 from vae.data import PIXELS
-from vae.errors import UserError
 from vae.files import written_whole
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -88,11 +88,20 @@ class Architecture(Group):
 
     @model_validator(mode="after")
     def _trainable(self) -> Self:
-        decoder = self.hidden_sizes[::-1] if self.decoder_hidden_sizes is None else self.decoder_hidden_sizes
-        sizes = (PIXELS, *self.hidden_sizes, 2 * self.latent_size), (self.latent_size, *decoder, PIXELS)
+        decoder = (
+            self.hidden_sizes[::-1]
+            if self.decoder_hidden_sizes is None
+            else self.decoder_hidden_sizes
+        )
+        sizes = (
+            (PIXELS, *self.hidden_sizes, 2 * self.latent_size),
+            (self.latent_size, *decoder, PIXELS),
+        )
         weights = sum(inputs * outputs for layers in sizes for inputs, outputs in pairwise(layers))
         if weights > MOST_WEIGHTS:
-            raise ValueError(f"its layers have {weights:,} weights; at most {MOST_WEIGHTS:,} are allowed")
+            raise ValueError(
+                f"its layers have {weights:,} weights; at most {MOST_WEIGHTS:,} are allowed"
+            )
         return self
 
 
@@ -186,7 +195,9 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
         raise UserError(f"no {path} in {Path.cwd()}: run from the repository's root") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    except Exception as error:  # the reader's own, or what its conversions raise: `!!bool 3` a KeyError
+    except (
+        Exception
+    ) as error:  # the reader's own, or what its conversions raise: `!!bool 3` a KeyError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is not valid YAML: {reason}") from None
     for name, value in (overrides or {}).items():
@@ -215,6 +226,24 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
             params[name] = value
     with written_whole(path) as temporary:
         yaml.dump(params, temporary)
+
+
+def training_params(params: Params, name: str) -> dict[str, Any]:
+    """The parameters of model `name`'s training, its own group as `model`."""
+    shared = {key: getattr(params, key) for key in ("seed", "arithmetic", "figures", "train")}
+    return {**shared, "model": getattr(params, f"train_{name}")}
+
+
+def flat(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as text under flat names: those of a group as `group.key`."""
+    flat = {}
+    for name, value in params.items():
+        group = value.model_dump() if isinstance(value, BaseModel) else None
+        flat |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
+    return {
+        name: str(list(value) if isinstance(value, tuple) else value)
+        for name, value in flat.items()
+    }
 
 
 def _describe(problem: Any) -> str:

@@ -1,14 +1,17 @@
 """What a trained model says of images, in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vae import objective
-from vae.data import PIXELS
+from vae.data import PIXELS, binarize, upscaled_digits
 from vae.model import BernoulliVAE, Posterior
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# A detector that is wrong once in ten pairs of an ordinary image and an anomaly, or more often, fails.
+FAILS_BELOW = 0.9
 
 
 def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
@@ -18,7 +21,9 @@ def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
 
 def posterior_means(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np.ndarray:
     """Posterior means `(images, latent)` of images `(images, 784)`, uint8."""
-    return torch.cat([posterior.mean for posterior in _posteriors(model, images, batch_size)]).numpy()
+    return torch.cat(
+        [posterior.mean for posterior in _posteriors(model, images, batch_size)]
+    ).numpy()
 
 
 def kl_scores(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np.ndarray:
@@ -34,7 +39,9 @@ def reconstruct(model: BernoulliVAE, images: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def anomaly_scores(model: BernoulliVAE, images: np.ndarray, batch_size: int = 1000) -> dict[str, np.ndarray]:
+def anomaly_scores(
+    model: BernoulliVAE, images: np.ndarray, batch_size: int = 1000
+) -> dict[str, np.ndarray]:
     """By name, scores `(images,)` in nats of images `(images, 784)`, the higher the stranger.
 
     `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their sum.
@@ -52,3 +59,48 @@ def anomaly_scores(model: BernoulliVAE, images: np.ndarray, batch_size: int = 10
 def _posteriors(model: BernoulliVAE, images: Tensor, batch_size: int) -> Iterator[Posterior]:
     for batch in images.split(batch_size):
         yield model.encode(batch.float())
+
+
+def anomalies(
+    ordinary: np.ndarray, count: int, threshold: int, generator: np.random.RandomState
+) -> dict[str, np.ndarray]:
+    """`count` images `(count, 784)` of each kind, 0 or 1 as uint8, fewer where there are not as many.
+
+    `ordinary` images are inverted, or each one's pixels shuffled; scikit-learn's digits, binarized at
+    `threshold`, are real digits from another source.
+    """
+    first = ordinary[:count]
+    return {
+        "coin flips": noise_images(generator, count),
+        "inverted digits": 1 - first,
+        "blank images": np.zeros_like(first),
+        "shuffled pixels": np.stack([generator.permutation(image) for image in first]),
+        "scikit-learn digits": binarize(upscaled_digits()[0][:count], threshold),
+    }
+
+
+def detection(
+    ordinary: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """For each score by name, `(images,)` of ordinary and of anomalous images: the area under the ROC curve,
+    0.5 by chance, and the average precision, by chance the anomalies' share."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    found = {}
+    for name in ordinary:
+        scores = np.concatenate((ordinary[name], anomalous[name]))
+        labels = np.repeat((0, 1), (len(ordinary[name]), len(anomalous[name])))
+        found[name] = {
+            "roc_auc": float(roc_auc_score(labels, scores)),
+            "average_precision": float(average_precision_score(labels, scores)),
+        }
+    return found
+
+
+def fails_on(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, list[str]]:
+    """For each score, the kinds of anomalies that it does not tell from ordinary images."""
+    names = next(iter(kinds.values()))
+    return {
+        name: [kind for kind, scores in kinds.items() if scores[name]["roc_auc"] < FAILS_BELOW]
+        for name in names
+    }

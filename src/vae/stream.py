@@ -52,7 +52,9 @@ class RandomStream:
             if isinstance(layer, nn.Linear):
                 # The author had a layer for the posterior's mean, and another for its log-variance.
                 parts = 2 if layer is model.encoder[-1] else 1
-                for weight, bias in zip(layer.weight.chunk(parts), layer.bias.chunk(parts), strict=True):
+                for weight, bias in zip(
+                    layer.weight.chunk(parts), layer.bias.chunk(parts), strict=True
+                ):
                     # What nn.Linear.reset_parameters does, with a generator of its own.
                     nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=self.generator)
                     bound = 1 / math.sqrt(layer.in_features)
@@ -70,7 +72,9 @@ class RandomStream:
         """The draws of one pass over this number of test images; no frames."""
         return self._epoch(images, latent_size, frames=False)
 
-    def skip_run(self, model: BernoulliVAE, epochs: int, training_images: int, test_images: int) -> None:
+    def skip_run(
+        self, model: BernoulliVAE, epochs: int, training_images: int, test_images: int
+    ) -> None:
         """Draw what a whole run of `model` draws, so that the stream stands where that run would end."""
         self.initialise(model)
         self.frame(model.latent_size)
@@ -79,7 +83,9 @@ class RandomStream:
             self.test_pass(test_images, model.latent_size)
 
     def _epoch(self, images: int, latent_size: int, frames: bool) -> Draws:
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # the data loader's seed
+        torch.empty((), dtype=torch.int64).random_(
+            generator=self.generator
+        )  # the data loader's seed
         order = torch.randperm(images, generator=self.generator)
         noise, frame_noise = [], [torch.empty(0, self.pictures, latent_size)]
         for batch, start in enumerate(range(0, images, self.batch_size)):

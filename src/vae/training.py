@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from vae import objective
 from vae.checkpoint import Checkpoint
+from vae.cli import UserError
 from vae.data import Split
-from vae.errors import UserError
 from vae.frames import FrameRecorder
 from vae.gradient import backward
 from vae.model import BernoulliVAE
@@ -62,7 +62,9 @@ def choose_device(name: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UserError("params.yaml: train.device is cuda, and torch finds no CUDA device; use auto or cpu")
+        raise UserError(
+            "params.yaml: train.device is cuda, and torch finds no CUDA device; use auto or cpu"
+        )
     if name == "cpu" or not available:
         return torch.device("cpu")
     # Which cuBLAS reads when it starts: a workspace of fixed size for each stream.
@@ -95,7 +97,9 @@ def begin(
         stream.skip_run(before, settings.epochs, len(train.images), len(test.images))
     model = BernoulliVAE(architecture)
     stream.initialise(model)
-    train_images, test_images = (torch.from_numpy(split.images).to(device) for split in (train, test))
+    train_images, test_images = (
+        torch.from_numpy(split.images).to(device) for split in (train, test)
+    )
     return Start(model.to(device), train_images, test_images, stream)
 
 
@@ -137,7 +141,9 @@ def fit(
     for number in range(done + 1, settings.epochs + 1):
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
         terms = torch.empty(2, len(train_images), device=device)
-        for batch, (images, noise, rows) in enumerate(_batches(train_images, draws, settings.batch_size)):
+        for batch, (images, noise, rows) in enumerate(
+            _batches(train_images, draws, settings.batch_size)
+        ):
             terms[:, rows] = backward(model, images, noise)
             if device.type == "cpu":
                 _check(terms[:, rows], number, batch)
@@ -149,7 +155,9 @@ def fit(
             for batch, parts in enumerate(terms.cpu().split(settings.batch_size, dim=1)):
                 _check(parts, number, batch)
         draws = stream.test_pass(len(test_images), model.latent_size).to(device)
-        epoch = Epoch(number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size))
+        epoch = Epoch(
+            number, mean_losses(terms), evaluate(model, test_images, draws, settings.batch_size)
+        )
         if checkpoint:
             state = {**adam.state(), "generator": stream.generator.get_state()}
             checkpoint.save([*epoch.train, *epoch.test], state, recorder.frames[kept:])
@@ -179,7 +187,9 @@ def _check(terms: Tensor, epoch: int, batch: int) -> None:
 def evaluate(model: BernoulliVAE, images: Tensor, draws: Draws, batch_size: int) -> Losses:
     """Mean losses of `model` over `images`, `(images, 784)` uint8, with one posterior sample each."""
     batches = _batches(images, draws, batch_size)
-    return mean_losses(torch.cat([loss_terms(model, batch, noise) for batch, noise, _ in batches], dim=1))
+    return mean_losses(
+        torch.cat([loss_terms(model, batch, noise) for batch, noise, _ in batches], dim=1)
+    )
 
 
 def mean_losses(terms: Tensor) -> Losses:

@@ -70,11 +70,19 @@ def test_plots_have_titles_units_published_curves_and_every_figure(experiment, t
         assert (axes["x"]["title"], axes["y"]["title"]) == ("Epoch", "Loss (nats per image)")
         assert "<DVC_METRIC" not in json.dumps(specification)
         sources = {value["filename::field"] for value in specification["data"]["values"]}
-        files = ("plots/{}-losses", "data/published/post-{}", "data/published/notebook-2019-06-05-{}")
+        files = (
+            "plots/{}-losses",
+            "data/published/post-{}",
+            "data/published/notebook-2019-06-05-{}",
+        )
         assert sources == {
-            f"{file.format(model)}.csv::{split}_loss" for file in files for split in ("train", "test")
+            f"{file.format(model)}.csv::{split}_loss"
+            for file in files
+            for split in ("train", "test")
         }
-        ours = [v for v in specification["data"]["values"] if v["filename::field"].startswith("plots/")]
+        ours = [
+            v for v in specification["data"]["values"] if v["filename::field"].startswith("plots/")
+        ]
         assert {value["rev"] for value in ours} == {*revisions, "workspace"} - {
             "workspace" * (len(revisions) == 2)
         }

@@ -29,9 +29,17 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def store(demo):
     """A store with the demo's runs and one of another learning rate."""
-    identity = {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | identity
-    for command in (["init", "--quiet"], ["add", "params.yaml"], ["commit", "--quiet", "-m", "parameters"]):
+    identity = {
+        f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    environment = {
+        key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
+    } | identity
+    for command in (
+        ["init", "--quiet"],
+        ["add", "params.yaml"],
+        ["commit", "--quiet", "-m", "parameters"],
+    ):
         subprocess.run(["git", *command], cwd=demo, env=environment, check=True)
     override_params(demo / "params.yaml", {"train": {"learning_rate": 0.003}})
     training = [sys.executable, "src/train.py", "2d", "data/binarized"]
@@ -94,14 +102,18 @@ def runs(client: MlflowClient) -> dict:
     return {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
 
 
-def test_the_table_lists_the_runs_by_what_they_differ_in_with_losses_and_stages(store, site, browser):
+def test_the_table_lists_the_runs_by_what_they_differ_in_with_losses_and_stages(
+    store, site, browser
+):
     browser.get(site + link(MlflowClient(store), "table"))
     names = ["2d learning_rate=0.003", "test_loss", "train.learning_rate", "0.003", "train-20d"]
     for name in names:
         wait_for(browser, f"document.body.innerText.includes({name!r})")
 
 
-def test_loss_curves_overlay_by_step_and_pictures_of_both_runs_are_side_by_side(store, site, browser):
+def test_loss_curves_overlay_by_step_and_pictures_of_both_runs_are_side_by_side(
+    store, site, browser
+):
     client = MlflowClient(store)
     browser.get(site + link(client, "curves and pictures"))
     wait_for(browser, "document.body.innerText.includes('pictures/manifold')")

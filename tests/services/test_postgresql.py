@@ -20,7 +20,9 @@ import requests
 from mlflow import MlflowClient
 
 pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-services")
-INITDB = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+INITDB = shutil.which("initdb") or next(
+    map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None
+)
 pytestmark = pytest.mark.skipif(not INITDB, reason="needs PostgreSQL's initdb and postgres")
 
 USER, PASSWORD, DATABASE_PASSWORD = "vae-user", "hush-hush-1Z", "quiet-quiet-2Y"
@@ -44,7 +46,9 @@ def wait_for(ready, process: subprocess.Popen) -> None:
 @pytest.fixture(scope="module")
 def postgres():
     """The port of a PostgreSQL on the loopback that wants a password; its superuser is `mlflow`."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's folders are closed to other users
+    folder = Path(
+        tempfile.mkdtemp(prefix="postgres-")
+    )  # pytest's folders are closed to other users
     owner = {}
     if os.getuid() == 0:  # as whom PostgreSQL does not start
         shutil.chown(folder, "nobody", "nogroup")
@@ -53,7 +57,11 @@ def postgres():
     port, binaries = free_port(), Path(INITDB).resolve().parent
     initdb = [INITDB, "-D", folder / "data", "-U", "mlflow", "--auth=scram-sha-256"]
     subprocess.run(
-        [*initdb, f"--pwfile={folder}/password"], cwd=folder, check=True, stdout=subprocess.DEVNULL, **owner
+        [*initdb, f"--pwfile={folder}/password"],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        **owner,
     )
     settings = {
         "port": port,
@@ -64,7 +72,10 @@ def postgres():
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            [binaries / "postgres", "-D", folder / "data", *options], cwd=folder, stderr=log, **owner
+            [binaries / "postgres", "-D", folder / "data", *options],
+            cwd=folder,
+            stderr=log,
+            **owner,
         )
     ready = [binaries / "pg_isready", "--quiet", "--host", "127.0.0.1", "--port", str(port)]
     wait_for(lambda: not subprocess.run(ready).returncode, server)
@@ -85,8 +96,12 @@ class PasswordProxy(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Basic {wanted}":
             status, headers, content = 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
         else:
-            passed = {name: value for name, value in self.headers.items() if name != "Authorization"}
-            answer = requests.request(self.command, self.upstream + self.path, headers=passed, data=body)
+            passed = {
+                name: value for name, value in self.headers.items() if name != "Authorization"
+            }
+            answer = requests.request(
+                self.command, self.upstream + self.path, headers=passed, data=body
+            )
             headers = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
             status, content = answer.status_code, answer.content
         self.send_response(status)
@@ -163,8 +178,19 @@ def output(demo, address):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     printed = ""
     for stage in ("train-20d", "report"):
-        command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "--verbose", stage]
-        result = subprocess.run(command, cwd=demo, env=tracked(address), capture_output=True, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "dvc",
+            "repro",
+            "--force",
+            "--single-item",
+            "--verbose",
+            stage,
+        ]
+        result = subprocess.run(
+            command, cwd=demo, env=tracked(address), capture_output=True, text=True
+        )
         assert result.returncode == 0, result.stdout + result.stderr
         printed += result.stdout + result.stderr
     return printed
@@ -202,7 +228,12 @@ def test_figures_go_through_the_server_to_its_folder_and_back_unchanged(
 ):
     run = trained(client)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
-    for name in ("plots/reconstruction.gif", "plots/losses.png", "report.html", "model/20d.safetensors"):
+    for name in (
+        "plots/reconstruction.gif",
+        "plots/losses.png",
+        "report.html",
+        "model/20d.safetensors",
+    ):
         local = demo / name.replace("model/", "models/")
         copy = client.download_artifacts(run.info.run_id, name, tmp_path)
         assert Path(copy).read_bytes() == local.read_bytes()
@@ -224,7 +255,9 @@ def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
 
 
 @pytest.mark.parametrize("place", ["environment", "address", "address/"])
-def test_a_wrong_password_ends_in_one_line_that_does_not_show_it(output, demo, address, client, place):
+def test_a_wrong_password_ends_in_one_line_that_does_not_show_it(
+    output, demo, address, client, place
+):
     before = len(runs(client))
     environment = tracked(address, "wrong-wrong-3X")
     if place != "environment":

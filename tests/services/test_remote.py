@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from conftest import call
-from vae.comparison import hashes
+from vae.rebuild.compare import hashes
 
 import pytest
 
@@ -35,7 +35,10 @@ def check_shared(repository: Path, clone: Path) -> None:
     locked = hashes(clone / "dvc.lock")
     assert {"models/20d.safetensors", "plots/manifold.gif", "report.html"} < set(locked)
     for path in (path for name in locked for path in [clone / name, *(clone / name).rglob("*")]):
-        assert path.is_dir() or path.read_bytes() == (repository / path.relative_to(clone)).read_bytes()
+        assert (
+            path.is_dir()
+            or path.read_bytes() == (repository / path.relative_to(clone)).read_bytes()
+        )
     assert call(clone, "git", "status", "--porcelain") == ""
 
 
@@ -62,7 +65,10 @@ def sftp_server(tmp_path):
     user.write_private_key(key)
     other.write_private_key(stranger)
     user.write_public_key(tmp_path / "authorized_keys")
-    options = {"server_host_keys": [host], "authorized_client_keys": str(tmp_path / "authorized_keys")}
+    options = {
+        "server_host_keys": [host],
+        "authorized_client_keys": str(tmp_path / "authorized_keys"),
+    }
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncssh.listen("127.0.0.1", 0, sftp_factory=True, **options))
     threading.Thread(target=loop.run_forever, daemon=True).start()

@@ -16,7 +16,9 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars"
 )
-IMAGES = "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.slice(0, 14)])"
+IMAGES = (
+    "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.slice(0, 14)])"
+)
 # What reaches beyond the page and is in no box that scrolls; paper has none.
 CUT = """return [...document.querySelectorAll('table, figure, img, pre, p')].filter(element =>
     (matchMedia('print').matches || !element.closest('.wide')) &&
@@ -58,7 +60,9 @@ def test_every_figure_is_shown_and_nothing_is_fetched_or_refused(browser):
     assert all(complete and width > 0 for complete, width, _ in shown)
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    urls = [params["request"]["url"] for params in sent if params["documentURL"] == page.current_url]
+    urls = [
+        params["request"]["url"] for params in sent if params["documentURL"] == page.current_url
+    ]
     assert [url for url in urls if not url.startswith("data:")] == [page.current_url]
     assert page.get_log("browser") == []
 
@@ -77,7 +81,9 @@ def test_only_wide_tables_and_charts_scroll_sideways_and_each_in_its_box(browser
 def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
     for scheme, background in (("light", 240), ("dark", 40)):
         page = browser(prefers_color_scheme=scheme)
-        paper, ink = (page.execute_script(COLOR.format(name)) for name in ("backgroundColor", "color"))
+        paper, ink = (
+            page.execute_script(COLOR.format(name)) for name in ("backgroundColor", "color")
+        )
         assert min(paper) > background if scheme == "light" else max(paper) < background
         assert abs(sum(paper) - sum(ink)) > 500
 
@@ -85,7 +91,9 @@ def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
 def test_gifs_stand_still_for_who_prefers_reduced_motion_and_move_for_others(browser):
     kinds = [kind for *_, kind in browser(prefers_reduced_motion="reduce").execute_script(IMAGES)]
     assert set(kinds) == {"data:image/png"}
-    kinds = [kind for *_, kind in browser(prefers_reduced_motion="no-preference").execute_script(IMAGES)]
+    kinds = [
+        kind for *_, kind in browser(prefers_reduced_motion="no-preference").execute_script(IMAGES)
+    ]
     assert kinds.count("data:image/gif") == 4
 
 

@@ -1,0 +1,74 @@
+"""Find what the 2-d loss table would read after some batches of earlier training, for 8 seeds.
+
+The post's 2-d table begins where no fresh model does. A run of one more epoch holds, for any number
+of batches before, the losses of the ten epochs after them: each a window of an epoch's batches.
+"""
+
+import src_path  # noqa: F401
+from vae import cli
+
+cli.begin()
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vae.arithmetic import pin
+from vae.cli import arguments
+from vae.data import Split, load_split
+from vae.files import write_csv
+from vae.params import Params, check_params
+from vae.training import begin, evaluate, fit
+
+import numpy as np
+import pandas as pd
+import torch
+
+SEEDS = range(8)
+BATCHES = range(0, 301, 25)
+
+
+def main() -> None:
+    data, output = arguments(__doc__, "binarized", "output")
+    params = check_params(Path("params.yaml"))
+    pin(params.arithmetic)
+    train, test = load_split(data, "train"), load_split(data, "test")
+    rows = []
+    for seed in SEEDS:
+        rows += shifted_losses(params, seed, BATCHES, train, test)
+        print(f"seed {seed} of {SEEDS[0]} to {SEEDS[-1]}", flush=True)
+    write_csv(output, pd.DataFrame(rows))
+
+
+def shifted_losses(
+    params: Params, seed: int, before: range, train: Split, test: Split
+) -> Iterator[dict[str, Any]]:
+    """The 2-d model's losses by epoch after each number of batches in `before`, one seed: rows of
+    `seed, batches, epoch, train_loss, test_loss`."""
+    settings = params.train.model_copy(update={"epochs": params.train.epochs + 1})
+    start = begin(seed, params.figures, settings, params.train_2d, train, test)
+    batches = -(-len(train.images) // settings.batch_size)
+    losses: list[float] = []  # of each batch, summed over its images
+    tests: dict[int, float] = {}  # after so many batches
+
+    def on_batch(terms: torch.Tensor) -> None:
+        first = len(losses) % batches * settings.batch_size
+        losses.append(terms[:, first:].sum().item())
+        if len(losses) >= batches and len(losses) % batches in before:
+            draws = start.stream.test_pass(len(test.images), start.model.latent_size)
+            loss = evaluate(start.model, start.test_images, draws, settings.batch_size)
+            tests[len(losses)] = loss.negative_elbo
+
+    for _ in fit(start, settings, on_batch=on_batch):
+        pass
+    total = np.concatenate(([0.0], np.cumsum(losses)))
+    for shift in before:
+        for epoch in range(1, params.train.epochs + 1):
+            end = shift + epoch * batches
+            mean = (total[end] - total[end - batches]) / len(train.images)
+            place = {"seed": seed, "batches": shift, "epoch": epoch}
+            yield {**place, "train_loss": mean, "test_loss": tests[end]}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,6 @@
+"""Put src/ on the import path, so that what is run from src/tools imports `vae` as the stages do."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -1,0 +1,1 @@
+"""Two builds of the pipeline in scratch folders, compared."""

@@ -1,0 +1,1 @@
+"""The report: figures, text, and one page that holds both."""

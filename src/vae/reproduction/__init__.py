@@ -1,0 +1,1 @@
+"""The published numbers: their tables, the intervals they are judged by, and the verdicts."""

@@ -1,0 +1,80 @@
+"""The trials of a study: the stages' training, many times, with other seeds and parameters."""
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae.data import Split
+from vae.identity import identity
+from vae.params import Model, Params, check_params, flat, training_params
+from vae.reproduction.intervals import DEFAULTS
+from vae.scores import kl_scores, noise_images
+from vae.training import begin, fit
+
+import numpy as np
+import pandas as pd
+import torch
+
+
+class Trial(NamedTuple):
+    """One training of `model`. `arm` says what it differs in from params.yaml, beside the seed."""
+
+    model: str
+    arm: str
+    seed: int
+    params: Params
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.arm}, seed {self.seed}"
+
+    @property
+    def architecture(self) -> Model:
+        return getattr(self.params, f"train_{self.model}")
+
+
+def plan(
+    models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: list[str]
+) -> list[Trial]:
+    """A trial for each model, seed and combination of the grid's values; `data` are the data files' MD5 sums.
+
+    Raises UserError when a key or a value is not allowed in params.yaml.
+    """
+    trials = {}
+    for values in itertools.product(*grid.values()):
+        overrides = dict(zip(grid, values, strict=True))
+        arm = " ".join(f"{key}={json.dumps(value)}" for key, value in overrides.items()) or DEFAULTS
+        of_arm = check_params(Path("params.yaml"), overrides)
+        for model, seed in itertools.product(models, seeds):
+            params = of_arm.model_copy(update={"seed": seed})
+            key = identity(flat(training_params(params, model)), data)
+            trials[key] = Trial(model, arm, seed, params, key)
+    return list(trials.values())
+
+
+def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
+    """Train, and return a row for each epoch; the last one has the KL of the seed's noise image, in nats.
+
+    The bits are those that the stages give with these parameters.
+    """
+    # Splits that many processes share are read-only; so are they here.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    params = trial.params
+    start = begin(trial.seed, params.figures, params.train, trial.architecture, train, test)
+    names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}
+    rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in fit(start, params.train)]
+    noise = torch.from_numpy(noise_images(np.random.RandomState(trial.seed), 1))
+    (rows[-1]["noise_kl"],) = kl_scores(start.model, noise.to(start.train_images.device)).tolist()
+    return rows
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append a finished trial's rows to a CSV, with one write."""
+    text = pd.DataFrame(rows).to_csv(
+        index=False, header=not path.stat().st_size, lineterminator="\n"
+    )
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)

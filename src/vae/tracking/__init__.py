@@ -1,0 +1,1 @@
+"""MLflow, which mirrors DVC's files: only scripts import this package."""

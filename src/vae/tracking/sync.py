@@ -42,7 +42,7 @@ def mirror(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     lock = Path(".dvc/tmp/track.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     # Another of these at once would make the same runs.
-    with FileLock(lock), trouble(client.tracking_uri):
+    with trouble(client.tracking_uri):
         close_killed(client, experiment)
         for name in MODELS:
             run_id = run_of(client, experiment, name, models, plots)

@@ -1,24 +1,18 @@
 """Turn MNIST's gray pixels into 0 and 1."""
 
 from vae import cli
-
-cli.begin()
-
-
-from vae.cli import arguments
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, checked, read_idx, save_split
 from vae.params import read_params
 
 
 def main() -> None:
-    raw, binarized = arguments(__doc__, "raw", "binarized")
+    raw, binarized = cli.arguments(__doc__, "raw", "binarized")
     (settings,) = read_params("binarize")
     for name, (image_file, label_file) in FILE_NAMES.items():
-        images = binarize(read_idx(raw / RAW_FOLDER / image_file, dimensions=3), settings.threshold)
-        labels = read_idx(raw / RAW_FOLDER / label_file, dimensions=1)
-        save_split(
-            checked(Split(images, labels), raw / image_file), binarized / f"{name}.safetensors"
-        )
+        images = binarize(read_idx(raw / RAW_FOLDER / image_file, 3), settings.threshold)
+        labels = read_idx(raw / RAW_FOLDER / label_file, 1)
+        split = checked(Split(images, labels), raw / image_file)
+        save_split(split, binarized / f"{name}.safetensors")
         print(f"{name}: {len(images)} images, {images.mean():.1%} of the pixels are 1")
 
 

@@ -1,4 +1,5 @@
-"""Train one of the two models; write its weights, losses by epoch and the frames for the figures."""
+"""Train one of the two models; write its weights, losses by epoch and the frames for the
+figures."""
 
 from vae import cli
 
@@ -16,7 +17,7 @@ from vae.data import Split, load_split
 from vae.files import md5, write_csv, write_json
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.identity import identity
-from vae.model import Architecture, BernoulliVAE, save_model
+from vae.model import BernoulliVAE, save_model
 from vae.params import MODELS, Figures, Params, check_params, flat, training_params
 from vae.tracking.live import live_run
 from vae.training import Epoch, begin, choose_device, fit
@@ -45,8 +46,8 @@ def main() -> None:
     device = choose_device(params.train.device).type
     with live_run(name, values, files, device, known_as) as log_epoch:
         model, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
-        architecture = training_params(params, name)["model"].model_dump(exclude={"preceded_by"})
-        save_model(model, Architecture(**architecture), Path(f"models/{name}.safetensors"))
+        architecture = training_params(params, name)["model"]
+        save_model(model, architecture, Path(f"models/{name}.safetensors"))
         recorder.save(Path(f"models/{name}-frames.npz"))
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))

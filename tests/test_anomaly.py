@@ -1,4 +1,3 @@
-from anomaly import judge, noise_images
 from vae import objective
 from vae.model import BernoulliVAE
 from vae.scores import (
@@ -7,6 +6,8 @@ from vae.scores import (
     detection,
     fails_on,
     kl_scores,
+    noise_images,
+    noise_summary,
     posterior_means,
     reconstruct,
 )
@@ -23,9 +24,9 @@ def test_the_noise_image_is_the_first_draw_of_the_notebooks_seeded_numpy():
     assert (image.reshape(28, 28) == expected).all()
 
 
-def test_the_verdict_on_a_score_follows_from_the_training_scores():
+def test_where_a_score_falls_follows_from_the_training_scores():
     training = np.arange(1000.0)
-    scores = judge(
+    scores = noise_summary(
         training, noise=1500.0, fresh=np.array([998.0, 999.5, 1500.0, 5.0]), percentile=99.9
     )
     mean, deviation = 499.5, np.sqrt((1000**2 - 1) / 12)
@@ -33,9 +34,9 @@ def test_the_verdict_on_a_score_follows_from_the_training_scores():
     assert scores["training_kl_standard_deviation"] == pytest.approx(deviation)
     assert scores["noise_z_score"] == pytest.approx((1500 - mean) / deviation)
     assert scores["training_share_above_noise"] == 0
-    assert judge(training, 899.5, training, 99.9)["training_share_above_noise"] == pytest.approx(
-        0.1
-    )
+    assert noise_summary(training, 899.5, training, 99.9)[
+        "training_share_above_noise"
+    ] == pytest.approx(0.1)
     assert 998 < scores["threshold"] < 999
     assert scores["noise_images_caught"] == 0.5
 

@@ -1,5 +1,4 @@
 import re
-import time
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -49,7 +48,7 @@ MISTAKES = [
     ("epochs: 10", "epochs: 2024-99-99", "is not valid YAML: month must be in 1..12"),
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor for the tag"),
-    ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[[...]]]; it should be a valid integer"),
+    ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
     ("  images: 1000 ", "  images: 1 ", "likelihood.images is 1; it should be greater than or equal to 2"),
     ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
     ("epochs: 10", "epochs: 10\n  epochs: 11", 'found duplicate key "epochs"'),
@@ -64,7 +63,6 @@ MISTAKES = [
     ("[0.9, 0.999]", "[0.9, 0.999, 0.9]", "train.adam_betas"),
     ("[0.9, 0.999]", "[0.9, 1.0]", "train.adam_betas.1 is 1.0; it should be less than 1"),
     ("hidden_sizes: [400]", "hidden_sizes: [1000000000]", "it should be less than or equal to 100000"),
-    ("hidden_sizes: [400]", "hidden_sizes: [100000, 100000]", "20,162,800,000 weights; at most 100,000,000"),
     ("interval: 10", f"interval: {10**30}", "it should be less than or equal to 1000000000"),
     ("noise_images: 1000", f"noise_images: {10**9}", "it should be less than or equal to 1000000"),
     ("images: [1, 4, 12, 15, 22]", "images: []", "figures.images is []; "),
@@ -95,16 +93,6 @@ def test_a_mistake_is_told_by_key_value_and_what_is_allowed(tmp_path, old, new, 
         check_params(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_lists_of_lists_of_billions_of_values_are_refused_at_once(tmp_path):
-    path = tmp_path / "params.yaml"
-    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join(9 * [f'*a{n}'])}]\n" for n in range(12))
-    path.write_text("a0: &a0 [1]\n" + lists + COMMITTED.replace("seed: 199", "seed: *a12", 1))
-    started = time.monotonic()
-    with pytest.raises(UserError, match=re.escape("seed is [[[...], [...], ")):
-        check_params(path)
-    assert time.monotonic() - started < 10
 
 
 def test_a_number_in_scientific_notation_reads_as_dvc_reads_it(tmp_path):

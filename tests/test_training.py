@@ -189,7 +189,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_the_same_bits(
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize("file", ["index.json", "state-2.safetensors", "frames-1.safetensors"])
+@pytest.mark.parametrize("file", ["state.safetensors", "frames-1.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
 def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
     tmp_path, images, params, small, file, damage, capsys
@@ -206,16 +206,14 @@ def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
     _, _, losses = interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, None)
     assert losses == train(small, images, settings)[2]
     said = capsys.readouterr().out
-    assert said == "" if (file, damage) == ("index.json", "delete") else "starting anew" in said
+    gone = (file, damage) == ("state.safetensors", "delete")
+    assert said == "" if gone else "starting again" in said
 
 
 def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings, small, capsys):
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 1)
     assert Checkpoint(tmp_path / "c", "abd").load() is None
-    assert (
-        "a checkpoint of other parameters, data, code or PyTorch; starting anew"
-        in capsys.readouterr().out
-    )
+    assert "of other parameters, data, code or PyTorch; starting again" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_last_checkpoint(

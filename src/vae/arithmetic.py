@@ -1,4 +1,5 @@
-"""What the last bits of the results depend on: the processor, PyTorch's version and these settings."""
+"""What the last bits of the results depend on: the processor, PyTorch's version and these
+settings."""
 
 import os
 import platform
@@ -6,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Settings under which any x86-64 processor with AVX2 should round alike: matrix products in MKL's one code
-# path for all processors, the rest in AVX2, and a number of threads that the machine does not choose.
+# Settings under which any x86-64 processor with AVX2 should round alike: matrix products in MKL's
+# one code path for all processors, the rest in AVX2, and a number of threads that the machine does
+# not choose.
 PORTABLE = {
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -32,7 +34,8 @@ def pin(arithmetic: str) -> None:
 
 
 def owner() -> dict[str, Any]:
-    """What native results' bits belong to: processor, vector instructions, MKL's mode, PyTorch's version."""
+    """What native results' bits belong to: processor, vector instructions, MKL's mode, PyTorch's
+    version."""
     import torch
 
     return {

@@ -1,90 +1,70 @@
-"""A training's state after each epoch, so that one that was killed goes on with the same bits."""
+"""A training's state after each epoch, so that a killed one goes on with the same bits."""
 
-import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from vae.cli import UserError
-from vae.files import md5, write_json, written_whole
+from vae.files import written_whole
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 
 class Checkpoint:
-    """The state in a folder, of the training with this fingerprint.
+    """A folder with a file of frames for each epoch and, written after it, one of the latest state.
 
-    The folder holds an index, written last and whole, that names the other files with their MD5 sums: each
-    epoch's frames, and the latest state. `remove` it when the results are written.
+    Each is written whole. The state holds the training's identity; one of another is not used.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder
-        self.index = {"fingerprint": fingerprint, "losses": [], "frames": {}, "state": {}}
+        self.identity = identity
+        self.losses = torch.empty(0, 4, dtype=torch.float64)  # of each epoch so far
 
-    @property
-    def losses(self) -> list[list[float]]:
-        """Of each epoch so far."""
-        return self.index["losses"]
-
-    def load(self, say: Callable[[str], None] = print) -> dict[str, Tensor] | None:
-        """The state after the last finished epoch; None, saying why, when there is none that can be used."""
-        path = self.folder / "index.json"
+    def load(self) -> dict[str, Tensor] | None:
+        """Read the state after the last finished epoch; None when none can be used, and say why."""
+        path = self.folder / "state.safetensors"
         if not path.exists():
             return None
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            if index["fingerprint"] != self.index["fingerprint"]:
-                say(
-                    f"{self.folder}: a checkpoint of other parameters, data, code or PyTorch; starting anew"
-                )
+            with safe_open(path, "pt") as file:
+                identity = (file.metadata() or {}).get("identity")
+            if identity != self.identity:
+                print(f"{path}: of other parameters, data, code or PyTorch; starting again")
                 return None
-            files = {**index["frames"], **index["state"]}
-            if damaged := [
-                name for name, value in files.items() if md5(self.folder / name) != value
-            ]:
-                raise ValueError(f"{damaged[0]} has another MD5 sum")
-            (state,) = index["state"]
-            tensors = load_file(self.folder / state)
-            frames = [load_file(self.folder / name)["frames"] for name in index["frames"]]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            say(f"{self.folder}: a damaged checkpoint ({error}); starting anew")
+            state = load_file(path)
+            names = [f"frames-{epoch}.safetensors" for epoch in range(1, len(state["losses"]) + 1)]
+            frames = torch.cat([load_file(self.folder / name)["frames"] for name in names])
+        except (OSError, KeyError, SafetensorError) as error:
+            print(f"{path}: a damaged checkpoint ({error}); starting again")
             return None
-        self.index = index
-        say(f"{self.folder}: going on after epoch {len(index['losses'])}")
-        return {**tensors, "frames": torch.cat(frames)}
+        self.losses = state["losses"]
+        print(f"{path}: going on after epoch {len(self.losses)}")
+        return {**state, "frames": frames}
 
     def save(self, losses: list[float], state: dict[str, Tensor], frames: list[Tensor]) -> None:
-        """Keep an epoch's losses, the state after it and the frames that it added.
+        """Write an epoch's losses, the state after it and the frames that it added.
 
         Raises UserError when a loss is not finite; the epoch before is kept.
         """
-        epoch = len(self.index["losses"]) + 1
+        epoch = len(self.losses) + 1
         if not all(map(math.isfinite, losses)):
             raise UserError(
-                f"epoch {epoch}: a loss is not finite (reconstruction and KL, train and test: {losses} nats "
-                "per image), so training stops; a lower train.learning_rate may help"
+                f"epoch {epoch}: a loss is not finite (reconstruction and KL, train and test: "
+                f"{losses} nats per image), so training stops; a lower train.learning_rate may help"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        added = self._write(f"frames-{epoch}.safetensors", {"frames": torch.stack(frames).cpu()})
-        latest = self._write(
-            f"state-{epoch}.safetensors", {name: t.cpu() for name, t in state.items()}
-        )
-        self.index["losses"].append(losses)
-        self.index["frames"] |= added
-        before, self.index["state"] = self.index["state"], latest
-        write_json(self.folder / "index.json", self.index)
-        for name in before:
-            (self.folder / name).unlink(missing_ok=True)
+        self.losses = torch.cat((self.losses, torch.tensor([losses], dtype=torch.float64)))
+        self._write(f"frames-{epoch}.safetensors", {"frames": torch.stack(frames).cpu()})
+        state = {name: tensor.cpu() for name, tensor in state.items()}
+        self._write("state.safetensors", {**state, "losses": self.losses})
 
     def remove(self) -> None:
+        """Delete the folder: the results are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _write(self, name: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    def _write(self, name: str, tensors: dict[str, Tensor]) -> None:
         with written_whole(self.folder / name) as temporary:
-            temporary.write_bytes(save(tensors))
-        return {name: md5(self.folder / name)}
+            temporary.write_bytes(save(tensors, {"identity": self.identity}))

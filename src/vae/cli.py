@@ -1,4 +1,5 @@
-"""How a script starts and ends: arguments, signals, and one line for a mistake that a user can correct."""
+"""How a script starts and ends: arguments, signals, and one line for a mistake that a user can
+correct."""
 
 import argparse
 import gc
@@ -41,7 +42,8 @@ class UserError(Exception):
 
 
 def begin() -> None:
-    """Let Ctrl-C end a script in one line, also while it still imports PyTorch: call it before that."""
+    """Let Ctrl-C end a script in one line, also while it still imports PyTorch: call it before
+    that."""
     show = sys.excepthook
 
     def show_in_a_line(kind, error, traceback) -> None:
@@ -71,12 +73,12 @@ def one_line(error: object) -> str:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`.
 
-    A `UserError` and a refusal of the system (full disk, no permission, no memory) end it with one line and
-    status 1; Ctrl-C and SIGTERM with `interrupted` and status 130.
+    A `UserError` and a refusal of the system (full disk, no permission, no memory) end it with one
+    line and status 1; Ctrl-C and SIGTERM with `interrupted` and status 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What is imported by now stays to the end: collecting it, torch above all, takes half a second. Not so
-    # with torchvision, whose Triton wants to be collected, or complains.
+    # What is imported by now stays to the end: collecting it, torch above all, takes half a second.
+    # Not so with torchvision, whose Triton wants to be collected, or complains.
     if "torchvision" not in sys.modules:
         gc.freeze()
     try:
@@ -97,8 +99,8 @@ def run(main: Callable[[], None]) -> None:
         if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
             raise
         sys.exit(
-            "error: not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
-            "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
+            "error: not enough memory; free some, or lower what decides it in params.yaml: layer "
+            "sizes, batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
         )
     except Exception as error:
         # SQLite's words, in an error of MLflow's or of SQLAlchemy's.
@@ -109,7 +111,8 @@ def run(main: Callable[[], None]) -> None:
 
 @contextmanager
 def _one_of_each_stage() -> Iterator[None]:
-    """Under DVC, wait for an earlier run of this stage: it goes on when its DVC is killed, and writes."""
+    """Under DVC, wait for an earlier run of this stage: it goes on when its DVC is killed, and
+    writes."""
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
         yield

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; rename it to `path` when the block ends well.
+    """Yield a temporary path beside `path` to write to; rename it when the block ends well.
 
-    The temporary name is fixed, so what a killed run left behind is overwritten by the next one. It keeps
-    the suffix, by which image writers choose their format.
+    The temporary name is fixed, so the next run overwrites what a killed one left. It keeps the
+    suffix, by which image writers choose their format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")

@@ -18,13 +18,14 @@ BLOCK = 64
 
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
-    """Latent coordinates along a side of the manifold, `(size,)`: evenly spaced quantiles of the prior."""
+    """Latent coordinates along a side of the manifold, `(size,)`: evenly spaced quantiles of the
+    prior."""
     return ndtri(np.linspace(*quantiles, size))
 
 
 def latent_grid(axis: np.ndarray) -> Tensor:
-    """Points of the manifold, `(size * size, 2)`, row by row: the column gives the first latent coordinate,
-    the row the second, as in the post's notebook."""
+    """Points of the manifold, `(size * size, 2)`, row by row: the column gives the first latent
+    coordinate, the row the second, as in the post's notebook."""
     second, first = np.meshgrid(axis, axis, indexing="ij")
     return torch.tensor(np.stack((first.ravel(), second.ravel()), axis=1), dtype=torch.float32)
 
@@ -32,8 +33,9 @@ def latent_grid(axis: np.ndarray) -> Tensor:
 class FrameRecorder:
     """Records the reconstructions of a few images and, given a grid, the digits decoded from it.
 
-    `images` is `(pictures, 784)`, `grid` `(points, latent)`; a frame decodes both in one pass. The figures
-    are GIFs, so `levels` levels of gray are kept: 16 look the same and take a third of the space of 256.
+    `images` is `(pictures, 784)`, `grid` `(points, latent)`; a frame decodes both in one pass. The
+    figures are GIFs, so `levels` levels of gray are kept: 16 look the same and take a third of the
+    space of 256.
     """
 
     def __init__(self, images: Tensor, levels: int, grid: Tensor | None = None) -> None:
@@ -56,23 +58,18 @@ class FrameRecorder:
 
     def keep(self, frame: Tensor) -> None:
         """Add a frame, `(pictures and points, 784)` levels of gray, uint8."""
-        # Kept by the block: one by one, they would lie between freed temporaries and waste as much again.
+        # Kept by the block: one by one, they would lie between freed temporaries and waste as much
+        # again.
         place = len(self.frames) % BLOCK
         if place == 0:
             self.block = torch.empty(BLOCK, *frame.shape, dtype=frame.dtype, device=frame.device)
         self.block[place] = frame
         self.frames.append(self.block[place])
 
-    def at_epochs(self, epochs: int) -> dict[str, np.ndarray]:
-        """The frames before training and at the end of each epoch, as `save` writes them."""
-        frames = np.stack(
-            [frame.cpu().numpy() for frame in self.frames[epoch_ends(self.frames, epochs)]]
-        )
-        return {name: self.grays[frames[:, rows]] for name, rows in self.parts.items()}
-
     def save(self, path: Path) -> None:
-        """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and, where there
-        is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as uint8."""
+        """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and,
+        where there is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as
+        uint8."""
         frames = [frame.cpu().numpy() for frame in self.frames]
         # np.savez_compressed would take four times as long, to save a tenth of the space.
         with (
@@ -102,7 +99,8 @@ def quantized(logits: Tensor, levels: int = 256) -> Tensor:
 
 
 def load_frames(path: Path, name: str) -> np.ndarray:
-    """Read what `FrameRecorder.save` wrote under `name`. Raises UserError when it is missing or damaged."""
+    """Read what `FrameRecorder.save` wrote under `name`. Raises UserError when it is missing or
+    damaged."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file)

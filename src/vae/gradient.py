@@ -1,7 +1,7 @@
 """The gradient of the negative ELBO, written out.
 
-Autograd gives the same; but its graph, and the new tensor that it makes of every gradient in every step, take
-a sixth of an epoch's time on a CPU.
+Autograd gives the same; but its graph, and the new tensor that it makes of every gradient in every
+step, take a sixth of an epoch's time on a CPU.
 """
 
 from vae import objective
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 def backward(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
     """Set each parameter's `grad` to the gradient of the batch's summed negative ELBO.
 
-    Images are `(batch, 784)` of 0.0 and 1.0; noise `(batch, latent)` gives one posterior sample for each.
-    Returns the batch's `objective.terms`, `(2, batch)`.
+    Images are `(batch, 784)` of 0.0 and 1.0; noise `(batch, latent)` gives one posterior sample for
+    each. Returns the batch's `objective.terms`, `(2, batch)`.
     """
     encoded = _values(model.encoder, images)
     mean, log_variance = posterior = Posterior(*encoded[-1].chunk(2, dim=1))
@@ -43,7 +43,8 @@ def _values(layers: nn.Sequential, inputs: Tensor) -> list[Tensor]:
 def _back(
     layers: nn.Sequential, values: list[Tensor], gradient: Tensor, to_first: bool = True
 ) -> Tensor:
-    """Set the layers' gradients, from the gradient by the last of `values`; return that by the first."""
+    """Set the layers' gradients, from the gradient by the last of `values`; return that by the
+    first."""
     for layer, inputs, outputs in zip(layers[::-1], values[-2::-1], values[:0:-1], strict=True):
         if isinstance(layer, nn.ReLU):
             gradient = gradient.mul_(outputs.sign())

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-# Raise it by hand when a change of the code changes the bits of a result: tests/test_identity.py asks for it.
-# Checkpoints, MLflow's runs and studies' trials of another version are not taken for this one's.
+# Raise it by hand when a change of the code changes the bits of a result: tests/test_identity.py
+# asks for it. Checkpoints, MLflow's runs and studies' trials of another version are not taken for
+# this one's.
 RESULTS_VERSION = 1
 
 
 def identity(values: Mapping[str, str], data: Sequence[str]) -> str:
-    """12 hexadecimal digits of a training's flat parameters (`params.flat`), of the MD5 sums of the splits
-    that it reads, train and test, of PyTorch's version and of `RESULTS_VERSION`."""
+    """12 hexadecimal digits of a training's flat parameters (`params.flat`), of the MD5 sums of the
+    splits that it reads, train and test, of PyTorch's version and of `RESULTS_VERSION`."""
     version = torch.__version__.partition("+")[0]
     text = json.dumps([dict(values), list(data), version, RESULTS_VERSION], sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The number by which VAEs are compared: the likelihood of test images, estimated by importance sampling."""
+"""The likelihood of test images, by which VAEs are compared, from importance samples."""
 
 import math
 
@@ -16,11 +16,11 @@ ROWS = 2000
 def log_likelihoods(
     model: BernoulliVAE, images: Tensor, samples: int, generator: torch.Generator
 ) -> Tensor:
-    """Estimates of log p(x) of each image, `(images,)` nats as float64, from images `(images, 784)` uint8.
+    """Estimate log p(x) of images `(images, 784)` uint8: `(images,)` nats, float64.
 
-    log of the mean over the samples z of p(x | z) p(z) / q(z | x), z drawn from the posterior q(z | x):
-    Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (2016), equation 8. It is below
-    log p(x) on average, the less so the more samples there are.
+    The log of the mean over samples z of the posterior q(z | x) of p(x | z) p(z) / q(z | x):
+    Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (2016), equation 8. It is
+    below log p(x) on average, the less so the more samples there are.
     """
     estimates = []
     for batch in images.split(max(1, ROWS // samples)):
@@ -29,9 +29,8 @@ def log_likelihoods(
         noise = torch.randn(samples, *posterior.mean.shape, generator=generator)
         latent = posterior.sample(noise)
         # log p(z) - log q(z | x), in which the factors of 2 pi cancel.
-        weights = (
-            0.5 * (noise.square() - latent.square() + posterior.log_variance).sum(dim=2).double()
-        )
+        terms = noise.square() - latent.square() + posterior.log_variance
+        weights = 0.5 * terms.sum(dim=2).double()
         logits = model.decode(latent.flatten(0, 1))
         repeated = pixels.repeat(samples, 1)
         weights -= objective.reconstruction(logits, repeated).view(samples, -1)

@@ -1,17 +1,16 @@
 """A variational autoencoder of fully connected layers with a Bernoulli decoder."""
 
 import json
-from itertools import chain, pairwise
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from vae.cli import UserError
-from vae.data import PIXELS
+from vae.cli import UserError, one_line
 from vae.files import write_json, written_whole
 from vae.params import Architecture
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ class Posterior(NamedTuple):
     log_variance: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Reparameterised sample `(batch, latent)` from standard normal `noise` of the same shape."""
+        """Reparameterised sample `(batch, latent)` from standard normal `noise` of that shape."""
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
 
@@ -36,17 +35,10 @@ class BernoulliVAE(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        encoder_sizes = (PIXELS, *architecture.hidden_sizes)
-        hidden_sizes = architecture.decoder_hidden_sizes
-        if hidden_sizes is None:
-            hidden_sizes = architecture.hidden_sizes[::-1]
-        decoder_sizes = (architecture.latent_size, *hidden_sizes)
         self.latent_size = architecture.latent_size
         # Registered in the order in which the author's model drew its initial weights.
-        self.encoder = _hidden_layers(encoder_sizes).append(
-            nn.Linear(encoder_sizes[-1], 2 * architecture.latent_size)
-        )
-        self.decoder = _hidden_layers(decoder_sizes).append(nn.Linear(decoder_sizes[-1], PIXELS))
+        self.encoder = _layers(architecture.encoder_sizes)
+        self.decoder = _layers(architecture.decoder_sizes)
 
     def encode(self, images: Tensor) -> Posterior:
         """Posterior of `images`, `(batch, 784)` of 0.0 and 1.0."""
@@ -57,12 +49,12 @@ class BernoulliVAE(nn.Module):
         return self.decoder(latent)
 
 
-def _hidden_layers(sizes: tuple[int, ...]) -> nn.Sequential:
-    # In place: what a ReLU takes is of no further use, neither here nor for its gradient.
-    layers = [
-        (nn.Linear(inputs, outputs), nn.ReLU(inplace=True)) for inputs, outputs in pairwise(sizes)
-    ]
-    return nn.Sequential(*chain.from_iterable(layers))
+def _layers(sizes: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        # In place: what a ReLU takes is of no further use, neither here nor for its gradient.
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
 
 
 def save_model(model: BernoulliVAE, architecture: Architecture, path: Path) -> None:
@@ -70,16 +62,17 @@ def save_model(model: BernoulliVAE, architecture: Architecture, path: Path) -> N
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     with written_whole(path) as temporary:
         temporary.write_bytes(save(weights))
-    write_json(path.with_suffix(".json"), architecture.model_dump())
+    write_json(path.with_suffix(".json"), architecture.model_dump(exclude={"preceded_by"}))
 
 
 def load_model(path: Path) -> BernoulliVAE:
-    """Read what `save_model` wrote. Raises UserError when a file is missing, damaged or does not fit."""
+    """Read what `save_model` wrote. Raises UserError when a file is missing, damaged or unfit."""
     try:
         description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         model = BernoulliVAE(Architecture.model_validate(description))
         model.load_state_dict(load_file(path))
-    except (OSError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read the model {path} ({reason}); run `dvc repro`") from None
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"cannot read the model {path} ({one_line(error)}); run `dvc repro`"
+        ) from None
     return model.eval().requires_grad_(False)

@@ -11,11 +11,11 @@ from torch import nn
 class Adam:
     """Adam (Kingma and Ba, 2015) in the "epsilon hat" form at the end of its section 2.
 
-    PyTorch 1.1 added epsilon to the root of the second moment before correcting its bias; today's adds it
-    after, which moves the author's first epoch by 0.05 nats.
+    PyTorch 1.1 added epsilon to the root of the second moment before correcting its bias; today's
+    adds it after, which moves the author's first epoch by 0.05 nats.
 
-    The parameters and gradients of `model` become views of flat buffers. `step` calls the fused kernel of
-    torch.optim.Adam, which itself would take seconds to import PyTorch's compiler.
+    The parameters and gradients of `model` become views of flat buffers. `step` calls the fused
+    kernel of torch.optim.Adam, which itself would take seconds to import PyTorch's compiler.
     """
 
     def __init__(self, model: nn.Module, settings: Train) -> None:

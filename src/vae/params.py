@@ -1,14 +1,12 @@
-"""params.yaml, read once into frozen typed objects. Any mistake in it is told before work starts."""
+"""params.yaml, read once into frozen typed objects; a mistake in it stops before work starts."""
 
 import difflib
 import re
-import reprlib
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from vae.cli import UserError
+from vae.cli import UserError, one_line
 from vae.data import PIXELS
 from vae.files import written_whole
 
@@ -20,13 +18,10 @@ MODELS = ("20d", "2d")
 
 # NumPy and torch count in 64 bits.
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Seconds = Annotated[float, Field(ge=0, le=3600)]
-Quantile = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; strict types would ask for a tuple.
 LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
-# Training keeps 16 bytes for each: the weight, its gradient and Adam's two moments.
-MOST_WEIGHTS = 100_000_000
 
 
 class Group(BaseModel):
@@ -41,7 +36,7 @@ class Download(Group):
     dataset: Literal["mnist", "digits"]
     mirrors: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
     attempts: Annotated[int, Field(ge=1, le=100)]
-    pause: Seconds
+    pause: Annotated[float, Field(ge=0, le=3600)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -52,13 +47,13 @@ class Binarize(Group):
 
 
 class Figures(Group):
-    """What training records of its course. `images` are indices of test images, `interval` is in batches."""
+    """What training records of its course: test images by index, an `interval` in batches."""
 
     images: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
     interval: Count
     gray_levels: Annotated[int, Field(ge=2, le=256)]
     grid_size: Annotated[int, Field(ge=2, le=100)]
-    grid_quantiles: Annotated[tuple[Quantile, Quantile], Field(strict=False)]
+    grid_quantiles: Annotated[tuple[Share, Share], Field(strict=False)]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -86,23 +81,16 @@ class Architecture(Group):
     latent_size: Annotated[int, Field(ge=1, le=100_000)]
     decoder_hidden_sizes: LayerSizes | None = None
 
-    @model_validator(mode="after")
-    def _trainable(self) -> Self:
-        decoder = (
-            self.hidden_sizes[::-1]
-            if self.decoder_hidden_sizes is None
-            else self.decoder_hidden_sizes
-        )
-        sizes = (
-            (PIXELS, *self.hidden_sizes, 2 * self.latent_size),
-            (self.latent_size, *decoder, PIXELS),
-        )
-        weights = sum(inputs * outputs for layers in sizes for inputs, outputs in pairwise(layers))
-        if weights > MOST_WEIGHTS:
-            raise ValueError(
-                f"its layers have {weights:,} weights; at most {MOST_WEIGHTS:,} are allowed"
-            )
-        return self
+    @property
+    def encoder_sizes(self) -> tuple[int, ...]:
+        """From the pixels to the posterior's means and log-variances."""
+        return (PIXELS, *self.hidden_sizes, 2 * self.latent_size)
+
+    @property
+    def decoder_sizes(self) -> tuple[int, ...]:
+        """From the latent point to the pixels' logits."""
+        hidden = self.decoder_hidden_sizes
+        return (self.latent_size, *(self.hidden_sizes[::-1] if hidden is None else hidden), PIXELS)
 
 
 class Model(Architecture):
@@ -112,13 +100,13 @@ class Model(Architecture):
 
 
 class PlaneModel(Model):
-    """A model whose latent space is a plane, so that its manifold and its scatter can be drawn."""
+    """A model whose latent space is a plane, so that its manifold can be drawn."""
 
     latent_size: Literal[2]
 
 
 class Animation(Group):
-    """Every `every`-th of the `first` frames (all of them when null), each shown for `milliseconds`."""
+    """Every `every`-th of the `first` frames (all when null), each shown for `milliseconds`."""
 
     first: Count | None
     every: Count
@@ -136,7 +124,7 @@ class Visualize(Group):
 
 
 class Anomaly(Group):
-    """How anomalies are scored and told from training images."""
+    """How anomalies are scored and separated from training images."""
 
     batch_size: Count
     threshold_percentile: Annotated[float, Field(gt=0, lt=100)]
@@ -180,25 +168,26 @@ class Params(Group):
 def read_params(*groups: str, path: Path = Path("params.yaml")) -> list[Any]:
     """Check all of `path` and return the typed groups of these names, in this order.
 
-    A stage names here the groups it declares in dvc.yaml. Raises UserError with a line for each mistake.
+    A stage names the groups of which it declares keys in dvc.yaml. Raises UserError.
     """
     params = check_params(path)
     return [getattr(params, group.replace("-", "_")) for group in groups]
 
 
 def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read and check `path`, with other values for some keys (`{"train.epochs": 2}`). Raises UserError."""
+    """Read and check `path`, with other values for some keys, as `{"train.epochs": 2}`.
+
+    Raises UserError with every mistake: its key, its value and what is allowed.
+    """
     try:
-        # The reader that DVC uses: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
+        # DVC's own reader: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
         values = YAML(typ="safe").load(path)
     except FileNotFoundError:
         raise UserError(f"no {path} in {Path.cwd()}: run from the repository's root") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    except (
-        Exception
-    ) as error:  # the reader's own, or what its conversions raise: `!!bool 3` a KeyError
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # the reader's, or a conversion's: `!!bool 3` is a KeyError
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"{path} is not valid YAML: {reason}") from None
     for name, value in (overrides or {}).items():
         *groups, key = name.split(".")
@@ -211,19 +200,16 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
-        raise UserError("; ".join(f"{path}: {problem}" for problem in problems)) from None
+        problems = [f"{path}: {_describe(problem)}" for problem in error.errors()]
+        raise UserError("; ".join(problems)) from None
 
 
 def override_params(path: Path, overrides: dict[str, Any]) -> None:
-    """Change values in a params.yaml, by group and key, or by key alone at the top; comments stay."""
+    """Change values in a params.yaml, by group and key, or by key alone at the top."""
     yaml = YAML()
     params = yaml.load(path)
     for name, value in overrides.items():
-        if isinstance(value, dict):
-            params[name].update(value)
-        else:
-            params[name] = value
+        params[name] = {**params[name], **value} if isinstance(value, dict) else value
     with written_whole(path) as temporary:
         yaml.dump(params, temporary)
 
@@ -236,47 +222,32 @@ def training_params(params: Params, name: str) -> dict[str, Any]:
 
 def flat(params: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as text under flat names: those of a group as `group.key`."""
-    flat = {}
+    found = {}
     for name, value in params.items():
         group = value.model_dump() if isinstance(value, BaseModel) else None
-        flat |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
-    return {
-        name: str(list(value) if isinstance(value, tuple) else value)
-        for name, value in flat.items()
-    }
+        found |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
+    return {key: str(list(v) if isinstance(v, tuple) else v) for key, v in found.items()}
 
 
 def _describe(problem: Any) -> str:
     """One mistake in the words of params.yaml: key, value, what is allowed."""
-    location = ".".join(_shown(part, str) for part in problem["loc"]) or "the file"
-    match problem["type"]:
-        case "missing":
-            return f"{location} is missing"
-        case "extra_forbidden" | "invalid_key":
-            allowed = _keys_beside(problem["loc"])
-            close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            return f"{location} is an unknown key; {hint}allowed: {', '.join(allowed)}"
-        case "model_type":
-            return f"{location} is {_shown(problem['input'])}; it should hold keys and values"
+    place = one_line(".".join(map(str, problem["loc"]))) or "the file"
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        allowed = _keys_beside(problem["loc"])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{place} is an unknown key; {hint}allowed: {', '.join(allowed)}"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list")
+    if problem["type"] == "model_type":
+        message = "it should hold keys and values"
     message = re.sub("^(Input|String|Tuple) should", "it should", message)
-    return f"{location} is {_shown(problem['input'])}; {message}"
-
-
-# A few lines of YAML can hold lists of lists with billions of values.
-_short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict = 2, 10, 10
-_short.maxstring = _short.maxlong = _short.maxother = 100
-
-
-def _shown(value: Any, text: Callable[[Any], str] = _short.repr) -> str:
-    """A value as text, on one line and not too long."""
     try:
-        shown = " ".join(text(value).split())
-    except (ValueError, RecursionError):  # thousands of digits, or of lists in lists
-        return "a value too large to show"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+        value = one_line(repr(problem["input"]))
+    except ValueError:  # thousands of digits
+        value = "a value too large to show"
+    return f"{place} is {value if len(value) <= 80 else f'{value[:77]}...'}; {message}"
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

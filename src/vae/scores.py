@@ -1,40 +1,38 @@
-"""What a trained model says of images, in batches."""
+"""What a trained model says of images, in batches, and how well that separates anomalies."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from vae import objective
 from vae.data import PIXELS, binarize, upscaled_digits
-from vae.model import BernoulliVAE, Posterior
+from vae.model import BernoulliVAE
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# A detector that is wrong once in ten pairs of an ordinary image and an anomaly, or more often, fails.
+SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
+# A detector that is wrong once in ten pairs of an ordinary image and an anomaly fails.
 FAILS_BELOW = 0.9
 
 
-def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
-    """Images of fair coin flips, `(count, 784)`, uint8, drawn as the post drew its one."""
-    return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
-
-
+@torch.no_grad()
 def posterior_means(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np.ndarray:
     """Posterior means `(images, latent)` of images `(images, 784)`, uint8."""
-    return torch.cat(
-        [posterior.mean for posterior in _posteriors(model, images, batch_size)]
-    ).numpy()
+    batches = images.split(batch_size)
+    return torch.cat([model.encode(batch.float()).mean for batch in batches]).numpy()
 
 
+@torch.no_grad()
 def kl_scores(model: BernoulliVAE, images: Tensor, batch_size: int = 1000) -> np.ndarray:
-    """KL divergence to the prior of each image's posterior, `(images,)` nats, from images as above."""
-    posteriors = _posteriors(model, images, batch_size)
-    return torch.cat([objective.kl(posterior) for posterior in posteriors]).double().numpy()
+    """KL divergence to the prior of each image's posterior, `(images,)` nats, images as above."""
+    batches = images.split(batch_size)
+    scores = [objective.kl(model.encode(batch.float())) for batch in batches]
+    return torch.cat(scores).double().numpy()
 
 
 @torch.no_grad()
 def reconstruct(model: BernoulliVAE, images: np.ndarray) -> np.ndarray:
-    """Probabilities `(images, 784)` of the pixels at the posterior mean of images `(images, 784)`, uint8."""
+    """Probabilities `(images, 784)` of the pixels at the posterior mean of images as above."""
     return torch.sigmoid(model.decode(model.encode(torch.from_numpy(images).float()).mean)).numpy()
 
 
@@ -42,9 +40,10 @@ def reconstruct(model: BernoulliVAE, images: np.ndarray) -> np.ndarray:
 def anomaly_scores(
     model: BernoulliVAE, images: np.ndarray, batch_size: int = 1000
 ) -> dict[str, np.ndarray]:
-    """By name, scores `(images,)` in nats of images `(images, 784)`, the higher the stranger.
+    """Scores `(images,)` in nats of images `(images, 784)`, the higher the stranger, by name.
 
-    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their sum.
+    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their
+    sum.
     """
     terms = []
     for batch in torch.from_numpy(images).split(batch_size):
@@ -55,19 +54,41 @@ def anomaly_scores(
     return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}
 
 
-@torch.no_grad()
-def _posteriors(model: BernoulliVAE, images: Tensor, batch_size: int) -> Iterator[Posterior]:
-    for batch in images.split(batch_size):
-        yield model.encode(batch.float())
+def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
+    """Images of fair coin flips, `(count, 784)` uint8, drawn as the post drew its one."""
+    return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
+
+
+def noise_summary(
+    training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float
+) -> dict[str, float]:
+    """Where the KL of a noise image, and of more `(images,)`, falls among the training images'.
+
+    All KL are in nats; shares are fractions. The z-score is the distance from the training images'
+    mean in their standard deviations, as of a normal distribution fitted to them.
+    """
+    mean, deviation = training.mean(), training.std()
+    threshold = np.percentile(training, percentile)
+    return {
+        "noise_kl": noise,
+        "noise_z_score": float((noise - mean) / deviation),
+        "training_kl_mean": float(mean),
+        "training_kl_standard_deviation": float(deviation),
+        "training_share_above_noise": float((training > noise).mean()),
+        "threshold": float(threshold),
+        "threshold_percentile": percentile,
+        "noise_images": len(fresh),
+        "noise_images_caught": float((fresh > threshold).mean()),
+    }
 
 
 def anomalies(
     ordinary: np.ndarray, count: int, threshold: int, generator: np.random.RandomState
 ) -> dict[str, np.ndarray]:
-    """`count` images `(count, 784)` of each kind, 0 or 1 as uint8, fewer where there are not as many.
+    """Make `count` images `(count, 784)`, 0 or 1 as uint8, of each kind, or as many as there are.
 
-    `ordinary` images are inverted, or each one's pixels shuffled; scikit-learn's digits, binarized at
-    `threshold`, are real digits from another source.
+    `ordinary` images are inverted, or each one's pixels shuffled; scikit-learn's digits, binarized
+    at `threshold`, are real digits from another source.
     """
     first = ordinary[:count]
     return {
@@ -82,8 +103,11 @@ def anomalies(
 def detection(
     ordinary: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """For each score by name, `(images,)` of ordinary and of anomalous images: the area under the ROC curve,
-    0.5 by chance, and the average precision, by chance the anomalies' share."""
+    """How well each score, `(images,)` by name, separates ordinary from anomalous images.
+
+    The area under the ROC curve is 0.5 by chance; the average precision, the anomalies' share.
+    """
+    # A second to import, and scoring does not need it.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     found = {}
@@ -98,9 +122,8 @@ def detection(
 
 
 def fails_on(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, list[str]]:
-    """For each score, the kinds of anomalies that it does not tell from ordinary images."""
-    names = next(iter(kinds.values()))
+    """For each score, the kinds of anomalies that it does not separate from ordinary images."""
     return {
         name: [kind for kind, scores in kinds.items() if scores[name]["roc_auc"] < FAILS_BELOW]
-        for name in names
+        for name in next(iter(kinds.values()))
     }

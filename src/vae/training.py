@@ -19,8 +19,9 @@ from vae.stream import Draws, RandomStream
 import torch
 from torch import Tensor
 
-# In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in their first
-# steps; the two seen to survive more than 1e9 ended worse than pixels drawn independently.
+# In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
+# their first steps; the two seen to survive more than 1e9 ended worse than pixels drawn
+# independently.
 MOST_KL = 1e9
 
 
@@ -74,8 +75,8 @@ def choose_device(name: str) -> torch.device:
 
 
 class Start(NamedTuple):
-    """Where a training begins: a fresh model, the images, `(images, 784)` uint8 of 0 and 1, on its device,
-    where they stay, and the random stream."""
+    """Where a training begins: a fresh model, the images, `(images, 784)` uint8 of 0 and 1, on its
+    device, where they stay, and the random stream."""
 
     model: BernoulliVAE
     train_images: Tensor
@@ -86,9 +87,11 @@ class Start(NamedTuple):
 def begin(
     seed: int, figures: Figures, settings: Train, architecture: Model, train: Split, test: Split
 ) -> Start:
-    """Bring the author's random stream to where this model's training begins, and draw its weights."""
-    # Adam's moments of pixels that are never 1 fade into subnormal numbers, which cost a CPU a third of its
-    # speed and change no weight. Set first: threads take the setting over when they start.
+    """Bring the author's random stream to where this model's training begins, and draw its
+    weights."""
+    # Adam's moments of pixels that are never 1 fade into subnormal numbers, which cost a CPU a
+    # third of its speed and change no weight. Set first: threads take the setting over when they
+    # start.
     torch.set_flush_denormal(True)
     device = choose_device(settings.device)
     stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
@@ -112,15 +115,16 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train the model in place, an epoch each time the iterator is advanced.
 
-    `recorder` takes a frame before training and after every `stream.interval`-th batch; without one, the
-    stream still draws what the frames would need. `on_batch` is given the reconstruction and KL of the
-    epoch's images so far, `(2, images)`, on the device: reading them waits for the device.
+    `recorder` takes a frame before training and after every `stream.interval`-th batch; without
+    one, the stream still draws what the frames would need. `on_batch` is given the reconstruction
+    and KL of the epoch's images so far, `(2, images)`, on the device: reading them waits for the
+    device.
 
-    A `checkpoint`, which needs a recorder, is written after each epoch; if it holds any, they are given again
-    and training goes on after them.
+    A `checkpoint`, which needs a recorder, is written after each epoch; if it holds any, they are
+    given again and training goes on after them.
 
-    Raises UserError when a loss is not finite or the KL has exploded: on the CPU at that batch; on CUDA,
-    where looking would wait for the device, at the end of its epoch.
+    Raises UserError when a loss is not finite or the KL has exploded: on the CPU at that batch; on
+    CUDA, where looking would wait for the device, at the end of its epoch.
     """
     model, train_images, test_images, stream = start
     adam = Adam(model, settings)
@@ -136,7 +140,7 @@ def fit(
         for frame in state["frames"]:
             recorder.keep(frame)
         kept, done = len(recorder.frames), len(checkpoint.losses)
-        for number, losses in enumerate(checkpoint.losses, start=1):
+        for number, losses in enumerate(checkpoint.losses.tolist(), start=1):
             yield Epoch(number, Losses(*losses[:2]), Losses(*losses[2:]))
     for number in range(done + 1, settings.epochs + 1):
         draws = stream.training_epoch(len(train_images), model.latent_size).to(device)
@@ -173,7 +177,8 @@ def loss_terms(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
 
 
 def _check(terms: Tensor, epoch: int, batch: int) -> None:
-    """Raise UserError unless a batch's terms, `(2, batch)`, are finite and its KL at most `MOST_KL`."""
+    """Raise UserError unless a batch's terms, `(2, batch)`, are finite and its KL at most
+    `MOST_KL`."""
     reconstruction, kl = terms.mean(dim=1).tolist()
     if not (math.isfinite(reconstruction) and kl <= MOST_KL):
         problem = "the KL has exploded" if MOST_KL < kl < math.inf else "the loss is not finite"
@@ -185,7 +190,8 @@ def _check(terms: Tensor, epoch: int, batch: int) -> None:
 
 @torch.no_grad()
 def evaluate(model: BernoulliVAE, images: Tensor, draws: Draws, batch_size: int) -> Losses:
-    """Mean losses of `model` over `images`, `(images, 784)` uint8, with one posterior sample each."""
+    """Mean losses of `model` over `images`, `(images, 784)` uint8, with one posterior sample
+    each."""
     batches = _batches(images, draws, batch_size)
     return mean_losses(
         torch.cat([loss_terms(model, batch, noise) for batch, noise, _ in batches], dim=1)
@@ -193,7 +199,8 @@ def evaluate(model: BernoulliVAE, images: Tensor, draws: Draws, batch_size: int)
 
 
 def mean_losses(terms: Tensor) -> Losses:
-    """Means of reconstruction and KL, `(2, images)`. Sums exactly, so that no thread count shows."""
+    """Means of reconstruction and KL, `(2, images)`. Sums exactly, so that no thread count
+    shows."""
     return Losses(*(math.fsum(row) / len(row) for row in terms.tolist()))
 
 

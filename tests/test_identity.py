@@ -1,0 +1,55 @@
+"""A training's identity, and the bits that it stands for."""
+
+import hashlib
+
+from vae.identity import RESULTS_VERSION, identity
+from vae.model import BernoulliVAE
+from vae.params import Architecture, flat, training_params
+from vae.stream import RandomStream
+from vae.training import Start, fit
+
+import pytest
+import torch
+
+# The weights' MD5 sum by version: a change of the arithmetic raises the version and adds a line.
+GOLDEN = {1: "f31b868f06b3bcdce1f2c9d7517f1eb5"}
+
+
+def tiny_training(params) -> str:
+    """The MD5 sum of a small model's weights after two epochs of 100 random images."""
+    images = torch.randint(0, 2, (100, 784), dtype=torch.uint8, generator=torch.manual_seed(0))
+    settings = params.train.model_copy(update={"epochs": 2, "batch_size": 16, "device": "cpu"})
+    model = BernoulliVAE(Architecture(hidden_sizes=(16, 8), latent_size=2))
+    stream = RandomStream(1, 16, 2, 3)
+    stream.initialise(model)
+    list(fit(Start(model, images, images[:30], stream), settings))
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    return hashlib.md5(weights).hexdigest()
+
+
+def test_who_changes_the_bits_of_a_training_raises_results_version(params):
+    assert tiny_training(params) == GOLDEN[RESULTS_VERSION]
+
+
+@pytest.fixture
+def values(params):
+    return flat(training_params(params, "2d"))
+
+
+def test_an_identity_follows_from_parameters_data_and_versions_alone(values, monkeypatch):
+    first = identity(values, ["a", "b"])
+    assert identity(dict(reversed(values.items())), ["a", "b"]) == first
+    others = [identity({**values, "seed": "200"}, ["a", "b"]), identity(values, ["b", "a"])]
+    monkeypatch.setattr("vae.identity.RESULTS_VERSION", RESULTS_VERSION + 1)
+    others.append(identity(values, ["a", "b"]))
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    others.append(identity(values, ["a", "b"]))
+    assert len({first, *others}) == 5
+
+
+def test_the_build_of_one_version_of_torch_does_not_matter(values, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.15.0+cpu")
+    on_cpu = identity(values, [])
+    monkeypatch.setattr(torch, "__version__", "2.15.0+cu130")
+    assert identity(values, []) == on_cpu

@@ -5,35 +5,22 @@ from vae import cli
 cli.begin()
 
 from pathlib import Path
-from typing import Any
 
 from vae.cli import arguments
 from vae.data import FILE_NAMES, RAW_FOLDER
-from vae.files import md5, read_json, write_json, write_text, written_whole
+from vae.files import md5, read_json, records, write_json, write_text
 from vae.params import MODELS, read_params
 from vae.report import figures as draw
-from vae.report import text
 from vae.report.page import page
+from vae.report.text import report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
-from vae.reproduction.verdicts import KEY, fit_batches, judge_run
+from vae.reproduction.verdicts import KEY, fit_batches, judge_run, replay_answer
 
-import pandas as pd
-
-# What the report tells of the parameters, and of the packages that the results come from.
-GROUPS = ("seed", "arithmetic", "download", "binarize", "figures", "train", "train-20d", "train-2d")
-GROUPS += ("visualize", "anomaly", "likelihood")
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-    "pillow",
-    "dvc",
-    "mlflow",
-)
+# What the report shows of the parameters, and of the packages that the results come from.
+GROUPS = ("seed", "arithmetic", "download.dataset", "binarize", "figures", "train", "train-20d")
+GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
+PACKAGES = "torch torchvision numpy scipy scikit-learn matplotlib pillow dvc mlflow".split()
 
 
 def main() -> None:
@@ -44,51 +31,45 @@ def main() -> None:
     study, tables = load_intervals(studies / "seeds.csv"), load_published(published)
     values = judge_run(metrics, plots, tables, study)
     shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
-    earlier = fit_batches(shifted, tables["2d"]["post"], study)
+    post = tables[(tables["model"] == "2d") & (tables["source"] == "post")]
+    earlier = fit_batches(shifted, post, study)
+    found = {
+        "published": records(values.sort_values(KEY)),
+        "verdicts": values["verdict"].value_counts().to_dict(),
+        "earlier_training_of_the_2d_post": earlier,
+    }
+    write_json(metrics / "reproduction.json", found)
+
     anomaly, likelihood = (
-        read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood")
+        read_json(metrics / "anomaly.json"),
+        read_json(metrics / "likelihood.json"),
     )
-    write_json(metrics / "reproduction.json", judged(values, earlier))
-    write_json(metrics / "summary.json", summary(metrics, anomaly, likelihood))
+    # The few numbers, in nats, that `dvc metrics diff` and `dvc exp show` compare runs by.
+    summary = {"noise_kl": anomaly["noise_kl"]}
+    for model in MODELS:
+        last = read_json(metrics / f"{model}.json")
+        summary[model] = {name: last[name] for name in ("train_loss", "test_loss")}
+        summary[model]["test_log_likelihood"] = likelihood[model]["test_log_likelihood"]
+    write_json(metrics / "summary.json", summary)
+
     losses = values[values["split"] != "noise"]
-    with written_whole(plots / "reproduction.png") as path:
-        draw.save_figure(path, draw.loss_differences(losses))
+    draw.save_figure(plots / "reproduction.png", draw.difference_curves(losses))
     files = [raw / RAW_FOLDER / name for names in FILE_NAMES.values() for name in names]
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}
-    body = text.report_text(values, earlier, anomaly, likelihood, params, versions(lock), sums)
+    body = report_text(values, earlier, anomaly, likelihood, params, versions(lock), sums)
     write_text(report, page(body, report.parent))
-    if params["download"].dataset == "mnist":
-        print(published.replay_answer(losses))
-        print(text.verdict_table(values))
+    if params["download.dataset"] == "mnist":
+        print(f"the notebook's run: {replay_answer(losses)}")
+        print(verdict_table(values))
     print(f"every table and figure: {report}")
 
 
 def versions(lock: Path) -> dict[str, str]:
-    """The version of each of `PACKAGES` that a lock names, or the versions where they hang on Python's."""
+    """Read the version of each of `PACKAGES` in a lock, or versions where they depend on Python's."""
     lines = lock.read_text(encoding="utf-8").splitlines()
     pins = [line.split()[0].split("==") for line in lines if "==" in line]
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
-
-
-def summary(metrics: Path, anomaly: dict[str, Any], likelihood: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that runs are compared by, in `dvc metrics diff` and `dvc exp show`; all in nats."""
-    found: dict[str, Any] = {"noise_kl": anomaly["noise_kl"]}
-    for model in MODELS:
-        losses = read_json(metrics / f"{model}.json")
-        found[model] = {name: losses[name] for name in ("train_loss", "test_loss")}
-        found[model]["test_log_likelihood"] = likelihood[model]["test_log_likelihood"]
-    return found
-
-
-def judged(values: pd.DataFrame, earlier: dict[str, Any]) -> dict[str, Any]:
-    """Every published number with ours, interval and verdict; null where this run has no such epoch."""
-    published = values.sort_values(list(KEY)).astype(object)
-    return {
-        "published": published.where(values.notna(), None).to_dict("records"),
-        "verdicts": values["verdict"].value_counts().to_dict(),
-        "earlier_training_of_the_2d_post": earlier,
-    }
 
 
 if __name__ == "__main__":

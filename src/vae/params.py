@@ -171,7 +171,7 @@ def read_params(*groups: str, path: Path = Path("params.yaml")) -> list[Any]:
     A stage names the groups of which it declares keys in dvc.yaml. Raises UserError.
     """
     params = check_params(path)
-    return [getattr(params, group.replace("-", "_")) for group in groups]
+    return [attrgetter(group.replace("-", "_"))(params) for group in groups]
 
 
 def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:

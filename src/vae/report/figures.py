@@ -1,127 +1,124 @@
 """The figures: pictures and animations as gray arrays, charts as matplotlib figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 
 from vae.data import IMAGE_SIDE
+from vae.files import written_whole
 
 import imageio.v3 as imageio
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from scipy import ndimage
+from scipy.spatial import KDTree
 from scipy.special import ndtri
 
-# The user's own matplotlibrc must not show in the figures.
-matplotlib.rcdefaults()
-matplotlib.rcParams.update(
-    {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-)
+# As a decorator, so that neither the user's own matplotlibrc shows in the figures, nor these
+# settings elsewhere.
+FRAME = {"axes.spines.top": False, "axes.spines.right": False}
+styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.alpha": 0.25}])
 
-DIGIT_COLORS = matplotlib.colormaps["tab10"].colors
+DIGIT_COLORS = colormaps["tab10"].colors
+SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
+MARKERS = {"post": "o", "notebook": "x"}
+LINES = {"post": "-", "notebook": ":"}
+LOSS = "Loss (nats per image)"
+
+
+def tiled(images: np.ndarray, rows: int) -> np.ndarray:
+    """Put images `(..., n, 784)` in `rows` rows, row by row: `(..., 28 * rows, 28 * n / rows)`."""
+    *lead, count, _ = images.shape
+    squares = images.reshape(*lead, rows, count // rows, IMAGE_SIDE, IMAGE_SIDE)
+    return squares.swapaxes(-3, -2).reshape(*lead, rows * IMAGE_SIDE, count // rows * IMAGE_SIDE)
 
 
 def strip(images: np.ndarray) -> np.ndarray:
-    """Images `(..., pictures, 784)` side by side: `(..., 28, 28 * pictures)`."""
-    *lead, pictures, _ = images.shape
-    return np.swapaxes(images.reshape(*lead, pictures, IMAGE_SIDE, IMAGE_SIDE), -3, -2).reshape(
-        *lead, IMAGE_SIDE, IMAGE_SIDE * pictures
-    )
+    """Put images `(..., n, 784)` side by side: `(..., 28, 28 * n)`."""
+    return tiled(images, 1)
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """A square number of images `(..., n * n, 784)`, row by row: `(..., 28 * n, 28 * n)`."""
-    *lead, count, pixels = images.shape
-    side = round(count**0.5)
-    rows = strip(images.reshape(*lead, side, side, pixels))
-    return rows.reshape(*lead, side * IMAGE_SIDE, side * IMAGE_SIDE)
+    """Put images `(..., n * n, 784)` in a square, row by row: `(..., 28 * n, 28 * n)`."""
+    return tiled(images, round(images.shape[-2] ** 0.5))
 
 
 def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
-    """A picture `(..., height, width)` with each pixel a square of `scale` by `scale`."""
+    """Make each pixel of `(..., height, width)` a square of `scale` by `scale`."""
     return picture.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Write a gray picture `(height, width)`, uint8."""
-    imageio.imwrite(path, picture)
+    """Write a gray picture `(height, width)`, uint8, whole."""
+    with written_whole(path) as file:
+        imageio.imwrite(file, picture)
 
 
 def save_gif(path: Path, frames: np.ndarray, milliseconds: int) -> None:
     """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss."""
     # Pillow's optimizing moves some gray values by one when a frame has all 256.
-    imageio.imwrite(
-        path, frames, plugin="pillow", mode="L", duration=milliseconds, loop=0, optimize=False
-    )
+    form = {"plugin": "pillow", "mode": "L", "optimize": False}
+    with written_whole(path) as file:
+        imageio.imwrite(file, frames, duration=milliseconds, loop=0, **form)
 
 
+@styled
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a chart as PNG, without naming matplotlib's version in it."""
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    """Write a chart as PNG, whole, without naming matplotlib's version in it."""
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
-def loss_curves(
-    losses: Mapping[str, pd.DataFrame], published: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> Figure:
-    """Losses of each model by epoch, beside the published tables of that model, by their sources."""
+@styled
+def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
+    """Draw each model's losses by epoch, beside those of `load_published`."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axes, (model, ours) in zip(figure.subplots(1, len(losses)), losses.items(), strict=True):
-        axes.set(
-            title=f"{model[:-1]}-d latent space", xlabel="Epoch", ylabel="Loss (nats per image)"
-        )
-        for split, color in (("train", "tab:blue"), ("test", "tab:orange")):
-            axes.plot(ours["epoch"], ours[f"{split}_loss"], color=color, label=f"this run, {split}")
-            for (source, table), marker in zip(published[model].items(), "ox", strict=True):
-                axes.plot(
-                    table["epoch"],
-                    table[f"{split}_loss"],
-                    marker,
-                    color=color,
-                    fillstyle="none",
-                    label=f"{source}, {split}",
-                )
+        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch", ylabel=LOSS)
+        for split, color in SPLIT_COLORS.items():
+            axes.plot("epoch", f"{split}_loss", data=ours, color=color, label=f"this run, {split}")
+            _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def loss_differences(values: pd.DataFrame) -> Figure:
-    """Ours minus published, by epoch, for each model (the columns of `vae.reproduction.compare_losses`)."""
-    models = values["model"].unique()
+def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
+    """Draw a model's published losses as marks, a kind for each source, which `label` names."""
+    of_model = published[published["model"] == model]
+    for source, table in of_model.groupby("source", sort=False):
+        look = {"color": color, "fillstyle": "none", "label": label.format(source)}
+        axes.plot("epoch", f"{split}_loss", MARKERS[source], data=table, **look)
+
+
+@styled
+def difference_curves(values: pd.DataFrame) -> Figure:
+    """Draw ours minus published by epoch, for each model, from the rows of `compare_losses`."""
+    models = values.groupby("model", sort=False)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, model in zip(figure.subplots(1, len(models)), models, strict=True):
-        axes.set(
-            title=f"{model[:-1]}-d latent space",
-            xlabel="Epoch",
-            ylabel="Ours minus published (nats per image)",
-        )
+    for axes, (model, of_model) in zip(figure.subplots(1, len(models)), models, strict=True):
+        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch")
+        axes.set_ylabel("Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)
-        of_model = values[values["model"] == model]
         for (source, split), rows in of_model.groupby(["source", "split"], sort=False):
-            axes.plot(
-                rows["epoch"],
-                rows["difference"],
-                marker="ox"[source == "notebook"],
-                fillstyle="none",
-                linestyle=("-", ":")[source == "notebook"],
-                color={"train": "tab:blue", "test": "tab:orange"}[split],
-                label=f"{source}, {split}",
-            )
+            look = {"marker": MARKERS[source], "linestyle": LINES[source], "fillstyle": "none"}
+            look |= {"color": SPLIT_COLORS[split], "label": f"{source}, {split}"}
+            axes.plot("epoch", "difference", data=rows, **look)
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
+@styled
 def latent_scatter(means: np.ndarray, labels: np.ndarray) -> Figure:
-    """Posterior means `(images, 2)` in the latent plane, coloured by digit."""
+    """Draw posterior means `(images, 2)` in the latent plane, coloured by digit."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    axes.set(
-        title="Posterior means of the test images",
-        xlabel="First latent coordinate",
-        ylabel="Second latent coordinate",
-        aspect="equal",
-    )
+    axes.set(title="Posterior means of the test images", aspect="equal")
+    axes.set(xlabel="First latent coordinate", ylabel="Second latent coordinate")
     # Image by image in the data set's order, so that no digit lies on top of all others.
     axes.scatter(*means.T, s=4, c=np.array(DIGIT_COLORS)[labels], alpha=0.6, linewidths=0)
     for digit, color in enumerate(DIGIT_COLORS):
@@ -138,41 +135,31 @@ def digit_shares(
     neighbours: int,
     points_per_digit: int = 7,
 ) -> np.ndarray:
-    """Which digits lie where on the manifold: shares `(10, points, points)`, rows and columns as there.
+    """Say which digits lie where on the manifold: shares `(10, points, points)`, placed as there.
 
-    Each point of the plane is put to a vote of the `neighbours` training images whose posterior means
-    `(images, 2)` lie nearest, and the votes are blurred by half a decoded digit, or every stray image would
-    have an island of its own. The points are `points_per_digit` to each decoded digit along a side, spaced
-    like the digits: evenly in the quantiles of the prior.
+    At each point of the plane the `neighbours` training images vote whose posterior means
+    `(images, 2)` lie nearest; the votes are blurred by half a decoded digit, or every stray image
+    would have an island of its own. The points are `points_per_digit` to each decoded digit along a
+    side, spaced like the digits: evenly in the quantiles of the prior.
     """
-    # A fifth of a second to import, and of use to this alone.
-    from scipy import ndimage
-    from scipy.spatial import KDTree
-
     low, high = quantiles
     position = (np.arange(grid_size * points_per_digit) + 0.5) / points_per_digit - 0.5
     # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
     axis = ndtri(np.clip(low + (high - low) * position / (grid_size - 1), 1e-4, 1 - 1e-4))
-    second, first = np.meshgrid(axis, axis, indexing="ij")
-    neighbours = min(neighbours, len(means))
-    _, nearest = KDTree(means).query(
-        np.stack((first, second), axis=-1), k=[*range(1, neighbours + 1)], workers=-1
-    )
-    votes = labels[nearest]
-    blur = points_per_digit / 2
-    return np.stack(
-        [ndimage.gaussian_filter((votes == digit).mean(axis=-1), blur) for digit in range(10)]
-    )
+    points = np.stack(np.meshgrid(axis, axis), axis=-1)
+    nearest_first = [*range(1, min(neighbours, len(means)) + 1)]
+    votes = labels[KDTree(means).query(points, k=nearest_first, workers=-1)[1]]
+    shares = [(votes == digit).mean(axis=-1) for digit in range(10)]
+    return np.stack([ndimage.gaussian_filter(share, points_per_digit / 2) for share in shares])
 
 
+@styled
 def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
-    """The final manifold `(height, width)` with the boundaries between digits.
+    """Draw the boundaries between digits on the final manifold `(height, width)`.
 
-    A boundary is where the largest of the `digit_shares` `(10, points, points)` changes hands. Every
+    A boundary is where the largest of the `digit_shares` `(10, points, points)` changes. Every
     connected region of at least one decoded digit's size is named where it is widest.
     """
-    from scipy import ndimage
-
     height, width = manifold.shape
     step = width / shares.shape[-1]
     # Two screen pixels to a pixel.
@@ -181,69 +168,51 @@ def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
     axes.axis("off")
     axes.imshow(manifold, cmap="gray", interpolation="nearest", extent=(0, width, height, 0))
     centres = (np.arange(shares.shape[-1]) + 0.5) * step
-    color, outline = "#ffb000", [withStroke(linewidth=6, foreground="black")]
+    name = {"color": "#ffb000", "fontsize": 36, "fontweight": "bold", "ha": "center"}
+    name |= {"va": "center", "path_effects": [withStroke(linewidth=6, foreground="black")]}
     for digit, share in enumerate(shares):
         lead = share - np.delete(shares, digit, axis=0).max(axis=0)
         if lead.min() < 0 < lead.max():
-            axes.contour(centres, centres, lead, levels=[0], colors=color, linewidths=2)
+            axes.contour(centres, centres, lead, levels=[0], colors=name["color"], linewidths=2)
         regions, count = ndimage.label(lead > 0)
         for region in range(1, count + 1):
             inside = np.pad(regions == region, 1)
-            if inside.sum() * step**2 < IMAGE_SIDE**2:
-                continue
-            depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
-            row, column = np.unravel_index(depth.argmax(), depth.shape)
-            axes.text(
-                centres[column],
-                centres[row],
-                str(digit),
-                color=color,
-                fontsize=36,
-                fontweight="bold",
-                ha="center",
-                va="center",
-                path_effects=outline,
-            )
+            if inside.sum() * step**2 >= IMAGE_SIDE**2:
+                depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+                row, column = np.unravel_index(depth.argmax(), depth.shape)
+                axes.text(centres[column], centres[row], str(digit), **name)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return figure
 
 
+@styled
 def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Figure:
-    """Distribution of the training images' KL, with the noise image's score and the threshold."""
+    """Draw how the training images' KL spreads, with the threshold and the noise image's KL."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set(
-        title="Distribution of KL Divergences in Training Set",
-        xlabel="KL Divergence",
-        ylabel="Frequency",
-    )
+    axes.set(title="Distribution of KL Divergences in Training Set")
+    axes.set(xlabel="KL Divergence", ylabel="Frequency")
     axes.hist(scores, bins=100, color="tab:blue")
-    marks: Sequence[tuple[float, str, str]] = (
-        (threshold, "tab:orange", "threshold"),
-        (noise_score, "tab:red", "noise image"),
-    )
-    for value, color, label in marks:
-        axes.axvline(value, color=color, linestyle="--", label=f"{label}: {value:.2f}")
+    marks = {"threshold": (threshold, "tab:orange"), "noise image": (noise_score, "tab:red")}
+    for name, (value, color) in marks.items():
+        axes.axvline(value, color=color, linestyle="--", label=f"{name}: {value:.2f}")
     axes.legend(frameon=False)
     return figure
 
 
-def anomaly_scores(
+@styled
+def score_histograms(
     examples: Mapping[str, tuple[np.ndarray, np.ndarray]],
     ordinary: Mapping[str, np.ndarray],
     anomalous: Mapping[str, Mapping[str, np.ndarray]],
     kinds: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> Figure:
-    """A row for each kind of anomaly: an image with its reconstruction, and how each score, in nats, spreads
-    over ordinary images and over these."""
+    """Draw a row for each kind of anomaly: an image with its reconstruction `(784,)`, and how each
+    score `(images,)`, in nats, spreads over ordinary images and over these."""
     figure = Figure(figsize=(13, 2.1 * len(examples)), layout="constrained")
-    panels = figure.subplots(
-        len(examples),
-        2 + len(ordinary),
-        squeeze=False,
-        width_ratios=[0.7, 0.7, *[1.6] * len(ordinary)],
-    )
-    for number, (row, (kind, pictures)) in enumerate(zip(panels, examples.items(), strict=True)):
+    widths = [0.7, 0.7, *[1.6] * len(ordinary)]
+    panels = figure.subplots(len(examples), len(widths), squeeze=False, width_ratios=widths)
+    for row, (kind, pictures) in zip(panels, examples.items(), strict=True):
         for axes, picture, title in zip(row, pictures, (kind, "reconstruction"), strict=False):
             axes.imshow(picture.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
             axes.set_title(title, fontsize=9)
@@ -256,45 +225,28 @@ def anomaly_scores(
             area = kinds[kind][name]["roc_auc"]
             axes.set_title(f"{name.replace('_', ' ')}: ROC AUC {area:.3f}", fontsize=9)
             axes.set_yticks([])
-            if number == len(examples) - 1:
-                axes.set_xlabel("nats")
-    panels[0][2].legend(frameon=False, fontsize=8)
+    for axes in panels[-1, 2:]:
+        axes.set_xlabel("nats")
+    panels[0, 2].legend(frameon=False, fontsize=8)
     return figure
 
 
-def study_bands(
-    intervals: pd.DataFrame, published: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> Figure:
-    """A study's losses by epoch: means, and bands in which 99 % of further trials fall, with the published
-    tables on top. A panel for each model and split, a color for each arm."""
+@styled
+def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Draw a study's mean losses by epoch, and bands in which 99 % of further trials fall, with the
+    published losses on top: a panel for each model and split, a color for each arm."""
     models = intervals["model"].unique()
     figure = Figure(figsize=(11, 4.2 * len(models)), layout="constrained")
-    panels = figure.subplots(len(models), 2, squeeze=False)
-    for row, model in zip(panels, models, strict=True):
-        for axes, split in zip(row, ("train", "test"), strict=True):
-            axes.set(
-                title=f"{model[:-1]}-d latent space, {split}",
-                xlabel="Epoch",
-                ylabel="Loss (nats per image)",
-            )
-            shown = intervals[
-                (intervals["model"] == model) & (intervals["column"] == f"{split}_loss")
-            ]
-            for color, (arm, band) in zip(
-                cycle(DIGIT_COLORS), shown.groupby("arm", sort=False), strict=False
-            ):
+    for model, row in zip(models, figure.subplots(len(models), 2, squeeze=False), strict=True):
+        for split, axes in zip(SPLIT_COLORS, row, strict=True):
+            axes.set(title=f"{model[:-1]}-d latent space, {split}", xlabel="Epoch", ylabel=LOSS)
+            shown = (intervals["model"] == model) & (intervals["column"] == f"{split}_loss")
+            arms = intervals[shown].groupby("arm", sort=False)
+            for color, (arm, band) in zip(cycle(DIGIT_COLORS), arms, strict=False):
                 label = f"{arm}: mean of {band['n'].max()} and 99 % band"
-                axes.plot(band["epoch"], band["mean"], color=color, label=label)
-                axes.fill_between(
-                    band["epoch"], band["low"], band["high"], color=color, alpha=0.25, linewidth=0
-                )
-            for (source, table), marker in zip(published[model].items(), "ox", strict=True):
-                axes.plot(
-                    table["epoch"],
-                    table[f"{split}_loss"],
-                    "k" + marker,
-                    fillstyle="none",
-                    label=source,
-                )
+                axes.plot("epoch", "mean", data=band, color=color, label=label)
+                shade = {"color": color, "alpha": 0.25, "linewidth": 0}
+                axes.fill_between("epoch", "low", "high", data=band, **shade)
+            _mark(axes, published, model, split, color="black", label="{}")
             axes.legend(frameon=False)
     return figure

@@ -1,116 +1,77 @@
-"""The published numbers beside ours."""
+"""The published loss tables, and a run's losses beside them."""
 
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
-from vae.cli import UserError
+from vae.cli import UserError, one_line
 from vae.params import MODELS
 
 import numpy as np
 import pandas as pd
 
+LOSSES = ["train_loss", "test_loss"]
 # The post's tables, and those saved in the author's notebook: two runs of the same code.
 SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}
-PUBLISHED_EPOCHS = 10
-RESTORE = "restore it with git or `dvc repro`"
-# How far a replay of the notebook's run may stray from it, by model and split, in nats per image: rounding
-# differs between processors and versions of PyTorch, and training lets the differences grow.
-REPLAY_TOLERANCES = {
-    ("20d", "train"): 0.05,
-    ("20d", "test"): 0.25,
-    ("2d", "train"): 0.6,
-    ("2d", "test"): 1.0,
-}
+EPOCHS = [*range(1, 11)]
 # The KL that the post prints for its noise image, in nats.
 PUBLISHED_NOISE_KL = 51.763
+RESTORE = "restore it with git or `dvc repro`"
 
 
-def load_losses(path: Path, *columns: str) -> pd.DataFrame:
-    """A loss table with `columns` and `epoch`, `train_loss` and `test_loss`, in nats per image.
-
-    Raises UserError when it is missing or empty, lacks a column or holds something that is no number.
-    """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read the loss table {path} ({reason}); {RESTORE}") from None
-    for column in (*columns, "epoch", "train_loss", "test_loss"):
-        if column not in table:
-            raise UserError(f"{path} has no column {column}; {RESTORE}")
-        odd = ~np.isfinite(pd.to_numeric(table[column], errors="coerce").astype(float))
-        if odd.any():
-            row = odd.to_numpy().argmax()
-            value = table[column].iloc[row]
-            raise UserError(
-                f"{path}, row {row + 1}: {column} is {str(value)!r}; it should be a number; {RESTORE}"
-            )
-    if not len(table):
-        raise UserError(f"the loss table {path} has no rows; {RESTORE}")
+def read_table(source: Path | TextIO, types: Mapping[str, type]) -> pd.DataFrame:
+    """Read a CSV that has columns of these `types`, or raise ValueError or OSError."""
+    table = pd.read_csv(source, dtype=types)
+    if missing := [name for name in types if name not in table]:
+        raise ValueError(f"it has no column {missing[0]}")
     return table
 
 
-def load_published(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
-    """The published loss tables, by model and source. Raises UserError."""
-    tables: dict[str, dict[str, pd.DataFrame]] = {model: {} for model in MODELS}
+def load_losses(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table of whole numbers, `columns` and `epoch`, and `LOSSES` in nats per image.
+
+    Raises UserError when it is missing, lacks a column or holds what is no finite number.
+    """
+    types = dict.fromkeys([*columns, "epoch"], int) | dict.fromkeys(LOSSES, float)
+    try:
+        table = read_table(path, types)
+        if not np.isfinite(table[LOSSES]).all(axis=None):
+            raise ValueError("a loss is missing or infinite")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read the losses of {path} ({one_line(error)}); {RESTORE}"
+        ) from None
+    return table
+
+
+def load_published(folder: Path) -> pd.DataFrame:
+    """Read every published table: `model, source` and the columns of `load_losses`.
+
+    Raises UserError.
+    """
+    tables = []
     for model, (source, prefix) in product(MODELS, SOURCES.items()):
         path = folder / f"{prefix}-{model}.csv"
-        tables[model][source] = table = load_losses(path)
-        if table["epoch"].tolist() != [*range(1, PUBLISHED_EPOCHS + 1)]:
-            raise UserError(
-                f"{path} should have a row for each epoch, 1 to {PUBLISHED_EPOCHS}; {RESTORE}"
-            )
-    return tables
+        table = load_losses(path)
+        if table["epoch"].tolist() != EPOCHS:
+            raise UserError(f"{path} should have a row for each epoch, 1 to 10; {RESTORE}")
+        tables.append(table.assign(model=model, source=source))
+    return pd.concat(tables, ignore_index=True)
 
 
-def compare_losses(
-    ours: dict[str, pd.DataFrame], published: dict[str, dict[str, pd.DataFrame]]
-) -> pd.DataFrame:
-    """A row for every published loss: `model, source, epoch, split, published, ours, difference`.
+def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
+    """Put ours beside each loss: `model, source, epoch, split, published, ours, difference`.
 
-    `ours` and `difference`, ours minus published, are NaN for epochs that this run does not have.
+    `ours` and `difference`, ours minus published, are NaN where this run has no such epoch.
     """
-    rows: list[dict[str, Any]] = []
-    for model, tables in published.items():
-        run = ours[model].set_index("epoch")
-        for source, table in tables.items():
-            for split in ("train", "test"):
-                values = table.set_index("epoch")[f"{split}_loss"]
-                mine = run[f"{split}_loss"].reindex(values.index)
-                rows += [
-                    {
-                        "model": model,
-                        "source": source,
-                        "epoch": int(epoch),
-                        "split": split,
-                        "published": value,
-                        "ours": mine[epoch],
-                        "difference": mine[epoch] - value,
-                    }
-                    for epoch, value in values.items()
-                ]
-    return pd.DataFrame(rows)
+    run = pd.concat(ours, names=["model", None]).reset_index("model")
+    values = _by_split(published, ["model", "source", "epoch"], "published")
+    values = values.join(_by_split(run, ["model", "epoch"], "ours")).reset_index()
+    return values.assign(difference=values["ours"] - values["published"])
 
 
-def replay_answer(values: pd.DataFrame) -> str:
-    """In one sentence, how far the rows of `compare_losses` replay the notebook's run."""
-    notebook, misses = values[values["source"] == "notebook"], replay_misses(values)
-    answer = f"the notebook's run: {len(notebook) - len(misses)} of {len(notebook)} losses replayed"
-    farthest = notebook.groupby(["model", "split"], sort=False)["difference"].agg(
-        lambda d: d.abs().max()
-    )
-    apart = ", ".join(
-        f"{model} {split} {distance:.3f} (tolerance {REPLAY_TOLERANCES[model, split]})"
-        for (model, split), distance in farthest.items()
-    )
-    return f"{answer}; farthest apart, in nats: {apart}"
-
-
-def replay_misses(values: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `compare_losses` in which this run is not a replay of the notebook's."""
-    notebook = values[values["source"] == "notebook"]
-    tolerance = [
-        REPLAY_TOLERANCES[key] for key in zip(notebook["model"], notebook["split"], strict=True)
-    ]
-    return notebook[~(notebook["difference"].abs() <= tolerance)]
+def _by_split(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
+    """Give one column of losses, `name`, by `keys` and split."""
+    losses = table.set_index(keys)[LOSSES].set_axis(["train", "test"], axis=1)
+    return losses.rename_axis(columns="split").stack().to_frame(name)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,18 +13,20 @@ from pathlib import Path
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split
-from vae.files import md5
+from vae.files import md5, write_csv
+from vae.identity import identity
 from vae.model import load_model
-from vae.params import check_params, override_params
+from vae.params import check_params, flat, override_params, training_params
 from vae.rebuild.compare import hashes
-from vae.tracking.client import connect
-from vae.tracking.live import MODEL_TAG, begin_run, log_points, read_losses, track_training
-from vae.tracking.origin import flat, training_params
-from vae.tracking.sync import log_results, read_lock, run_of
+from vae.reproduction.published import load_losses
+from vae.tracking.live import live_run
+from vae.tracking.store import Store
+from vae.tracking.sync import MODEL_TAG, locked_params, log_results, run_of, start_training
 from vae.training import Epoch, Losses
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -33,8 +36,16 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 TRACK = [sys.executable, "src/tools/track.py", "models", "metrics", "plots", "report.html"]
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A database with MLflow's tables, which take two seconds to make."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def bare(tmp_path, monkeypatch):
     """A folder with the committed parameters, as the current one, and no tracking settings from outside."""
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
@@ -45,8 +56,16 @@ def workspace(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def finished(demo, tmp_path, monkeypatch):
-    """The folder of a finished pipeline, as the current one, with a store that is yet to be made."""
+def workspace(bare, empty_database):
+    """The same, with a database."""
+    shutil.copy(empty_database, bare)
+    return bare
+
+
+@pytest.fixture
+def finished(demo, empty_database, tmp_path, monkeypatch):
+    """The folder of a finished pipeline, as the current one, with an empty store."""
+    shutil.copy(empty_database, tmp_path / "runs.db")
     for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
@@ -69,23 +88,21 @@ def steps(run, key: str = "train_loss") -> list[int]:
     return [point.step for point in client().get_metric_history(run.info.run_id, key)]
 
 
-def train(params, name="20d"):
-    """What the train stage writes, and tells its tracker."""
-    values = {"seed": params.seed, "train": params.train, "model": params.train_20d}
-    models, plots = Path("models"), Path("plots")
-    with track_training(name, values, [Path("train.safetensors")], "cpu") as run:
-        epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 4)]
-        models.mkdir(exist_ok=True)
-        plots.mkdir(exist_ok=True)
-        (models / f"{name}.safetensors").write_bytes(b"weights")
-        (models / f"{name}.json").write_text("{}")
-        rows = [epoch.row() for epoch in epochs]
-        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-        (plots / f"{name}-losses.csv").write_text("\n".join(lines) + "\n")
-        if run:
-            for epoch in epochs:
-                run.log_epoch(epoch)
-            run.finish(models, plots, {"reconstructions": np.zeros((4, 5, 784), dtype=np.uint8)})
+def train(params, name="20d", known_as="0123456789ab"):
+    """What the train stage writes and logs."""
+    values = flat(training_params(params, name))
+    epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 4)]
+    with live_run(name, values, [Path("train.safetensors")], "cpu", known_as) as log_epoch:
+        for epoch in epochs:
+            log_epoch(epoch)
+        Path("models").mkdir(exist_ok=True)
+        Path(f"models/{name}.safetensors").write_bytes(b"weights")
+        Path(f"models/{name}.json").write_text("{}")
+        frames = np.zeros(
+            (7, 5, 784), dtype=np.uint8
+        )  # before training and after each half of an epoch
+        np.savez_compressed(f"models/{name}-frames.npz", reconstructions=frames)
+        write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame([e.row() for e in epochs]))
 
 
 def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_model(
@@ -159,7 +176,7 @@ def test_a_new_score_is_logged_once_and_the_note_links_the_figures(workspace, pa
     figure.write_bytes(b"png")
     (run,) = runs()
     for score in (62.0, 62.0, 63.0):
-        log_results(client(), run.info.run_id, [figure], {"noise_kl": score})
+        log_results(Store(params.tracking), run.info.run_id, [figure], {"noise_kl": score})
     points = client().get_metric_history(run.info.run_id, "scores/noise_kl")
     assert [point.value for point in points] == [62.0, 63.0]
     place = (
@@ -188,8 +205,9 @@ def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made
             assert run.data.params["train.batch_size"] == "32"
             assert steps(run) == steps(run, "test_kl") == list(range(1, 11))
             assert steps(run, "scores/test_log_likelihood") == [0]
-            (data,) = run.inputs.dataset_inputs
-            assert data.dataset.digest == before["data/binarized"]
+            digests = {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs}
+            splits = ("train", "test")
+            assert digests == {n: md5(Path(f"data/binarized/{n}.safetensors")) for n in splits}
             kinds = 2 if run.data.tags["model"] == "2d" else 1
             assert len(client().list_artifacts(run.info.run_id, "images")) == 2 * 11 * kinds
         assert len(client().search_model_versions()) == 2
@@ -208,10 +226,11 @@ def test_two_at_once_make_each_run_once(finished):
 @pytest.mark.parametrize(
     "text", ["stages:\n  train-20d:\n    cmd: x\n", "stages:\n  trai", "stages:\n", "[]\n"]
 )
-def test_a_torn_dvc_lock_is_told_in_one_line(workspace, text):
+def test_a_torn_dvc_lock_ends_in_one_line(bare, text):
     Path("dvc.lock").write_text(text)
-    with pytest.raises(UserError, match=r"dvc\.lock knows no training that gave a\.csv as it is"):
-        read_lock("20d", Path("a.csv"))
+    Path("a.csv").write_text("epoch\n")
+    with pytest.raises(UserError, match=r"dvc\.lock knows no training with a\.csv as it is"):
+        locked_params("20d", [Path("a.csv")])
 
 
 def assert_registered_models_reconstruct(monkeypatch):
@@ -230,81 +249,104 @@ def assert_registered_models_reconstruct(monkeypatch):
         assert info.saved_input_example_info
 
 
-def test_a_run_that_was_cut_short_is_completed_and_one_with_other_losses_is_left_alone(finished):
+def test_a_run_that_was_cut_short_is_completed_and_one_of_another_identity_is_left_alone(finished):
     params = check_params(Path("params.yaml"))
     values = flat(training_params(params, "2d"))
-    _, experiment = connect(params.tracking)
-    rows = read_losses(Path("plots"), "2d")
+    splits = [Path(f"data/binarized/{split}.safetensors") for split in ("train", "test")]
+    known_as = identity(values, [md5(path) for path in splits])
+    store = Store(params.tracking)
     process = {"process": f"{os.uname().nodename}:{2**22 + 1}"}
-    same, other = (begin_run(client(), experiment, "2d", values, process) for _ in range(2))
-    log_points(client(), same, rows[:3])
-    log_points(client(), other, [{**row, "train_loss": row["train_loss"] + 1} for row in rows[:3]])
+    same, other = (
+        start_training(store, "2d", values, splits, tag, process)
+        for tag in (known_as, "0123456789ab")
+    )
+    for run_id in (same, other):
+        for row in load_losses(Path("plots/2d-losses.csv")).head(3).to_dict("records"):
+            store.log_points(run_id, row)
     subprocess.run(TRACK, check=True)
     found = {run.info.run_id: run for run in runs() if run.data.tags["model"] == "2d"}
     assert set(found) == {same, other}
     assert found[same].info.status == "FINISHED"
     assert steps(found[same]) == steps(found[same], "test_loss") == list(range(1, 11))
     assert "scores/test_log_likelihood" in found[same].data.metrics
+    assert "logged.from" not in found[same].data.tags
     assert found[other].info.status == "KILLED"
     assert steps(found[other]) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["models/20d.safetensors", "plots/20d-losses.csv"])
-def test_a_file_that_dvc_lock_does_not_know_is_told_by_its_name(finished, name):
+def test_a_run_that_finished_goes_before_one_that_was_cut_short_and_another_processors_is_left_alone(
+    finished,
+):
+    params = check_params(Path("params.yaml"))
+    values = flat(training_params(params, "20d"))
+    splits = [Path(f"data/binarized/{split}.safetensors") for split in ("train", "test")]
+    store = Store(params.tracking)
+    ended = {}
+    for status, digest in (
+        ("FINISHED", md5(Path("models/20d.safetensors"))),
+        ("KILLED", None),
+        ("FINISHED", "another processor's"),
+    ):
+        known_as = identity(values, [md5(path) for path in splits])
+        tags = {MODEL_TAG: digest} if digest else {}
+        run_id = start_training(store, "20d", values, splits, known_as, tags)
+        store.client.set_terminated(run_id, status)
+        ended[status, digest] = run_id
+    assert run_of(store, "20d", Path("models"), Path("plots")) == next(iter(ended.values()))
+
+
+@pytest.mark.parametrize(
+    "name", ["models/20d.safetensors", "plots/20d-losses.csv", "data/binarized/test.safetensors"]
+)
+def test_a_file_that_dvc_lock_does_not_know_is_named(finished, name):
+    shown = "data/binarized" if name.startswith("data") else name
     kept = Path(name).read_bytes()
     Path(name).unlink()
-    Path(name).write_bytes(b"another")
     try:
-        with pytest.raises(
-            UserError, match=f"dvc.lock knows no training that gave {name} as it is; run"
-        ):
-            run_of(client(), "0", "20d", Path("models"), Path("plots"))
+        for content in (None, b"another"):
+            if content:
+                Path(name).write_bytes(content)
+            store = Store(check_params(Path("params.yaml")).tracking)
+            with pytest.raises(
+                UserError, match=f"dvc.lock knows no training with {shown} as it is; run"
+            ):
+                run_of(store, "20d", Path("models"), Path("plots"))
     finally:
+        Path(name).unlink()
         Path(name).write_bytes(kept)
-
-
-def test_system_metrics_are_sampled_only_if_the_parameter_says_so(workspace, params, monkeypatch):
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    for wanted in (False, True):
-        override_params(Path("params.yaml"), {"tracking": {"system_metrics": wanted}})
-        with track_training("20d", {}, [], "cpu"):
-            time.sleep(1)
-        assert ("system/cpu_utilization_percentage" in runs()[0].data.metrics) == wanted
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
 def test_a_training_that_breaks_off_is_not_left_running(workspace, params, error, status):
-    with (
-        pytest.raises(error),
-        track_training("20d", {"train": params.train}, [Path("train.safetensors")], "cpu"),
-    ):
+    data = [Path("train.safetensors")]
+    with pytest.raises(error), live_run("20d", {}, data, "cpu", "0123456789ab"):
         raise error
     (run,) = runs()
     assert run.info.status == status
     assert MODEL_TAG not in run.data.tags
 
 
-def test_turned_off_nothing_is_written(workspace, params):
+def test_turned_off_nothing_is_written(bare, params):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("enabled: true", "enabled: false"))
     train(params)
-    names = sorted(path.name for path in workspace.iterdir())
+    names = sorted(path.name for path in bare.iterdir())
     assert names == ["models", "params.yaml", "plots", "train.safetensors"]
 
 
-def test_the_environments_tracking_uri_goes_first(workspace, params, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/elsewhere/runs.db")
+def test_the_environments_tracking_uri_goes_first(bare, params, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{bare}/elsewhere/runs.db")
     train(params)
     assert not Path("mlflow.db").exists()
-    elsewhere = MlflowClient(f"sqlite:///{workspace}/elsewhere/runs.db")
+    elsewhere = MlflowClient(f"sqlite:///{bare}/elsewhere/runs.db")
     experiment = elsewhere.get_experiment_by_name("vae-mnist")
     assert len(elsewhere.search_runs([experiment.experiment_id])) == 1
 
 
-def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(
-    workspace, params, monkeypatch
+def test_a_store_that_cannot_be_used_ends_in_one_line_without_its_password(
+    bare, params, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/store")
     with pytest.raises(
@@ -327,8 +369,8 @@ def test_a_store_that_cannot_be_used_is_told_in_one_line_without_its_password(
         ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
     ],
 )
-def test_an_address_that_cannot_be_used_is_told_in_one_line_without_its_password(
-    workspace, params, monkeypatch, uri, message
+def test_an_address_that_cannot_be_used_ends_in_one_line_without_its_password(
+    bare, params, monkeypatch, uri, message
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
@@ -337,24 +379,28 @@ def test_an_address_that_cannot_be_used_is_told_in_one_line_without_its_password
     assert "secret" not in str(caught.value)
 
 
-def test_a_relative_database_is_taken_from_the_current_folder(workspace, params, monkeypatch):
+@pytest.mark.parametrize("of", ["the current folder", "the repository"])
+def test_a_relative_database_is_taken_from_the_repositorys_root_else_from_the_current_folder(
+    bare, params, monkeypatch, empty_database, of
+):
+    root = bare
+    if of == "the repository":
+        root = bare / "repository"
+        monkeypatch.setenv("DVC_ROOT", str(root))
+    (root / "below").mkdir(parents=True)
+    shutil.copy(empty_database, root / "below/runs.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///below/runs.db")
     train(params)
+    monkeypatch.chdir(root)
     (run,) = runs()
-    assert run.info.artifact_uri.startswith((workspace / "below/mlartifacts").as_uri())
-    assert sorted(path.name for path in Path("below").iterdir()) == [
-        "mlartifacts",
-        "runs.db",
-        "runs.db.lock",
-    ]
+    assert run.info.artifact_uri.startswith((root / "below/mlartifacts").as_uri())
+    found = sorted(path.name for path in (root / "below").iterdir())
+    assert found == ["mlartifacts", "runs.db", "runs.db.lock"]
 
 
-def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(workspace, params):
-    command = [
-        sys.executable,
-        "-c",
-        "from vae.params import *; from vae.tracking.client import *; connect(*read_params('tracking'))",
-    ]
+def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(bare, params):
+    script = "from vae.params import *; from vae.tracking.store import *; Store(*read_params('tracking'))"
+    command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")})
     begun = Path(".tmp-mlflow.db")
     while not (begun.exists() and begun.stat().st_size):
@@ -363,17 +409,17 @@ def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(wor
     process.kill()
     process.wait()
     assert begun.exists()
-    assert not Path("mlflow.db").stat().st_size
+    assert not Path("mlflow.db").exists()
     train(params)
     assert [run.info.status for run in runs()] == ["FINISHED"]
     assert not list(Path().glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_four_first_uses_at_once_make_one_database(workspace, number):
+def test_four_first_uses_at_once_make_one_database(bare, number):
     script = (
-        "from pathlib import Path; from vae.tracking.live import track_training\n"
-        "with track_training('20d', {}, [Path('train.safetensors')], 'cpu'): pass"
+        "from vae.params import *; from vae.tracking.store import *\n"
+        "Store(*read_params('tracking')).start_run('20d', {}, {})"
     )
     command = [sys.executable, "-c", script]
     processes = [subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")}) for _ in range(4)]
@@ -381,11 +427,11 @@ def test_four_first_uses_at_once_make_one_database(workspace, number):
     assert len(runs()) == 4
 
 
-def test_a_damaged_database_is_told_in_one_line_and_left_as_it_is(workspace, params):
+def test_a_damaged_database_ends_in_one_line_and_is_left_as_it_is(bare, params):
     damaged = os.urandom(10_000)
     Path("mlflow.db").write_bytes(damaged)
     with pytest.raises(
-        UserError, match=r"mlflow\.db \(file is not a database\)\. Mend that, name another"
+        UserError, match=r"mlflow\.db \(file is not a database\)\. Correct that, name another"
     ):
         train(params)
     assert Path("mlflow.db").read_bytes() == damaged
@@ -407,7 +453,7 @@ def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outpu
         )
     assert result.returncode
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert "runs.db (database is locked). Mend that" in line
+    assert "runs.db (database is locked). Correct that" in line
     assert "Traceback" not in result.stderr
     assert "epoch 1" not in result.stdout
     subprocess.run([*dvc, "checkout", "--quiet"], check=True)

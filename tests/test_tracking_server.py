@@ -9,14 +9,15 @@ from pathlib import Path
 
 from conftest import ROOT
 from vae.cli import UserError
-from vae.files import md5
+from vae.files import md5, write_csv
 from vae.params import check_params
 from vae.rebuild.compare import hashes
-from vae.tracking.client import connect
-from vae.tracking.live import track_training
+from vae.tracking.live import live_run
+from vae.tracking.store import Store
 from vae.training import Epoch, Losses
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import requests
@@ -91,7 +92,7 @@ def runs_of(client: MlflowClient, model: str):
     return client.search_runs([experiment], f"tags.model = '{model}'")
 
 
-def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_missed_once(
+def test_lost_in_the_middle_training_goes_on_and_the_stage_track_logs_what_was_missed_once(
     demo, server, monkeypatch
 ):
     before = hashes(demo / "dvc.lock")
@@ -114,7 +115,7 @@ def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_mi
     warnings = [line for line in output if not line.startswith("epoch ")]
     assert len(warnings) == 1, output
     assert "cannot use the MLflow store http://127.0.0.1" in warnings[0]
-    assert "Connection refused). Mend that" in warnings[0]
+    assert "Connection refused). Correct that" in warnings[0]
     assert {path: md5(demo / path) for path in before if "2d" in path} == {
         path: value for path, value in before.items() if "2d" in path
     }
@@ -124,10 +125,8 @@ def test_lost_in_the_middle_training_goes_on_and_the_next_stage_logs_what_was_mi
     assert run.info.status == "RUNNING"
     assert 3 <= len(steps(client, run, "train_loss")) < 10
 
-    report = "src/report.py data/raw models metrics plots data/published studies requirements.lock report.html"
-    subprocess.run(
-        [sys.executable, *report.split()], cwd=demo, stdout=subprocess.DEVNULL, check=True
-    )
+    track = "src/tools/track.py models metrics plots report.html"
+    subprocess.run([sys.executable, *track.split()], cwd=demo, check=True)
     (run,) = runs_of(client, "2d")
     assert run.info.status == "FINISHED"
     for key in ("train_loss", "test_loss", "test_kl"):
@@ -140,26 +139,22 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
     workspace, server, capsys
 ):
     epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 7)]
-    for folder in ("models", "plots"):
-        Path(folder).mkdir()
+    Path("models").mkdir()
     Path("models/20d.safetensors").write_bytes(b"weights")
     Path("models/20d.json").write_text("{}")
-    rows = [epoch.row() for epoch in epochs]
-    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-    Path("plots/20d-losses.csv").write_text("\n".join(lines))
-    with track_training("20d", {"seed": 1}, [], "cpu") as run:
+    frames = np.zeros((7, 5, 784), np.uint8)
+    np.savez_compressed("models/20d-frames.npz", reconstructions=frames)
+    write_csv(Path("plots/20d-losses.csv"), pd.DataFrame([epoch.row() for epoch in epochs]))
+    with live_run("20d", {"seed": "1"}, [], "cpu", "0123456789ab") as log_epoch:
         for epoch in epochs[:2]:
-            run.log_epoch(epoch)
+            log_epoch(epoch)
         server.kill()
         for epoch in epochs[2:5]:
-            run.log_epoch(epoch)
+            log_epoch(epoch)
         server.start()
-        run.log_epoch(epochs[5])
-        run.finish(
-            Path("models"), Path("plots"), {"reconstructions": np.zeros((7, 5, 784), np.uint8)}
-        )
+        log_epoch(epochs[5])
     client = MlflowClient(server.uri)
-    found = client.get_run(run.run_id)
+    (found,) = runs_of(client, "20d")
     assert found.info.status == "FINISHED"
     for key in ("train_loss", "test_reconstruction"):
         assert steps(client, found, key) == [1, 2, 3, 4, 5, 6]
@@ -184,7 +179,7 @@ def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(
         with pytest.raises(
             UserError, match=rf"cannot use the MLflow store http://{place}:\d+ \("
         ) as caught:
-            connect(check_params(Path("params.yaml")).tracking)
+            Store(check_params(Path("params.yaml")).tracking)
         assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Bring MLflow up to date with the files, without running a stage: `make track`."""
+"""Bring MLflow up to date with the files: `make track`, and the stage `track`."""
 
 import src_path  # noqa: F401
 from vae import cli
@@ -7,11 +7,11 @@ cli.begin()
 
 
 from vae.cli import arguments
-from vae.tracking.sync import mirror
+from vae.tracking.sync import sync
 
 
 def main() -> None:
-    mirror(*arguments(__doc__, "models", "metrics", "plots", "report"))
+    sync(*arguments(__doc__, "models", "metrics", "plots", "report"))
 
 
 if __name__ == "__main__":

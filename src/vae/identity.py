@@ -3,8 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-
-import torch
+from importlib.metadata import version
 
 # Raise it by hand when a change of the code changes the bits of a result: tests/test_identity.py
 # asks for it. Checkpoints, MLflow's runs and studies' trials of another version are not taken for

@@ -215,8 +215,10 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
 
 
 def training_params(params: Params, name: str) -> dict[str, Any]:
-    """The parameters of model `name`'s training, its own group as `model`."""
+    """The parameters of model `name`'s training, its own group as `model`; portable is on the CPU."""
     shared = {key: getattr(params, key) for key in ("seed", "arithmetic", "figures", "train")}
+    if params.arithmetic == "portable":
+        shared["train"] = params.train.model_copy(update={"device": "cpu"})
     return {**shared, "model": getattr(params, f"train_{name}")}
 
 

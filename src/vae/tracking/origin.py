@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-# What decides a result and is in git; outputs, which DVC removes before a stage runs, are not looked at.
+# What decides a result; not the outputs, which DVC removes before a stage runs.
 SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")
 
 
@@ -37,7 +37,7 @@ def origin() -> dict[str, str]:
 
 
 def differences(values: Mapping[str, str], name: str) -> list[str]:
-    """What a training's flat parameters differ in from the committed ones, as `learning_rate=0.003`."""
+    """A training's flat parameters that are not as committed, as `learning_rate=0.003`."""
     try:
         committed = Params.model_validate(YAML(typ="safe").load(git("show", "HEAD:params.yaml")))
     except (YAMLError, ValidationError):

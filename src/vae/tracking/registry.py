@@ -1,16 +1,15 @@
-"""A trained model in MLflow's registry, in PyTorch's export format, which loads without unpickling."""
+"""A trained model in MLflow's registry, in PyTorch's export format: it holds no pickled code."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vae.data import PIXELS
 from vae.model import BernoulliVAE, load_model
+from vae.tracking.store import Store
 
+import mlflow
 import torch
+from mlflow.models import infer_signature
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 class Reconstruction(nn.Module):
@@ -21,22 +20,17 @@ class Reconstruction(nn.Module):
         self.vae = vae
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities `(batch, 784)` of a pixel being 1, decoded from the posterior means of `images`,
-        `(batch, 784)` of 0.0 and 1.0."""
+        """Decode the posterior means of `images`, `(batch, 784)` of 0.0 and 1.0, to probabilities
+        of a pixel being 1, `(batch, 784)`."""
         return torch.sigmoid(self.vae.decode(self.vae.encode(images).mean))
 
 
-def register(
-    client: "MlflowClient", experiment: str, run_id: str, name: str, weights: Path
-) -> None:
+def register(store: Store, run_id: str, name: str, weights: Path) -> None:
     """Register the model in `weights` as a version of `vae-NAME`, unless its run has one."""
-    if client.search_model_versions(f"run_id = '{run_id}'"):
+    if store.client.search_model_versions(f"run_id = '{run_id}'"):
         return
-    import mlflow
-    from mlflow.models import infer_signature
-
-    mlflow.set_tracking_uri(client.tracking_uri)
-    mlflow.set_experiment(experiment_id=experiment)
+    mlflow.set_tracking_uri(store.uri)
+    mlflow.set_experiment(experiment_id=store.experiment)
     model = Reconstruction(load_model(weights))
     # Two of them: the number of images of a batch is then left open in the exported model.
     images = torch.zeros(2, PIXELS)

@@ -1,84 +1,60 @@
-"""MLflow mirrors a study: a run for it, and below it one for each trial."""
+"""A study in MLflow: a run for it, and below it one for each trial."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vae.params import flat, read_params
 from vae.study.trials import Trial
-from vae.tracking.client import connect
-from vae.tracking.live import log_points
 from vae.tracking.origin import origin
+from vae.tracking.store import Store
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+# The most that MLflow gives at once.
+MOST_RUNS = 50_000
 
 
 @contextmanager
 def track_study(
     name: str, trials: Iterable[Trial], finished: pd.DataFrame
 ) -> Iterator[Callable[[Trial, list[dict[str, Any]]], None]]:
-    """A run for a study and a child of it for each trial; yields what logs a trial that has ended.
+    """Start or go on with a study's run; yield what logs a trial that has ended, as a child of it.
 
-    A study that goes on where it was interrupted keeps its run, and a trial its child; `finished`, rows of
-    the trials that ended before, gives those their children that have none yet.
+    `finished` are the rows of trials that ended before; those that have no child yet get one.
     """
     (settings,) = read_params("tracking")
     if not settings.enabled:
         yield lambda trial, rows: None
         return
-    from mlflow.entities import Param
-
-    client, experiment = connect(settings)
+    store = Store(settings)
     planned = {trial.fingerprint: trial for trial in trials}
     study = hashlib.md5(" ".join(sorted(planned)).encode()).hexdigest()
-    found = client.search_runs([experiment], f"tags.`study` = '{study}'", max_results=1)
-    tags = {
-        "study": study,
-        "mlflow.source.name": "src/tools/study.py",
-        "mlflow.source.type": "LOCAL",
-        **origin(),
-    }
-    run = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"study {name}")
-    parent = run.info.run_id
-    client.update_run(parent, status="RUNNING")
+
+    def runs(query: str) -> list:
+        return store.client.search_runs([store.experiment], query, max_results=MOST_RUNS)
 
     def log_trial(trial: Trial, rows: list[dict[str, Any]]) -> None:
-        names = {"mlflow.parentRunId": parent, "model": trial.model, "trial": trial.fingerprint}
-        run_id = client.create_run(experiment, tags=names, run_name=str(trial)).info.run_id
         values = {"seed": trial.seed, "train": trial.params.train, "model": trial.architecture}
-        client.log_batch(run_id, params=[Param(*pair) for pair in flat(values).items()])
-        log_points(client, run_id, rows)
-        client.set_terminated(run_id, "FINISHED")
+        tags = {"mlflow.parentRunId": parent, "model": trial.model, "trial": trial.fingerprint}
+        with store.errors():
+            run_id = store.start_run(str(trial), flat(values), tags)
+            for row in rows:
+                store.log_points(run_id, row)
+            store.client.set_terminated(run_id, "FINISHED")
 
-    logged = _children(client, experiment, parent)
+    with store.errors():
+        store.close_killed()
+        found = [run.info.run_id for run in runs(f"tags.study = '{study}'")]
+        tags = {"study": study, **origin()}
+        parent = found[0] if found else store.start_run(f"study {name}", {}, tags)
+        store.client.update_run(parent, status="RUNNING")
+        children = runs(f"tags.`mlflow.parentRunId` = '{parent}' and status = 'FINISHED'")
+    logged = {run.data.tags["trial"] for run in children}
     for fingerprint, rows in finished.groupby("trial"):
         if fingerprint not in logged:
             log_trial(planned[fingerprint], rows.to_dict("records"))
-    try:
+    with store.failure_marked(parent):
         yield log_trial
-    except BaseException as error:
-        client.set_terminated(
-            parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        )
-        raise
-    client.set_terminated(parent, "FINISHED")
-
-
-def _children(client: "MlflowClient", experiment: str, parent: str) -> set[str]:
-    """Fingerprints of the trials that have a finished run below `parent`; what a kill left open is closed."""
-    logged, page = set(), None
-    while True:
-        runs = client.search_runs(
-            [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=page
-        )
-        for run in runs:
-            if run.info.status == "FINISHED":
-                logged.add(run.data.tags["trial"])
-            elif run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, "KILLED")
-        if not (page := runs.token):
-            return logged
+    store.client.set_terminated(parent, "FINISHED")

@@ -1,26 +1,31 @@
 """MLflow brought up to date from the files: what the stages made, on the runs it belongs to."""
 
-import platform
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
 
 from vae.cli import UserError
+from vae.data import IMAGE_SIDE
 from vae.files import md5, read_json
+from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
-from vae.tracking.client import close_killed, connect, trouble
-from vae.tracking.live import MODEL_TAG, begin_run, complete, dataset, read_losses
-from vae.tracking.origin import origin
+from vae.reproduction.published import load_losses
+from vae.tracking.origin import differences, origin
+from vae.tracking.store import Store
 
+import numpy as np
 from filelock import FileLock
+from PIL import Image
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-
-# The figures of each model's run, beside the report and the losses, which go to both.
+DATA = Path("data/binarized")
+# Set when a run has all of its training's files.
+MODEL_TAG = "model.md5"
+# The figures of each model's run; both runs have the report, the losses and the verdicts as well.
 FIGURES = {
     "20d": "originals.png reconstruction.gif reconstruction-early.gif "
     "kl-divergence.png noise.png anomalies.png",
@@ -28,8 +33,8 @@ FIGURES = {
 }
 
 
-def mirror(models: Path, metrics: Path, plots: Path, report: Path) -> None:
-    """Log what the runs that trained the two models lack; a run that is missing is made. Raises UserError."""
+def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
+    """Log what the runs of both models lack; make a run that is missing. Raises UserError."""
     (settings,) = read_params("tracking")
     if not settings.enabled:
         print("tracking: off, by tracking.enabled in params.yaml")
@@ -37,117 +42,157 @@ def mirror(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     anomaly, likelihood = (
         read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood")
     )
-    scores = {"20d": {**numbers(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
-    client, experiment = connect(settings)
-    lock = Path(".dvc/tmp/track.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    # Another of these at once would make the same runs.
-    with trouble(client.tracking_uri):
-        close_killed(client, experiment)
+    scores = {"20d": {**_anomaly_scores(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
+    store = Store(settings)
+    # Two of these at once would make the same run twice.
+    with store.errors(), FileLock(".dvc/tmp/sync.lock"):
+        store.close_killed()
         for name in MODELS:
-            run_id = run_of(client, experiment, name, models, plots)
+            run_id = run_of(store, name, models, plots)
             names = f"losses.png reproduction.png {FIGURES[name]}".split()
-            log_results(
-                client, run_id, [report, *(plots / figure for figure in names)], scores[name]
-            )
+            files = [report, *(plots / figure for figure in names)]
+            log_results(store, run_id, files, scores[name])
             if settings.register_models:
+                # It imports PyTorch, which takes two seconds.
                 from vae.tracking.registry import register
 
-                register(client, experiment, run_id, name, models / f"{name}.safetensors")
+                register(store, run_id, name, models / f"{name}.safetensors")
 
 
-def run_of(client: "MlflowClient", experiment: str, name: str, models: Path, plots: Path) -> str:
-    """The id of the run that trained model `name` as it is now, completed from the files where it is not.
+def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
+    """Find the run whose training gave model `name`; return its id. Raises UserError.
 
-    That is the latest with the model's fingerprint and parameters; else the latest that a kill or an outage
-    cut short and whose losses are those of the table so far; else a new one. Raises UserError.
+    It is the latest that finished; else the latest that was cut short, or a new one, from the files.
     """
     weights = models / f"{name}.safetensors"
-    locked = read_lock(name, weights, plots / f"{name}-losses.csv")
-    digest = md5(weights)
-    values = flat(
-        training_params(check_params(Path("params.yaml"), locked["params"]["params.yaml"]), name)
-    )
-    rows = read_losses(plots, name)
-
-    def is_it(run: "Run") -> bool:
-        if run.data.params != values or run.data.tags.get(MODEL_TAG, digest) != digest:
-            return False
-        return MODEL_TAG in run.data.tags or (
-            run.info.status == "KILLED"
-            and run.data.tags["process"].rpartition(":")[0] == platform.node()
-            and agree(client, run.info.run_id, rows)
-        )
-
-    found = client.search_runs([experiment], f"tags.model = '{name}'", order_by=["start_time DESC"])
-    runs = [run for run in found if is_it(run)]
-    if whole := [run.info.run_id for run in runs if MODEL_TAG in run.data.tags]:
-        return whole[0]
-    from vae.frames import epoch_ends, load_frames
-
-    pictures = {}
-    for kind in ["reconstructions", "manifold"][: 2 if values["model.latent_size"] == "2" else 1]:
-        frames = load_frames(models / f"{name}-frames.npz", kind)
-        pictures[kind] = frames[epoch_ends(frames, len(rows))]
-    if runs:
-        run_id = runs[0].info.run_id
+    frames, losses = models / f"{name}-frames.npz", plots / f"{name}-losses.csv"
+    values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
+    splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
+    known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
+    query = f"tags.identity = '{known_as}' and tags.model = '{name}'"
+    found = store.client.search_runs([store.experiment], query, order_by=["start_time DESC"])
+    # Another processor's training has the same identity, and other bits.
+    ours = [run for run in found if run.data.tags.get(MODEL_TAG, digest) == digest]
+    for run in ours:
+        if run.info.status == "FINISHED":
+            return run.info.run_id
+    cut_short = [run.info.run_id for run in ours if run.info.status == "KILLED"]
+    if cut_short:
+        run_id = cut_short[0]
     else:
         tags = {**origin(), "dvc.stage": f"train-{name}", "logged.from": "files"}
-        run_id = begin_run(client, experiment, name, values, tags)
-        (data,) = (dep for dep in locked["deps"] if dep["path"] == "data/binarized")
-        client.log_inputs(run_id, [dataset("binarized", data["md5"], Path(data["path"]))])
-    complete(client, run_id, name, models, plots, pictures)
-    client.set_terminated(run_id, "FINISHED")
-    print(f"tracking: the run of {name} is {'completed' if runs else 'made'} from the files")
+        run_id = start_training(store, name, values, splits, known_as, tags)
+    sync_training(store, run_id, name, models, plots)
+    print(f"tracking: the run of {name} is {'completed' if cut_short else 'made'} from the files")
     return run_id
 
 
-def read_lock(name: str, *files: Path) -> dict[str, Any]:
-    """What dvc.lock says of the training of model `name` that gave these files. Raises UserError."""
+def start_training(
+    store: Store,
+    name: str,
+    values: Mapping[str, str],
+    data: Sequence[Path],
+    known_as: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Start a run for a training of model `name`; return its id."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    differs = differences(values, name)
+    note = f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
+    if "logged.from" in tags:
+        note += " Logged afterwards from its files: the duration is that of the logging."
+    tags = {"model": name, "identity": known_as, "mlflow.note.content": note, **tags}
+    run_name = " ".join([name, *differs, tags.get("dvc.experiment", "")]).strip()
+    run_id = store.start_run(run_name, values, tags)
+    inputs = []
+    for path in data:
+        source = json.dumps({"uri": path.as_posix()})
+        dataset = Dataset(path.stem, md5(path), source_type="local", source=source)
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", path.stem)]))
+    store.client.log_inputs(run_id, inputs)
+    return run_id
+
+
+def locked_params(name: str, paths: Iterable[Path]) -> dict[str, str]:
+    """The flat parameters of model `name`'s training, to which dvc.lock says that these files and
+    folders belong as they are. Raises UserError."""
     try:
         locked = YAML(typ="safe").load(Path("dvc.lock"))["stages"][f"train-{name}"]
-        sums = [out["md5"] for out in locked["outs"]]
+        sums = {entry["path"]: entry["md5"] for entry in locked["deps"] + locked["outs"]}
+        values = locked["params"]["params.yaml"]
     except (OSError, KeyError, TypeError, YAMLError):
-        sums = []
-    for path in files:
-        if not path.exists() or md5(path) not in sums:
-            raise UserError(
-                f"dvc.lock knows no training that gave {path} as it is; run `dvc repro`"
-            )
-    return locked
+        sums, values = {}, {}
+    for path in paths:
+        if not path.exists() or _dvc_md5(path) != sums.get(path.as_posix()):
+            raise UserError(f"dvc.lock knows no training with {path} as it is; run `dvc repro`")
+    return flat(training_params(check_params(Path("params.yaml"), values), name))
 
 
-def agree(client: "MlflowClient", run_id: str, rows: Iterable[Mapping[str, float]]) -> bool:
-    """Whether the points that a run has are those of the losses table."""
-    table = {int(row["epoch"]): row["train_loss"] for row in rows}
-    points = client.get_metric_history(run_id, "train_loss")
-    return all(table.get(point.step) == point.value for point in points)
+def _dvc_md5(path: Path) -> str:
+    """DVC's MD5 sum of a file, or of a folder of files: that of its list."""
+    if path.is_file():
+        return md5(path)
+    entries = [{"md5": md5(file), "relpath": file.name} for file in sorted(path.iterdir())]
+    return f"{hashlib.md5(json.dumps(entries).encode()).hexdigest()}.dir"
+
+
+def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Path) -> None:
+    """Log what a run lacks of its training's files, and end it as FINISHED. Raises UserError."""
+    weights, table = models / f"{name}.safetensors", plots / f"{name}-losses.csv"
+    rows = load_losses(table).to_dict("records")
+    history = {key: store.client.get_metric_history(run_id, key) for key in rows[0]}
+    logged = {(key, point.step) for key, points in history.items() for point in points}
+    for row in rows:
+        store.log_points(run_id, row, logged)
+    for path in (weights, weights.with_suffix(".json"), table):
+        store.client.log_artifact(run_id, path, "model")
+    log_pictures(store, run_id, models / f"{name}-frames.npz", len(rows))
+    store.client.set_tag(run_id, MODEL_TAG, md5(weights))
+    store.client.set_terminated(run_id, "FINISHED")
+
+
+def log_pictures(store: Store, run_id: str, frames: Path, epochs: int) -> None:
+    """Log pictures for MLflow's image grid, with their epoch as the step; 0 is before training.
+
+    Under the file names of `MlflowClient.log_image`, which takes three times as long; but without
+    its time of day and random number: a picture that is logged again replaces itself.
+    """
+    with TemporaryDirectory() as folder, np.load(frames) as kinds:
+        for kind, every in kinds.items():
+            for step, frame in enumerate(every[:: (len(every) - 1) // epochs]):
+                rows = math.isqrt(len(frame)) if kind == "manifold" else 1
+                tiles = frame.reshape(rows, -1, IMAGE_SIDE, IMAGE_SIDE).swapaxes(1, 2)
+                picture = Image.fromarray(tiles.reshape(rows * IMAGE_SIDE, -1))
+                stem = f"{folder}/pictures~{kind}+step+{step}+timestamp+{step}+epoch-{step}"
+                picture.save(f"{stem}.png", compress_level=1)
+                small = picture.reduce(max(1, picture.width // 256))
+                small.save(f"{stem}+compressed.webp", method=0)
+        store.client.log_artifacts(run_id, folder, "images")
+    store.client.set_tag(run_id, "mlflow.loggedImages", "True")
 
 
 def log_results(
-    client: "MlflowClient", run_id: str, files: Iterable[Path], scores: Mapping[str, float]
+    store: Store, run_id: str, files: Iterable[Path], scores: Mapping[str, float]
 ) -> None:
-    """Log figures, to which the run's note links, and those scores that are new. Raises UserError."""
-    run = client.get_run(run_id)
-    links = []
+    """Log files, to which the run's note then links, and scores that are new. Raises UserError."""
+    run = store.client.get_run(run_id)
+    lines = [run.data.tags["mlflow.note.content"].partition("\n")[0], "", "Figures and report:", ""]
     for path in files:
         if not path.exists():
             raise UserError(f"there is no {path}; run `dvc repro`")
-        client.log_artifact(run_id, path, artifact_path=path.parent.name or None)
-        place = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/{path}"
-        links.append(f"- [{path.name}]({place})")
-    note = run.data.tags["mlflow.note.content"].partition("\n")[0]
-    client.set_tag(
-        run_id, "mlflow.note.content", "\n".join([note, "", "Figures and report:", "", *links])
-    )
-    for key, value in scores.items():
-        if run.data.metrics.get(f"scores/{key}") != value:
-            client.log_metric(run_id, f"scores/{key}", value)
+        store.client.log_artifact(run_id, path, path.parent.name or None)
+        place = f"#/experiments/{store.experiment}/runs/{run_id}/artifacts/{path}"
+        lines.append(f"- [{path.name}]({place})")
+    store.client.set_tag(run_id, "mlflow.note.content", "\n".join(lines))
+    for name, value in scores.items():
+        if run.data.metrics.get(f"scores/{name}") != value:
+            store.client.log_metric(run_id, f"scores/{name}", value)
 
 
-def numbers(anomaly: Mapping[str, Any]) -> dict[str, float]:
-    """The anomaly stage's results as metrics by flat names."""
-    flat = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
+def _anomaly_scores(anomaly: Mapping) -> dict[str, float]:
+    """The anomaly stage's results under flat names."""
+    numbers = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
     for kind, scores in anomaly["kinds"].items():
-        flat |= {f"roc_auc {kind} {name}": found["roc_auc"] for name, found in scores.items()}
-    return flat
+        numbers |= {f"roc_auc {kind} {name}": found["roc_auc"] for name, found in scores.items()}
+    return numbers

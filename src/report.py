@@ -20,7 +20,17 @@ from vae.reproduction.verdicts import KEY, fit_batches, judge_run, replay_answer
 # What the report shows of the parameters, and of the packages that the results come from.
 GROUPS = ("seed", "arithmetic", "download.dataset", "binarize", "figures", "train", "train-20d")
 GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
-PACKAGES = "torch torchvision numpy scipy scikit-learn matplotlib pillow dvc mlflow".split()
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+    "dvc",
+    "mlflow",
+]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, replay_answer
 
 # What the report shows of the parameters, and of the packages that the results come from.
-GROUPS = ("seed", "arithmetic", "download.dataset", "binarize", "figures", "train", "train-20d")
+GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
 GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
 PACKAGES = [
     "torch",

@@ -6,14 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui experiments lint figures lock
+.PHONY: help setup repro test demo verify bench bench-growth test-all study check track ui experiments lint figures lock
 .DEFAULT_GOAL := help
-
-# One make at a time in this folder makes .venv or runs the pipeline; another says who is at it, and waits. The
-# lock is on file 9, which ends with its processes. LOCK_EX is 2, LOCK_NB 4; macOS has no flock command.
-ALONE = exec 9>>.make.lock; lock() { $(PYTHON) -c "import fcntl; fcntl.flock(9, $$1)" 2>/dev/null; }; \
-	lock 6 || { echo "process $$(cat .make.lock) is at work in this folder; waiting for its end"; lock 2; }; \
-	echo "$$$$ (make $@)" > .make.lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +17,7 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 # uv comes from the lock too, by the entry that starts with its name.
 .venv/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with PYTHON=, as in make setup PYTHON=python3.11")'
-	@$(ALONE); set -e; \
+	@set -e; \
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv; \
 	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
 	set -x; \
@@ -32,10 +26,15 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	@$(ALONE); set -e; python src/tools/repro.py; set -x; dvc repro
+	python src/tools/repro.py
 
-test: setup ## Run the tests, but for those below
-	pytest --ignore tests/services --ignore tests/test_docs.py
+# Slow ones by name: kills, bad disks, many at once, rebuilds, servers, Ray, the docs' commands.
+SLOW = kill many trouble verify tracking_server study docs
+test: setup ## Run the tests but for the slow ones
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --ignore tests/services $(SLOW:%=--ignore tests/test_%.py)
+
+test-all: test .venv/.study .venv/.services ## Run all tests, with Ray, and with a browser, PostgreSQL and SSH where installed
+	pytest $(SLOW:%=tests/test_%.py) tests/services
 
 demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
 	python src/tools/demo.py
@@ -54,7 +53,7 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
+study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
 	pytest tests/test_study.py tests/test_docs.py
 
 test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed

@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from vae.draws import fill_normals, fill_uniform, normals
-from vae.model import BernoulliVAE
+from vae.network import Network
 from vae.params import Architecture
-from vae.stream import RandomStream
+from vae.stream import Draws, RandomStream
 
 import pytest
 import torch
@@ -26,7 +26,10 @@ torch_has_avx2 = pytest.mark.skipif(
 )
 # Blocks of sixteen, overlapping blocks, fewer than sixteen with and without a number left over.
 SIZES = [2560, 20, 40, 1, 15, 16, 17, 2, 3, 100_003, 7, 100]
-HASHES = {"normals": "1df2d33878792d7a2874ab0977de5279", "uniforms": "1093e8133898a87542bc3a9e936dc92f"}
+HASHES = {
+    "normals": "1df2d33878792d7a2874ab0977de5279",
+    "uniforms": "1093e8133898a87542bc3a9e936dc92f",
+}
 
 
 def generators(seed: int = 199) -> tuple[torch.Generator, torch.Generator]:
@@ -75,7 +78,9 @@ def test_normals_of_every_size_are_torchs_one_after_another():
 @torch_has_avx2
 def test_five_million_normals_in_blocks_of_sixteen_are_torchs():
     ours, torchs = generators()
-    assert torch.equal(bits(normals((5_000_000,), ours)), bits(torch.randn(5_000_000, generator=torchs)))
+    assert torch.equal(
+        bits(normals((5_000_000,), ours)), bits(torch.randn(5_000_000, generator=torchs))
+    )
 
 
 def test_a_million_normals_drawn_few_at_a_time_are_torchs():
@@ -94,14 +99,17 @@ def test_uniforms_are_torchs(bound):
     ours, torchs = generators()
     drawn = torch.empty(1_000_003)
     fill_uniform(drawn, bound, ours)
-    assert torch.equal(bits(drawn), bits(torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs)))
+    assert torch.equal(
+        bits(drawn), bits(torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs))
+    )
 
 
 @torch_has_avx2
 @pytest.mark.parametrize("hidden, latent", [((400,), 20), ((400, 150), 2), ((17, 3), 1), ((), 5)])
 def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
-    model = BernoulliVAE(Architecture(hidden_sizes=hidden, latent_size=latent))
-    RandomStream(199, 128, 5, 10).initialise(model)
+    architecture = Architecture(hidden_sizes=hidden, latent_size=latent)
+    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
+    RandomStream(199, 128, 5, 10).initialise(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(199)
         hidden_layers = [nn.Linear(*sizes) for sizes in pairwise((784, *hidden))]
@@ -113,15 +121,17 @@ def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
         torch.cat((mean.bias, log_variance.bias)),
         *(parameter for layer in decoder for parameter in layer.parameters()),
     ]
-    for parameter, theirs in zip(model.parameters(), expected, strict=True):
-        assert torch.equal(bits(parameter.detach()), bits(theirs.detach()))
+    for ours, theirs in zip(network.named_values().values(), expected, strict=True):
+        assert torch.equal(bits(torch.from_numpy(ours)), bits(theirs.detach()))
 
 
 def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
     """torch takes a longer way to 1 / sqrt(inputs); in float32 it ends at the same number."""
     gain = nn.init.calculate_gain("leaky_relu", math.sqrt(5))
     for inputs in range(1, 10_000):
-        torchs, ours = torch.tensor([math.sqrt(3) * (gain / math.sqrt(inputs)), 1 / math.sqrt(inputs)])
+        torchs, ours = torch.tensor(
+            [math.sqrt(3) * (gain / math.sqrt(inputs)), 1 / math.sqrt(inputs)]
+        )
         assert torchs == ours
 
 
@@ -130,10 +140,14 @@ def test_the_generator_is_left_as_torch_leaves_it():
     for size in (1, 3, 14, 16, 17, 100, 20, 2560, 1000):
         normals((size, 2), ours)
         torch.randn(size, 2, generator=torchs)
-        assert torch.equal(torch.randperm(1000, generator=ours), torch.randperm(1000, generator=torchs))
+        assert torch.equal(
+            torch.randperm(1000, generator=ours), torch.randperm(1000, generator=torchs)
+        )
         fill_uniform(torch.empty(size), 1.0, ours)
         torch.empty(size).uniform_(-1, 1, generator=torchs)
-        raw = [torch.empty((), dtype=torch.int64).random_(generator=each) for each in (ours, torchs)]
+        raw = [
+            torch.empty((), dtype=torch.int64).random_(generator=each) for each in (ours, torchs)
+        ]
         assert raw[0] == raw[1]
         assert torch.equal(ours.get_state(), torchs.get_state())
 
@@ -155,7 +169,8 @@ def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
     stream, (torchs, _) = RandomStream(199, batch_size, pictures, interval), generators()
     for images in (60_000, 10_000, 60_000, 10_000):
         frames = images == 60_000
-        draws = (stream.training_epoch if frames else stream.test_pass)(images, latent)
+        drawn = (stream.training_epoch if frames else stream.test_pass)(images, latent)
+        draws = Draws(*map(torch.from_numpy, drawn))
         torch.empty((), dtype=torch.int64).random_(generator=torchs)
         assert torch.equal(draws.order, torch.randperm(images, generator=torchs))
         noise, frame_noise = [], []
@@ -170,7 +185,8 @@ def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
 
 
 @pytest.mark.parametrize(
-    "tensor", [torch.empty(4, 2)[:, 0], torch.empty(4, dtype=torch.float64), torch.empty(4, device="meta")]
+    "tensor",
+    [torch.empty(4, 2)[:, 0], torch.empty(4, dtype=torch.float64), torch.empty(4, device="meta")],
 )
 def test_what_is_no_contiguous_float32_on_the_cpu_is_refused_before_a_number_is_drawn(tensor):
     generator, untouched = generators()
@@ -193,7 +209,10 @@ def test_the_bits_are_these_where_torch_and_numpy_use_no_avx2():
         "PYTHONPATH": os.pathsep.join([str(SOURCE), str(SOURCE.parent / "tests")]),
     }
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert result.stdout == f"DEFAULT {HASHES}\n", result.stderr
 
@@ -244,7 +263,14 @@ def test_the_bits_are_these_on_arm(tmp_path):
     bound = torch.tensor(1 / math.sqrt(784)).item().hex() + "f"
     text = ON_ARM.replace("@sizes", ", ".join(map(str, SIZES))).replace("@bound", bound)
     source.write_text(text, encoding="utf-8")
-    flags = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-static", "-nostdlib", f"-I{SOURCE / 'vae'}"]
+    flags = [
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-static",
+        "-nostdlib",
+        f"-I{SOURCE / 'vae'}",
+    ]
     subprocess.run([*compiler, *flags, source, "-o", program], check=True, capture_output=True)
     state = torch.Generator().manual_seed(199).get_state().numpy().tobytes()
     drawn = subprocess.run([emulator, program], input=state, check=True, capture_output=True).stdout

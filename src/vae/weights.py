@@ -26,7 +26,7 @@ def load_network(path: Path) -> Network:
         architecture = Architecture.model_validate(description)
         network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
         network.restore(load_file(path))
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError, MemoryError) as error:
         raise UserError(
             f"cannot read the model {path} ({one_line(error)}); run `dvc repro`"
         ) from None

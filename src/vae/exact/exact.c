@@ -275,11 +275,12 @@ typedef struct {
     float rate, b1, c1, b2, c2, epsilon;
 } Adam;
 
+// The moments round after each multiplication, as PyTorch 1.1's did: the notebook's run is nearer so.
 // w -= rate m / (sqrt(v) + epsilon). Moments that would be subnormal are 0: they would only cost time.
 static void adam_part(void *of, long first, long last) {
     const Adam p = *(const Adam *)of;
     for (long i = first * 1024; i < least(last * 1024, p.count); i++) {
-        float g = p.g[i], m = FMAF(p.b1, p.m[i], p.c1 * g), v = FMAF(p.b2, p.v[i], p.c2 * g * g);
+        float g = p.g[i], m = p.b1 * p.m[i] + p.c1 * g, v = p.b2 * p.v[i] + p.c2 * g * g;
         p.m[i] = m = m < FLT_MIN && m > -FLT_MIN ? 0 : m;
         p.v[i] = v = v < FLT_MIN ? 0 : v;
         p.w[i] = FMAF(-p.rate, m / (__builtin_sqrtf(v) + p.epsilon), p.w[i]);

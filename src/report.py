@@ -1,4 +1,5 @@
-"""Put every published number beside ours, with a verdict, in metrics/reproduction.json and a report."""
+"""Put every published number beside ours, with a verdict, in metrics/reproduction.json and a
+report."""
 
 from vae import cli
 
@@ -76,7 +77,8 @@ def main() -> None:
 
 
 def versions(lock: Path) -> dict[str, str]:
-    """Read the version of each of `PACKAGES` in a lock, or versions where they depend on Python's."""
+    """Read the version of each of `PACKAGES` in a lock, or versions where they depend on
+    Python's."""
     lines = lock.read_text(encoding="utf-8").splitlines()
     pins = [line.split()[0].split("==") for line in lines if "==" in line]
     return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}

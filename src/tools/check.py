@@ -1,4 +1,5 @@
-"""Judge a run's published numbers in seconds; fail when one has fallen below its committed verdict."""
+"""Judge a run's published numbers in seconds; fail when one has fallen below its committed
+verdict."""
 
 import src_path  # noqa: F401
 from vae import cli
@@ -38,7 +39,8 @@ def committed_verdicts() -> list[dict]:
         return json.loads(git("show", f"HEAD:{COMMITTED}"))["published"]
     except (ValueError, KeyError):
         raise UserError(
-            f"git has no {COMMITTED} with verdicts in HEAD to compare with; run in a clone of the repository"
+            f"git has no {COMMITTED} with verdicts in HEAD to compare with; run in a clone of the "
+            "repository"
         ) from None
 
 

@@ -107,7 +107,8 @@ def _architecture() -> tuple[str, ...]:
         words = set(subprocess.run(names, capture_output=True, text=True).stdout.lower().split())
     if machine not in ("x86_64", "AMD64") or not {"fma", "avx2"} <= words:
         raise UserError(
-            "this processor cannot run it: an x86-64 one with AVX2 and FMA (Intel since 2013, AMD since 2015) or a 64-bit ARM one is needed"
+            "this processor cannot run it: an x86-64 one with AVX2 and FMA (Intel since 2013, AMD "
+            "since 2015) or a 64-bit ARM one is needed"
         )
     wide = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= words
     return (f"-march=x86-64-v{4 if wide else 3}",)

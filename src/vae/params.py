@@ -215,7 +215,7 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
 
 
 def training_params(params: Params, name: str) -> dict[str, Any]:
-    """The parameters of model `name`'s training, its own group as `model`; portable is on the CPU."""
+    """The parameters of model `name`'s training, its own group as `model`."""
     shared = {key: getattr(params, key) for key in ("seed", "figures", "train")}
     return {**shared, "model": getattr(params, f"train_{name}")}
 

@@ -32,8 +32,8 @@ def anomaly_scores(
 ) -> dict[str, np.ndarray]:
     """Scores `(images,)` in nats of images `(images, 784)`, the higher the stranger, by name.
 
-    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their sum.
-    The batches save memory; no score depends on them.
+    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their
+    sum. The batches save memory; no score depends on them.
     """
     means, log_variances = network.encode(images)
     reconstruction = np.concatenate(

@@ -1,4 +1,5 @@
-"""The report's text, in Markdown. The prose is in text.md; here are the tables, and what depends."""
+"""The report's text, in Markdown. The prose is in text.md; here are the tables, and what
+depends."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,7 +77,8 @@ def number(value: float, sign: str = "") -> str:
 
 
 def verdict_table(values: pd.DataFrame) -> str:
-    """Write how many published losses of each source and model, and noise KL, have which verdict."""
+    """Write how many published losses of each source and model, and noise KL, have which
+    verdict."""
     what = values["model"] + " losses"
     what = what.where(values["split"] != "noise", "KL of the noise image")
     rows = []
@@ -155,8 +157,8 @@ def failures(anomaly: Mapping[str, Any]) -> str:
     if not failed:
         return "Each of them tells all kinds."
     return (
-        f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of such an "
-        "image is as close to the prior as a digit's, or the image as easily reconstructed."
+        f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of "
+        "such an image is as close to the prior as a digit's, or the image as easily reconstructed."
     )
 
 

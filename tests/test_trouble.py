@@ -97,7 +97,7 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
             "train-2d",
             "did you mean learning_rate?",
         ),
-        ("data/published/post-2d.csv", "10,138", "10,a138", "report", "train_loss is 'a138"),
+        ("data/published/post-2d.csv", "10,138", "10,a138", "report", "float: 'a138"),
         (
             "studies/seeds.csv",
             "noise_kl",

@@ -56,12 +56,6 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
-	pytest tests/test_study.py tests/test_docs.py
-
-test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
-	pytest tests/services
-
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
 	python src/tools/pretraining.py data/binarized studies/pretraining.csv

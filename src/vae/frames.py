@@ -54,7 +54,6 @@ class FrameRecorder:
         """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and,
         where there is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as
         uint8."""
-        frames = self.frames
         # np.savez_compressed would take four times as long, to save a tenth of the space.
         with (
             written_whole(path) as temporary,
@@ -62,10 +61,10 @@ class FrameRecorder:
         ):
             for name, rows in self.parts.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    shape = (len(frames), *frames[0][rows].shape)
+                    shape = (len(self.frames), *self.frames[0][rows].shape)
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
-                    for frame in frames:
+                    for frame in self.frames:
                         file.write(self.grays[frame[rows]])
 
 

@@ -5,13 +5,14 @@ vector width, the number of threads and the size of the matrix; its exp and log 
 too. In exact.c the numbers alone decide:
 
 - each element of a product is one chain of fused multiply-adds, in the order of the inner index.
-Lanes, tiles and threads share out the elements among them, never a chain. Where a factor is a pixel
-that is 0, the addition of 0 is left out; - any other sum is taken in an order that is written down:
-over an image's pixels in 16 interleaved parts, over latents and images one by one; - everything
-else is + - * / sqrt or a fused multiply-add, which IEEE 754 rounds alike everywhere. exp and log
-are polynomials made of these; no function of a mathematics library enters a value; - the compiler
-may neither reorder nor fuse what is written (no -ffast-math, -ffp-contract=off); - the processor's
-mode is the standard's while the library runs, whatever it was: subnormal numbers stay.
+  Lanes, tiles and threads share out the elements among them, never a chain. Where a factor is a
+  pixel that is 0, the addition of 0 is left out;
+- any other sum is taken in an order that is written down: over an image's pixels in 16 interleaved
+  parts, over latents and images one by one;
+- everything else is + - * / sqrt or a fused multiply-add, which IEEE 754 rounds alike everywhere.
+  exp and log are polynomials made of these; no function of a mathematics library enters a value;
+- the compiler may neither reorder nor fuse what is written (no -ffast-math, -ffp-contract=off);
+- the processor's mode is the standard's while the library runs: subnormal numbers stay.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,9 +40,9 @@ FLAGS = (
 )
 
 
+@cache
 def library() -> ctypes.CDLL:
-    """The compiled *.c files beside this module; compiled now, once for a machine and version of
-    them.
+    """Load the compiled files of exact/; compile them once for a machine and their version.
 
     Raises UserError when the processor is unfit, and when nothing here can compile.
     """

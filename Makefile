@@ -6,14 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test demo verify bench bench-growth test-study test-services study check track ui experiments lint figures lock
+.PHONY: help setup repro test test-all demo verify bench bench-growth study check track ui experiments lint figures lock
 .DEFAULT_GOAL := help
-
-# One make at a time in this folder makes .venv or runs the pipeline; another says who is at it, and waits. The
-# lock is on file 9, which ends with its processes. LOCK_EX is 2, LOCK_NB 4; macOS has no flock command.
-ALONE = exec 9>>.make.lock; lock() { $(PYTHON) -c "import fcntl; fcntl.flock(9, $$1)" 2>/dev/null; }; \
-	lock 6 || { echo "process $$(cat .make.lock) is at work in this folder; waiting for its end"; lock 2; }; \
-	echo "$$$$ (make $@)" > .make.lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +17,7 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 # uv comes from the lock too, by the entry that starts with its name.
 .venv/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with PYTHON=, as in make setup PYTHON=python3.11")'
-	@$(ALONE); set -e; \
+	@set -e; \
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv; \
 	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
 	set -x; \
@@ -32,10 +26,17 @@ setup: .venv/.installed ## Make .venv and install requirements.lock into it, che
 	@touch $@
 
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	@$(ALONE); set -e; python src/tools/repro.py; set -x; dvc repro
+	python src/tools/repro.py
 
-test: setup ## Run the tests, but for those below
-	pytest --ignore tests/services --ignore tests/test_docs.py
+# Slow: the documented commands, bad disks, kills, many at once, Ray, an MLflow server, rebuilds.
+SLOW = $(patsubst %,tests/test_%.py,commands failures kill many study tracking_server verify)
+# Each of pytest-xdist's two workers takes whole files and computes on one core.
+PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+test: setup ## Run the tests, but for the slow ones
+	$(PYTEST) --ignore tests/services $(addprefix --ignore ,$(SLOW))
+
+test-all: .venv/.study .venv/.services ## Run all tests; browser and PostgreSQL where installed
+	$(PYTEST)
 
 demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
 	python src/tools/demo.py
@@ -54,12 +55,6 @@ bench-growth: setup ## How time grows with batch, width, latent size and epochs;
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-test-study: .venv/.study ## Run the tests that need Ray: those of studies, and the docs' commands
-	pytest tests/test_study.py tests/test_docs.py
-
-test-services: .venv/.services ## Run the tests against real services: browser, PostgreSQL, SSH, where installed
-	pytest tests/services
-
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
 	python src/tools/pretraining.py data/binarized studies/pretraining.csv
@@ -76,7 +71,7 @@ check: setup ## Judge every published number, and compare with the committed ver
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
 	@touch $@
 
-track: setup ## Bring MLflow up to date with the files: what was made while it was off, away or lost
+track: setup ## Bring MLflow up to date with the files, after it was off or away
 	python src/tools/track.py models metrics plots report.html
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)

@@ -57,7 +57,7 @@ def test_a_clone_without_outputs_pulls_what_it_misses_instead_of_computing_it(re
 @pytest.fixture
 def sftp_server(tmp_path):
     """The port of an SFTP server on the loopback, the only key that it lets in, and another."""
-    pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
+    pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-all")
     import asyncssh  # which dvc-ssh brings
 
     host, user, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))

@@ -76,7 +76,7 @@ track: setup ## Bring MLflow up to date with the files, after it was off or away
 
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
-	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 experiments: setup ## Compare the experiments: what differs between them, and their losses
 	dvc exp show --only-changed --drop '.*/|.*likelihood|Created'

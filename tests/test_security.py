@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services")]
-# Functions that run a text or a shell, or read what may hold code; and arguments that let others do so.
+# Functions that run a text or a shell, or read what may hold code, and arguments that allow it.
 FORBIDDEN = {
     *(
         "eval()",

@@ -12,7 +12,7 @@ import pytest
 
 
 def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) -> Path:
-    """Push from `repository` to the remote at `url`, as docs/sharing.md says; a clone that pulled.
+    """Push from `repository` to the remote at `url`, as docs/sharing.md says; pull in a clone.
 
     `settings` are each user's own, which git does not see.
     """
@@ -29,7 +29,7 @@ def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) 
 
 
 def check_shared(repository: Path, clone: Path) -> None:
-    """The clone has every output, is up to date and runs no stage."""
+    """Assert that the clone has every output, is up to date and runs no stage."""
     call(clone, "dvc", "status", "--quiet")  # fails where anything has changed
     assert "Running stage" not in call(clone, "dvc", "repro")
     locked = hashes(clone / "dvc.lock")

@@ -36,7 +36,7 @@ KL_PASSES = 2_000
 
 
 def main() -> None:
-    mnist("20d")  # what is missing is told here, in one line
+    mnist("20d")  # a missing file ends it here, in one line
     context = multiprocessing.get_context("spawn")
     names = [*EPOCHS, "kl_ours", "kl_post"]
     pools = {name: ProcessPoolExecutor(1, context, start_worker, (name,)) for name in names}

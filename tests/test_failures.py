@@ -138,9 +138,7 @@ def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_faile
     before = outputs(repository)
     change(repository / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
     result = dvc(repository, "repro", "--single-item", "train-2d")
-    assert_one_line(
-        result, "nats per image), so training stops; a lower train.learning_rate may help"
-    )
+    assert_one_line(result, "so training stops; a lower train.learning_rate may help")
     assert re.search(
         r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)",
         result.stdout,
@@ -266,9 +264,7 @@ def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_m
     tmp_path.chmod(0o700)
     assert run(tmp_path, *command).returncode == 0
     (tmp_path / "params.yaml").chmod(0)
-    assert_one_line(
-        run(tmp_path, *command), "cannot read params.yaml: [Errno 13] Permission denied"
-    )
+    assert_one_line(run(tmp_path, *command), "cannot read params.yaml: [Errno 13] Permission")
 
 
 def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, mounted):

@@ -30,8 +30,8 @@ repro: setup ## Run the pipeline: every table and figure, from MNIST's original 
 
 # Slow: the documented commands, bad disks, kills, many at once, Ray, an MLflow server, rebuilds.
 SLOW = $(patsubst %,tests/test_%.py,commands failures kill many study tracking_server verify)
-# Each of pytest-xdist's two workers takes whole files and computes on one core.
-PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+# Two workers of pytest-xdist with half the tests each, on one core each; the first to end takes over some.
+PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal
 test: setup ## Run the tests, but for the slow ones
 	$(PYTEST) --ignore tests/services $(addprefix --ignore ,$(SLOW))
 
@@ -79,7 +79,7 @@ ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 experiments: setup ## Compare the experiments: what differs between them, and their losses
-	dvc exp show --only-changed --drop '.*/|.*likelihood|Created'
+	dvc exp show --only-changed --drop '.*/|.*likelihood|Created|report.html'
 
 lint: setup ## Check the code's style
 	ruff check .

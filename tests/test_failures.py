@@ -85,7 +85,13 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
             "train-2d",
             "did you mean learning_rate?",
         ),
-        ("data/published/post-2d.csv", "10,138", "10,a138", "report", "train_loss is 'a138"),
+        (
+            "data/published/post-2d.csv",
+            "10,138",
+            "10,a138",
+            "report",
+            "could not convert string to float: 'a138",
+        ),
         (
             "studies/seeds.csv",
             "noise_kl",

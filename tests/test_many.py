@@ -199,7 +199,7 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
         third = start(folder, "make", "repro")
         waiting = lines_until(third, "waiting")
         (holder,) = re.findall(
-            r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting
+            r"\nprocess (\d+) \(make repro\) is at work in this folder; waiting", waiting
         )
         assert int(holder) in family
     finally:

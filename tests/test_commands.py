@@ -7,10 +7,10 @@ that cannot be run here are in `NOT_RUN`, word by word, with the reason.
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 
 from conftest import ROOT, commit_all, link_environment
 from test_docs import blocks
-from test_study import needs_ray
 from vae.rebuild.build import scratch_environment
 
 import pytest
@@ -42,6 +42,9 @@ def bare(line: str) -> str:
     return " ".join(re.sub(r"(^|\s)#.*", "", line).split())
 
 
+needs_ray = pytest.mark.skipif(
+    not find_spec("ray"), reason="Ray is the studies' only; make test-all installs it"
+)
 COMMANDS: dict[str, list[str]] = {}
 for page, text in blocks("console"):
     COMMANDS.setdefault(page, []).extend(line for line in text.splitlines() if bare(line))

@@ -5,10 +5,8 @@ from vae import cli
 
 cli.begin()
 
-from vae.arithmetic import pin
 from vae.data import load_split
 from vae.files import write_json, written_whole
-from vae.model import load_model
 from vae.params import read_params
 from vae.report import figures as draw
 from vae.scores import (
@@ -22,37 +20,36 @@ from vae.scores import (
     noise_summary,
     reconstruct,
 )
+from vae.weights import load_network
 
 import numpy as np
-import torch
 
 
 def main() -> None:
     data, weights, metrics, plots = cli.arguments(
         __doc__, "binarized", "weights", "metrics", "plots"
     )
-    seed, arithmetic, binarized, settings = read_params("seed", "arithmetic", "binarize", "anomaly")
-    pin(arithmetic)
-    model = load_model(weights)
+    seed, binarized, settings = read_params("seed", "binarize", "anomaly")
+    network = load_network(weights)
     generator = np.random.RandomState(seed)
     noise = noise_images(generator, 1)
     fresh = noise_images(generator, settings.noise_images)
     training, (noise_kl,), fresh_kl = (
-        kl_scores(model, torch.from_numpy(images), settings.batch_size)
-        for images in (load_split(data, "train").images, noise, fresh)
+        kl_scores(network, images) for images in (load_split(data, "train").images, noise, fresh)
     )
     scores = noise_summary(training, float(noise_kl), fresh_kl, settings.threshold_percentile)
     test = load_split(data, "test").images
-    ordinary = anomaly_scores(model, test, settings.batch_size)
+    ordinary = anomaly_scores(network, test, settings.batch_size)
     samples = anomalies(test, settings.noise_images, binarized.threshold, generator)
     found = {
-        kind: anomaly_scores(model, images, settings.batch_size) for kind, images in samples.items()
+        kind: anomaly_scores(network, images, settings.batch_size)
+        for kind, images in samples.items()
     }
     kinds = {kind: detection(ordinary, of_kind) for kind, of_kind in found.items()}
     verdict = {"kinds": kinds, "fails_on": fails_on(kinds), "fails_below": FAILS_BELOW}
     write_json(metrics / "anomaly.json", {**scores, **verdict})
     pairs = {
-        kind: (images[0], reconstruct(model, images[:1])[0]) for kind, images in samples.items()
+        kind: (images[0], reconstruct(network, images[:1])[0]) for kind, images in samples.items()
     }
     with written_whole(plots / "anomalies.png") as path:
         draw.save_figure(path, draw.score_histograms(pairs, ordinary, found, kinds))

@@ -4,28 +4,30 @@ from vae import cli
 
 cli.begin()
 
-from vae.arithmetic import pin
+import math
+
 from vae.data import load_split
 from vae.files import write_json
 from vae.importance import log_likelihoods
-from vae.model import load_model
 from vae.params import MODELS, read_params
+from vae.weights import load_network
 
 import torch
 
 
 def main() -> None:
     data, models, output = cli.arguments(__doc__, "binarized", "models", "metrics")
-    seed, arithmetic, settings = read_params("seed", "arithmetic", "likelihood")
-    pin(arithmetic)
-    images = torch.from_numpy(load_split(data, "test").images[: settings.images])
+    seed, settings = read_params("seed", "likelihood")
+    images = load_split(data, "test").images[: settings.images]
     metrics = {"images": len(images), "samples": settings.samples}
     for name in MODELS:
-        model = load_model(models / f"{name}.safetensors")
+        network = load_network(models / f"{name}.safetensors")
         generator = torch.Generator().manual_seed(seed)
-        values = log_likelihoods(model, images, settings.samples, generator)
+        values = log_likelihoods(network, images, settings.samples, generator)
         # The error is that of the mean over these images, as a sample of all there could be.
-        mean, error = values.mean().item(), (values.std() / len(values) ** 0.5).item()
+        mean = math.fsum(values) / len(values)
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        error = (squares / (len(values) - 1) / len(values)) ** 0.5
         metrics[name] = {"test_log_likelihood": mean, "standard_error": error}
         print(f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats")
     write_json(output, metrics)

@@ -10,20 +10,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vae.arithmetic import pin
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.data import Split, load_split
 from vae.files import md5, write_csv, write_json
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.identity import identity
-from vae.model import BernoulliVAE, save_model
+from vae.network import Network
 from vae.params import MODELS, Figures, Params, check_params, flat, training_params
 from vae.tracking.live import live_run
-from vae.training import Epoch, begin, choose_device, fit
+from vae.training import Epoch, begin, fit
+from vae.weights import save_network
 
+import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 
@@ -33,21 +33,16 @@ def main() -> None:
     parser.add_argument("binarized", type=Path, help="data/binarized")
     name, folder = vars(parser.parse_args()).values()
     params = check_params(Path("params.yaml"))
-    pin(params.arithmetic)
-    if params.arithmetic == "portable":
-        on_cpu = params.train.model_copy(update={"device": "cpu"})
-        params = params.model_copy(update={"train": on_cpu})
     splits = [load_split(folder, split) for split in ("train", "test")]
     check_images(params.figures, len(splits[1].images))
     files = [folder / f"{split}.safetensors" for split in ("train", "test")]
     values = flat(training_params(params, name))
     known_as = identity(values, [md5(path) for path in files])
     checkpoint = Checkpoint(Path(".checkpoints") / name, known_as)
-    device = choose_device(params.train.device).type
-    with live_run(name, values, files, device, known_as) as log_epoch:
-        model, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
+    with live_run(name, values, files, params.train.device, known_as) as log_epoch:
+        network, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
-        save_model(model, architecture, Path(f"models/{name}.safetensors"))
+        save_network(network, architecture, Path(f"models/{name}.safetensors"))
         recorder.save(Path(f"models/{name}-frames.npz"))
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
@@ -62,7 +57,7 @@ def train_model(
     test: Split,
     on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint,
-) -> tuple[BernoulliVAE, FrameRecorder, list[Epoch]]:
+) -> tuple[Network, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
     figures, settings = params.figures, params.train
     architecture = training_params(params, name)["model"]
@@ -70,7 +65,6 @@ def train_model(
     grid = None
     if architecture.latent_size == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
-        grid = grid.to(start.test_images.device)
     recorder = FrameRecorder(start.test_images[list(figures.images)], figures.gray_levels, grid)
 
     batches = -(-len(train.images) // settings.batch_size)
@@ -78,10 +72,10 @@ def train_model(
     total = settings.epochs * batches
     with tqdm(total=total, unit="batch", disable=not sys.stderr.isatty()) as bar:
 
-        def show_batch(terms: torch.Tensor) -> None:
-            # Reading the losses waits for the device, so not at every batch.
+        def show_batch(terms: np.ndarray) -> None:
+            # Summing the losses takes time, so not at every batch.
             if bar.update() and not bar.disable:
-                bar.set_postfix_str(f"loss {terms.sum(dim=0).mean().item():.2f}", refresh=False)
+                bar.set_postfix_str(f"loss {terms.sum(axis=0).mean():.2f}", refresh=False)
 
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
@@ -93,7 +87,7 @@ def train_model(
             )
             # Beside the bar on a terminal; flushed, so that a log file shows each epoch as it ends.
             tqdm.write(line) if not bar.disable else print(line, flush=True)
-    return start.model, recorder, epochs
+    return start.network, recorder, epochs
 
 
 def check_images(figures: Figures, test_images: int) -> None:

@@ -6,24 +6,21 @@ cli.begin()
 
 from pathlib import Path
 
-from vae.arithmetic import pin
 from vae.cli import arguments
 from vae.data import load_split
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
-from vae.model import load_model
 from vae.params import MODELS, Animation, read_params
 from vae.report import figures as draw
 from vae.reproduction.published import load_losses, load_published
 from vae.scores import posterior_means
+from vae.weights import load_network
 
 import numpy as np
-import torch
 
 
 def main() -> None:
     data, models, plots = arguments(__doc__, "binarized", "models", "plots")
-    arithmetic, recorded, settings = read_params("arithmetic", "figures", "visualize")
-    pin(arithmetic)
+    recorded, settings = read_params("figures", "visualize")
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
@@ -42,15 +39,15 @@ def main() -> None:
     animate(plots / "manifold.gif", manifolds, settings.whole)
     animate(plots / "manifold-early.gif", manifolds, settings.early_manifold)
 
-    model = load_model(models / "2d.safetensors")
+    network = load_network(models / "2d.safetensors")
     size, quantiles = recorded.grid_size, recorded.grid_quantiles
-    logits = model.decode(latent_grid(grid_axis(size, quantiles)))
-    manifold = draw.mosaic(quantized(logits).numpy())
+    logits = network.decode(latent_grid(grid_axis(size, quantiles)))
+    manifold = draw.mosaic(quantized(logits))
     draw.save_png(plots / "manifold.png", manifold)
-    means = posterior_means(model, torch.from_numpy(train.images))
+    means = posterior_means(network, train.images)
     shares = draw.digit_shares(means, train.labels, size, quantiles, settings.neighbours)
     draw.save_figure(plots / "manifold-regions.png", draw.manifold_regions(manifold, shares))
-    means = posterior_means(model, torch.from_numpy(test.images))
+    means = posterior_means(network, test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
+from vae.network import Network
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
+from vae.stream import RandomStream
 
 import numpy as np
 import psutil
 import pytest
-import torch
 from filelock import FileLock
 
 # Those of `make test` are not for a make that a test starts.
@@ -29,13 +30,6 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def subnormal_numbers():
-    """Allow them again after a test that trains in this process: hypothesis wants them."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +53,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
+def images() -> np.ndarray:
     """100 random binary images, `(100, 784)` uint8."""
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 2, (100, 784), dtype=np.uint8))
+    return np.random.default_rng(0).integers(0, 2, (100, 784), dtype=np.uint8)
+
+
+def network_of(architecture: Architecture, seed: int = 1) -> Network:
+    """A network with the initial values that a seed draws."""
+    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
+    RandomStream(seed, 16, 1, 1).initialise(network)
+    return network
 
 
 @pytest.fixture

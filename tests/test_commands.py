@@ -24,7 +24,6 @@ NOT_RUN = {
     "make study": "eight minutes; tests/test_study.py runs studies",
     "make verify": "three minutes on MNIST, each week in CI",
     "make verify OPTIONS=--quick": "tests/test_verify.py runs it",
-    "make verify OPTIONS=--portable": "two minutes on MNIST",
     "python src/tools/study.py --seeds 0-999 --address 10.0.0.1:6379 --output studies/many.csv": (
         "needs a cluster"
     ),

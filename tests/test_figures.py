@@ -59,7 +59,7 @@ def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
 
 
 def test_regions_are_placed_in_the_manifolds_own_coordinates():
-    """One training image at every grid point, each of a digit of its own row: bands of two rows each."""
+    """One training image at every grid point, bands of two rows for each digit."""
     axis = grid_axis(20, (0.05, 0.95))
     second, first = np.meshgrid(axis, axis, indexing="ij")
     means, labels = (

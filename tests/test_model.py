@@ -1,14 +1,21 @@
 import pickle
 
+from conftest import network_of
 from vae.cli import UserError
-from vae.model import BernoulliVAE, load_model, save_model
+from vae.model import BernoulliVAE, load_model
 from vae.params import Architecture
+from vae.weights import load_network, save_network
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+
+
+def module(architecture: Architecture) -> BernoulliVAE:
+    return BernoulliVAE(architecture.encoder_sizes, architecture.decoder_sizes)
 
 
 def sizes(layers) -> list[tuple[int, int]]:
@@ -20,11 +27,11 @@ def sizes(layers) -> list[tuple[int, int]]:
 
 
 def test_the_committed_models_have_the_posts_layers(params):
-    model = BernoulliVAE(params.train_20d)
+    model = module(params.train_20d)
     # The last one gives the posterior's mean and log-variance.
     assert sizes(model.encoder) == [(784, 400), (400, 2 * 20)]
     assert sizes(model.decoder) == [(20, 400), (400, 784)]
-    model = BernoulliVAE(params.train_2d)
+    model = module(params.train_2d)
     assert sizes(model.encoder) == [(784, 400), (400, 150), (150, 2 * 2)]
     assert sizes(model.decoder) == [(2, 150), (150, 400), (400, 784)]
 
@@ -39,19 +46,31 @@ def test_the_committed_models_have_the_posts_layers(params):
     ],
 )
 def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
-    model = BernoulliVAE(
-        Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
-    )
+    model = module(Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder))
     assert sizes(model.decoder) == expected
 
 
-def test_a_saved_model_decodes_the_same_after_loading_and_its_bytes_repeat(tmp_path, small):
-    model = BernoulliVAE(small)
+def test_a_saved_network_decodes_the_same_after_loading_and_its_bytes_repeat(tmp_path, small):
+    network = network_of(small)
     for name in ("a", "b"):
-        save_model(model, small, tmp_path / f"{name}.safetensors")
-    latent = torch.randn(7, 2)
-    assert torch.equal(load_model(tmp_path / "a.safetensors").decode(latent), model.decode(latent))
+        save_network(network, small, tmp_path / f"{name}.safetensors")
+    latent = np.random.default_rng(0).standard_normal((7, 2)).astype(np.float32)
+    again = load_network(tmp_path / "a.safetensors")
+    assert (again.decode(latent) == network.decode(latent)).all()
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_as_a_module_it_is_the_same_model(tmp_path, small, images):
+    save_network(network_of(small), small, tmp_path / "a.safetensors")
+    network = load_network(tmp_path / "a.safetensors")
+    model = load_model(tmp_path / "a.safetensors")
+    posterior = model.encode(torch.from_numpy(images).float())
+    for ours, theirs in zip(network.encode(images), posterior, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+    logits = model.decode(posterior.mean).numpy()
+    np.testing.assert_allclose(
+        network.decode(network.encode(images)[0]), logits, rtol=1e-4, atol=1e-5
+    )
 
 
 class Evil:
@@ -66,7 +85,7 @@ class Evil:
 )  # fmt: skip
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
     path = tmp_path / "model.safetensors"
-    save_model(BernoulliVAE(small), small, path)
+    save_network(network_of(small), small, path)
     match damage:
         case "missing":
             path.unlink()
@@ -76,7 +95,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
             path.write_bytes(pickle.dumps(Evil()))
         case "sizes":
             other = Architecture(hidden_sizes=(17, 8), latent_size=2)
-            save_model(BernoulliVAE(other), small, path)
+            save_network(network_of(other), small, path)
         case "torch":
             torch.save(Evil(), path)
         case "names":
@@ -99,7 +118,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
                 '{"hidden_sizes": [100000, 100000], "latent_size": 2}'
             )
     with pytest.raises(UserError, match="cannot read the model") as caught:
-        load_model(path)
+        load_network(path)
     assert "\n" not in str(caught.value)
 
 
@@ -116,11 +135,11 @@ def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(
 ):
     path = tmp_path / "model.safetensors"
     architecture = Architecture(hidden_sizes=(), latent_size=1)
-    save_model(BernoulliVAE(architecture), architecture, path)
+    save_network(network_of(architecture), architecture, path)
     content = path.with_suffix(suffix).read_bytes()
     start = int(place * min(len(content), 600))
     path.with_suffix(suffix).write_bytes(content[:start] + others + content[start + 4 :])
     try:
-        load_model(path)
+        load_network(path)
     except UserError as error:
         assert "\n" not in str(error)

@@ -26,7 +26,7 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: '1e-3'", "is '1e-3'; it should be a valid number"),
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
     ("rate: 0.001", "rate: -1", "train.learning_rate is -1; it should be greater than 0"),
-    ("device: auto", "device: gpu", "train.device is 'gpu'; it should be 'auto', 'cpu' or 'cuda'"),
+    ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
     ("hidden_sizes: [400, 150]", "hidden_sizes: 400", "hidden_sizes is 400; it should be a valid"),
     ("hidden_sizes: [400, 150]", "hidden_sizes: [0]", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),

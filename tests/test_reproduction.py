@@ -1,11 +1,12 @@
 import json
 import shutil
 
-import report
 from conftest import ROOT
 from vae.cli import UserError
-from vae.reproduction.published import compare_losses, load_losses, load_published
-from vae.reproduction.verdicts import judge, load_intervals
+from vae.files import records
+from vae.reproduction.intervals import load_intervals
+from vae.reproduction.published import LOSSES, compare_losses, load_losses, load_published
+from vae.reproduction.verdicts import judge
 
 import pandas as pd
 import pytest
@@ -20,8 +21,9 @@ def published():
 
 def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
     """A run of each model that came out a hundredth above the post's losses."""
-    return {model: (tables["post"] + 0.01).assign(epoch=tables["post"]["epoch"])[:epochs]
-            for model, tables in published.items()}  # fmt: skip
+    post = published[published["source"] == "post"]
+    post = post.assign(**post[LOSSES] + 0.01)
+    return {model: of_model[:epochs] for model, of_model in post.groupby("model")}
 
 
 def test_every_published_loss_stands_beside_ours(published):
@@ -40,8 +42,7 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
     values = compare_losses(runs(published, 2), published)
     assert len(values) == 80
     assert values["ours"].notna().sum() == 16
-    judged = judge(values, load_intervals(ROOT / "studies/seeds.csv"))
-    rows = report.judged(judged, {})["published"]
+    rows = records(judge(values, load_intervals(ROOT / "studies/seeds.csv")))
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
     json.dumps(rows, allow_nan=False)
 
@@ -49,28 +50,19 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot read the loss table"),
+        ("", "No columns"),
         ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
-        (
-            "epoch,train_loss,test_loss\n1,2.0,3.0\n2,x,3.0\n",
-            "row 2: train_loss is 'x'; it should be a number",
-        ),
-        ("epoch,train_loss,test_loss\n1,2.0,\n", "row 1: test_loss is"),
-        (
-            "epoch,train_loss,test_loss\n1,2.0,inf\n",
-            "row 1: test_loss is 'inf'; it should be a number",
-        ),
-        (
-            "epoch,train_loss,test_loss\n1,2.0,1e999\n",
-            "row 1: test_loss is 'inf'; it should be a number",
-        ),
-        ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "row 1: train_loss is '2,0'"),
-        ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "cannot read the loss table"),
-        ("epoch,train_loss,test_loss\n", "has no rows"),
+        ("epoch,train_loss,test_loss\n1,2.0,3.0\n2,x,3.0\n", "'x'"),
+        ("epoch,train_loss,test_loss\n1,2.0,\n", "a loss is missing"),
+        ("epoch,train_loss,test_loss\n1,2.0,inf\n", "or infinite"),
+        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
+        ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "'2,0'"),
+        ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "saw 4"),
+        ("epoch,train_loss,test_loss\n,2.0,3.0\n", "NA values"),
         ("<html>not found</html>", "has no column epoch"),
-        (b"\xff\xfe\x00", "cannot read the loss table"),
+        (b"\xff\xfe\x00", "decode"),
         (bytes(100), "has no column epoch"),
-        (None, "cannot read the loss table"),
+        (None, "No such file"),
     ],
 )
 def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message):
@@ -149,5 +141,8 @@ def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
 
 
 def test_the_published_tables_hold_the_posts_last_lines(published):
-    assert published["20d"]["post"].iloc[-1].tolist() == [10, 87.911918, 87.646744]
-    assert published["2d"]["post"].iloc[-1].tolist() == [10, 138.443796, 140.24413]
+    last = published[(published["epoch"] == 10) & (published["source"] == "post")]
+    assert last[["model", *LOSSES]].to_numpy().tolist() == [
+        ["20d", 87.911918, 87.646744],
+        ["2d", 138.443796, 140.24413],
+    ]

@@ -9,11 +9,11 @@ from vae import cli
 
 cli.begin()
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vae.arithmetic import pin
 from vae.cli import arguments
 from vae.data import Split, load_split
 from vae.files import write_csv
@@ -22,7 +22,6 @@ from vae.training import begin, evaluate, fit
 
 import numpy as np
 import pandas as pd
-import torch
 
 SEEDS = range(8)
 BATCHES = range(0, 301, 25)
@@ -31,7 +30,6 @@ BATCHES = range(0, 301, 25)
 def main() -> None:
     data, output = arguments(__doc__, "binarized", "output")
     params = check_params(Path("params.yaml"))
-    pin(params.arithmetic)
     train, test = load_split(data, "train"), load_split(data, "test")
     rows = []
     for seed in SEEDS:
@@ -51,21 +49,20 @@ def shifted_losses(
     losses: list[float] = []  # of each batch, summed over its images
     tests: dict[int, float] = {}  # after so many batches
 
-    def on_batch(terms: torch.Tensor) -> None:
+    def on_batch(terms: np.ndarray) -> None:
         first = len(losses) % batches * settings.batch_size
-        losses.append(terms[:, first:].sum().item())
+        losses.append(math.fsum(terms[:, first:].ravel()))
         if len(losses) >= batches and len(losses) % batches in before:
-            draws = start.stream.test_pass(len(test.images), start.model.latent_size)
-            loss = evaluate(start.model, start.test_images, draws, settings.batch_size)
+            draws = start.stream.test_pass(len(test.images), start.network.latent)
+            loss = evaluate(start.network, start.test_images, draws)
             tests[len(losses)] = loss.negative_elbo
 
     for _ in fit(start, settings, on_batch=on_batch):
         pass
-    total = np.concatenate(([0.0], np.cumsum(losses)))
     for shift in before:
         for epoch in range(1, params.train.epochs + 1):
             end = shift + epoch * batches
-            mean = (total[end] - total[end - batches]) / len(train.images)
+            mean = math.fsum(losses[end - batches : end]) / len(train.images)
             place = {"seed": seed, "batches": shift, "epoch": epoch}
             yield {**place, "train_loss": mean, "test_loss": tests[end]}
 

@@ -9,36 +9,34 @@ import argparse
 import math
 from pathlib import Path
 
-from vae.arithmetic import pin
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize
 from vae.images import POLARITIES, read_pictures, write_picture
-from vae.model import load_model
+from vae.network import probabilities
 from vae.params import read_params
 from vae.report import figures as draw
 from vae.scores import posterior_means
+from vae.weights import load_network
 
 import numpy as np
-import torch
 
 
 def main() -> None:
     options = parse()
-    arithmetic, binarized, settings = read_params("arithmetic", "binarize", "visualize")
-    pin(arithmetic)
+    binarized, settings = read_params("binarize", "visualize")
     ends = read_pictures(options.inputs, options.polarity)
     if len(ends) != len(options.inputs):
         both = " and ".join(map(str, options.inputs))
         raise UserError(f"a path has two ends; {both} hold {len(ends)}")
-    model = load_model(options.model)
+    network = load_network(options.model)
     if ends:
         images = binarize(np.stack([end.pixels for end in ends]), binarized.threshold)
-        latent = along_sphere(*posterior_means(model, torch.from_numpy(images)), options.count)
+        latent = along_sphere(*posterior_means(network, images), options.count)
     else:
         # This generator's numbers are the same in every NumPy, and more begin with the same ones.
-        shape = (options.count, model.latent_size)
+        shape = (options.count, network.latent)
         latent = np.random.RandomState(options.seed).standard_normal(shape)
-    decoded = torch.sigmoid(model.decode(torch.from_numpy(latent).float())).numpy()
+    decoded = probabilities(network.decode(latent.astype(np.float32)))
     if ends:
         picture = draw.strip(np.stack((images[0], *decoded, images[1])))
     else:

@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae.arithmetic import pin
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures, write_picture
-from vae.model import load_model
 from vae.params import read_params
 from vae.report.figures import save_figure
 from vae.scores import SCORE_NAMES, anomaly_scores, reconstruct
+from vae.weights import load_network
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -42,20 +41,19 @@ def main() -> None:
     add("--model", type=Path, default=Path("models/20d.safetensors"), help="%(default)s")
     add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
     options = parser.parse_args()
-    arithmetic, binarized, settings = read_params("arithmetic", "binarize", "anomaly")
-    pin(arithmetic)
+    binarized, settings = read_params("binarize", "anomaly")
     pictures = read_pictures(options.images, options.polarity)
-    model = load_model(options.model)
+    network = load_network(options.model)
     known = load_split(options.data, "train").images
     images = binarize(np.stack([picture.pixels for picture in pictures]), binarized.threshold)
     scores, training = (
-        anomaly_scores(model, each, settings.batch_size) for each in (images, known)
+        anomaly_scores(network, each, settings.batch_size) for each in (images, known)
     )
     limits, rows = score_rows(scores, training, settings.threshold_percentile)
     for row, picture in zip(rows, pictures, strict=True):
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
     if options.figure:
-        drawn = figure(rows[:100], pictures, images, reconstruct(model, images))
+        drawn = figure(rows[:100], pictures, images, reconstruct(network, images))
         write_picture(options.figure, options.images, save_figure, drawn)
     if options.json:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": limits}

@@ -1,9 +1,9 @@
 """Rebuild the committed state twice, with all varied that must not matter, and compare the outputs.
 
 Two clones are built without any cache. They differ in folder, time zone, locale, umask, hash seed,
-home with its matplotlib and DVC settings, visible cores, threads, tracking and file times. They are
-compared with each other and, where the processor and PyTorch are those that reproducibility.json
-names, with the hashes it has.
+home with its matplotlib and DVC settings, visible cores, threads, the libraries' choice of code for
+the processor, tracking and file times. They are compared with each other and with dvc.lock, on any
+machine, without tolerance. `--output` writes a small JSON for docs/machines.md.
 """
 
 import src_path  # noqa: F401
@@ -12,93 +12,92 @@ from vae import cli
 cli.begin()
 
 import argparse
+import hashlib
+import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import demo
-from vae import arithmetic
 from vae.cli import UserError
-from vae.files import md5, read_json, write_json, write_text
+from vae.files import write_json, write_text
+from vae.kernel import compiler, processor
 from vae.rebuild.build import ROOT, build
 from vae.rebuild.compare import first_difference, hashes
 
-RECORD = ROOT / "reproducibility.json"
 # The quick form: an epoch of the demo, so it needs neither MNIST nor minutes.
 QUICK = {**demo.OVERRIDES, "train": {**demo.OVERRIDES["train"], "epochs": 1}}
-MODELS = ("models/20d.safetensors", "models/2d.safetensors")
+FIRST = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
+SECOND = {
+    "TZ": "Asia/Kathmandu",
+    "LC_ALL": "tr_TR.UTF-8",
+    "PYTHONHASHSEED": "4242",
+    "OMP_NUM_THREADS": "1",
+    "MKL_CBWR": "COMPATIBLE",
+    "ATEN_CPU_CAPABILITY": "default",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    full = parser.add_mutually_exclusive_group()
-    full.add_argument("--quick", action="store_true", help="one epoch of scikit-learn's digits")
-    full.add_argument("--record", action="store_true", help="write reproducibility.json")
-    parser.add_argument("--portable", action="store_true", help="only portable arithmetic's models")
+    parser.add_argument("--quick", action="store_true", help="one epoch of scikit-learn's digits")
+    parser.add_argument("--output", type=Path, help="JSON of this machine and what it found")
     options = parser.parse_args()
-    owner, kind = arithmetic.owner(), "portable" if options.portable else "native"
+    committed = None if options.quick else hashes(ROOT / "dvc.lock")
     with tempfile.TemporaryDirectory(prefix="vae-verify-") as scratch:
-        if options.portable:
-            found, owner = build_portable(Path(scratch, "clone")), {"torch": owner["torch"]}
-        else:
-            found = build_twice(Path(scratch), QUICK if options.quick else {})
-    if options.record:
-        record = {**read_json(RECORD), kind: {**owner, "outputs": found}}
-        write_json(RECORD, record)
-    elif not options.quick:
-        compare_with_record(read_json(RECORD)[kind], owner, found)
+        found, differing = build_twice(Path(scratch), QUICK if options.quick else {}, committed)
+    if options.output:
+        write_json(options.output, {**machine(), "outputs": digest(found), "differing": differing})
+    if differing:
+        raise UserError(f"not the same bits: {'; '.join(differing)}")
+    ending = "" if options.quick else " and in dvc.lock"
+    print(f"{len(found)} outputs: the same bits in both builds{ending} ({digest(found)[:12]})")
 
 
-def build_twice(scratch: Path, overrides: dict[str, Any]) -> dict[str, str]:
-    """Return the MD5 sum of each output of two builds. Raises UserError naming what differs."""
+def build_twice(
+    scratch: Path, overrides: dict[str, Any], committed: dict[str, str] | None
+) -> tuple[dict[str, str], list[str]]:
+    """Build twice; return the MD5 sum of each output, and what differs and where."""
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
-    first = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
-    second = {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "4242"}
-    build(one, {**overrides, "tracking": {"enabled": True}}, first)
+    build(one, {**overrides, "tracking": {"enabled": True}}, FIRST)
     config = other.parent / ".config"
     write_text(config / "matplotlib/matplotlibrc", "font.size: 20\nimage.cmap: jet\n")
-    write_text(
-        config / "dvc/config", "[core]\n    autostage = true\n[cache]\n    type = hardlink\n"
-    )
+    settings = "[core]\n    autostage = true\n[cache]\n    type = hardlink\n"
+    write_text(config / "dvc/config", settings)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     untracked = {**overrides, "tracking": {"enabled": False}}
-    build(other, untracked, {**second, "OMP_NUM_THREADS": "1"}, umask=0o077, mtime=2 * 10**9)
+    build(other, untracked, SECOND, umask=0o077, mtime=2 * 10**9)
 
     found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
-    differing = [name for name in found if again[name] != found[name]]
+    differing = []
     for name, value in found.items():
-        print(f"{name:<32} {value:<36} {'differs' if name in differing else 'equal'}")
-    if differing:
-        places = [f"{name} ({first_difference(one / name, other / name)})" for name in differing]
-        raise UserError(f"the two builds have not the same bits: {', '.join(places)}")
-    print(f"{len(found)} outputs: the same bits in both builds")
-    return found
+        verdict = "equal"
+        if again[name] != value:
+            verdict = f"the builds differ at {first_difference(one / name, other / name)}"
+        elif committed and committed.get(name) != value:
+            verdict = f"dvc.lock has {committed.get(name)}"
+        differing += [f"{name}, {verdict}"] if verdict != "equal" else []
+        print(f"{name:<32} {value:<36} {verdict}")
+    return found, differing
 
 
-def build_portable(folder: Path) -> dict[str, str]:
-    """Train both models with portable arithmetic and return their MD5 sums."""
-    build(folder, {"arithmetic": "portable"}, {}, targets=("train-20d", "train-2d"))
-    return {name: md5(folder / name) for name in MODELS}
+def digest(found: dict[str, str]) -> str:
+    """One MD5 sum of all outputs' sums."""
+    return hashlib.md5(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def compare_with_record(
-    recorded: dict[str, Any], owner: dict[str, Any], found: dict[str, str]
-) -> None:
-    """Compare MD5 sums with those recorded for `owner`. Raises UserError naming what differs."""
-    other = [
-        f"{key} {recorded[key]}, here {owner[key]}" for key in owner if owner[key] != recorded[key]
-    ]
-    if other:
-        print(
-            f"the recorded hashes belong to another processor or PyTorch ({'; '.join(other)}), "
-            "so only the two rebuilds are compared"
-        )
-    elif differing := sorted(dict(found.items() ^ recorded["outputs"].items())):
-        raise UserError(f"not the bits that {RECORD.name} has: {', '.join(differing)}")
-    else:
-        print(f"the same bits as {RECORD.name} has")
+def machine() -> dict[str, str]:
+    """What a result may be blamed on: processor, system, compiler, Python."""
+    return {
+        "processor": processor(),
+        "system": platform.platform(),
+        "compiler": compiler()[-1],
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":

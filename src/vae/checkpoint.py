@@ -7,10 +7,9 @@ from pathlib import Path
 from vae.cli import UserError
 from vae.files import written_whole
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.numpy import load_file, save
 
 
 class Checkpoint:
@@ -22,22 +21,22 @@ class Checkpoint:
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder
         self.identity = identity
-        self.losses = torch.empty(0, 4, dtype=torch.float64)  # of each epoch so far
+        self.losses = np.empty((0, 4))  # of each epoch so far
 
-    def load(self) -> dict[str, Tensor] | None:
+    def load(self) -> dict[str, np.ndarray] | None:
         """Read the state after the last finished epoch; None when none can be used, and say why."""
         path = self.folder / "state.safetensors"
         if not path.exists():
             return None
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 identity = (file.metadata() or {}).get("identity")
             if identity != self.identity:
                 print(f"{path}: of other parameters, data, code or PyTorch; starting again")
                 return None
             state = load_file(path)
             names = [f"frames-{epoch}.safetensors" for epoch in range(1, len(state["losses"]) + 1)]
-            frames = torch.cat([load_file(self.folder / name)["frames"] for name in names])
+            frames = np.concatenate([load_file(self.folder / name)["frames"] for name in names])
         except (OSError, KeyError, SafetensorError) as error:
             print(f"{path}: a damaged checkpoint ({error}); starting again")
             return None
@@ -45,7 +44,9 @@ class Checkpoint:
         print(f"{path}: going on after epoch {len(self.losses)}")
         return {**state, "frames": frames}
 
-    def save(self, losses: list[float], state: dict[str, Tensor], frames: list[Tensor]) -> None:
+    def save(
+        self, losses: list[float], state: dict[str, np.ndarray], frames: list[np.ndarray]
+    ) -> None:
         """Write an epoch's losses, the state after it and the frames that it added.
 
         Raises UserError when a loss is not finite; the epoch before is kept.
@@ -56,15 +57,14 @@ class Checkpoint:
                 f"epoch {epoch}: a loss is not finite (reconstruction and KL, train and test: "
                 f"{losses} nats per image), so training stops; a lower train.learning_rate may help"
             )
-        self.losses = torch.cat((self.losses, torch.tensor([losses], dtype=torch.float64)))
-        self._write(f"frames-{epoch}.safetensors", {"frames": torch.stack(frames).cpu()})
-        state = {name: tensor.cpu() for name, tensor in state.items()}
+        self.losses = np.concatenate((self.losses, [losses]))
+        self._write(f"frames-{epoch}.safetensors", {"frames": np.stack(frames)})
         self._write("state.safetensors", {**state, "losses": self.losses})
 
     def remove(self) -> None:
         """Delete the folder: the results are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _write(self, name: str, tensors: dict[str, Tensor]) -> None:
+    def _write(self, name: str, tensors: dict[str, np.ndarray]) -> None:
         with written_whole(self.folder / name) as temporary:
             temporary.write_bytes(save(tensors, {"identity": self.identity}))

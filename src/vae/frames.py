@@ -2,19 +2,14 @@
 
 import zipfile
 import zlib
-from collections.abc import Sized
 from pathlib import Path
 
 from vae.cli import UserError
 from vae.files import written_whole
-from vae.model import BernoulliVAE
+from vae.network import Network, latent_samples, probabilities
 
 import numpy as np
-import torch
 from scipy.special import ndtri
-from torch import Tensor
-
-BLOCK = 64
 
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
@@ -23,54 +18,43 @@ def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
     return ndtri(np.linspace(*quantiles, size))
 
 
-def latent_grid(axis: np.ndarray) -> Tensor:
-    """Points of the manifold, `(size * size, 2)`, row by row: the column gives the first latent
-    coordinate, the row the second, as in the post's notebook."""
+def latent_grid(axis: np.ndarray) -> np.ndarray:
+    """Points of the manifold, `(size * size, 2)` float32, row by row: the column gives the first
+    latent coordinate, the row the second, as in the post's notebook."""
     second, first = np.meshgrid(axis, axis, indexing="ij")
-    return torch.tensor(np.stack((first.ravel(), second.ravel()), axis=1), dtype=torch.float32)
+    return np.stack((first.ravel(), second.ravel()), axis=1).astype(np.float32)
 
 
 class FrameRecorder:
     """Records the reconstructions of a few images and, given a grid, the digits decoded from it.
 
-    `images` is `(pictures, 784)`, `grid` `(points, latent)`; a frame decodes both in one pass. The
-    figures are GIFs, so `levels` levels of gray are kept: 16 look the same and take a third of the
-    space of 256.
+    `images` is `(pictures, 784)` uint8, `grid` `(points, latent)`; a frame decodes both in one
+    pass. The figures are GIFs, so `levels` levels of gray are kept: 16 look the same and take a
+    third of the space of 256.
     """
 
-    def __init__(self, images: Tensor, levels: int, grid: Tensor | None = None) -> None:
-        self.images = images.float()
+    def __init__(self, images: np.ndarray, levels: int, grid: np.ndarray | None = None) -> None:
+        self.images = np.ascontiguousarray(images)
         self.levels = levels
         self.grays = np.linspace(0, 255, levels).round().astype(np.uint8)
         self.grid = grid
         self.parts = {"reconstructions": slice(0, len(images))}
         if grid is not None:
             self.parts["manifold"] = slice(len(images), None)
-        self.frames: list[Tensor] = []
+        self.frames: list[np.ndarray] = []  # `(pictures and points, 784)` levels of gray, uint8
 
-    @torch.no_grad()
-    def record(self, model: BernoulliVAE, noise: Tensor) -> None:
+    def record(self, network: Network, noise: np.ndarray) -> None:
         """Take a frame; `noise` `(pictures, latent)` samples the posteriors of the images."""
-        latent = model.encode(self.images).sample(noise)
+        latent = latent_samples(*network.encode(self.images), noise)
         if self.grid is not None:
-            latent = torch.cat((latent, self.grid))
-        self.keep(quantized(model.decode(latent), self.levels))
-
-    def keep(self, frame: Tensor) -> None:
-        """Add a frame, `(pictures and points, 784)` levels of gray, uint8."""
-        # Kept by the block: one by one, they would lie between freed temporaries and waste as much
-        # again.
-        place = len(self.frames) % BLOCK
-        if place == 0:
-            self.block = torch.empty(BLOCK, *frame.shape, dtype=frame.dtype, device=frame.device)
-        self.block[place] = frame
-        self.frames.append(self.block[place])
+            latent = np.concatenate((latent, self.grid))
+        self.frames.append(quantized(network.decode(latent), self.levels))
 
     def save(self, path: Path) -> None:
         """Write the frames as a compressed .npz: `reconstructions` `(frames, pictures, 784)` and,
         where there is a grid, `manifold` `(frames, points, 784)`, gray values of 0 to 255 as
         uint8."""
-        frames = [frame.cpu().numpy() for frame in self.frames]
+        frames = self.frames
         # np.savez_compressed would take four times as long, to save a tenth of the space.
         with (
             written_whole(path) as temporary,
@@ -85,17 +69,9 @@ class FrameRecorder:
                         file.write(self.grays[frame[rows]])
 
 
-def epoch_ends(frames: Sized, epochs: int) -> slice:
-    """Where the frames before training and at the end of each epoch are."""
-    return slice(None, None, (len(frames) - 1) // epochs)
-
-
-def quantized(logits: Tensor, levels: int = 256) -> Tensor:
-    """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8.
-
-    In place, for speed: the logits are used up.
-    """
-    return logits.sigmoid_().mul_(levels - 1).round_().to(torch.uint8)
+def quantized(logits: np.ndarray, levels: int = 256) -> np.ndarray:
+    """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8."""
+    return np.rint(probabilities(logits) * np.float32(levels - 1)).astype(np.uint8)
 
 
 def load_frames(path: Path, name: str) -> np.ndarray:

@@ -72,7 +72,7 @@ class Train(Group):
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
     adam_epsilon: Annotated[float, Field(gt=0, le=1)]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["cpu", "cuda"]
 
 
 class Architecture(Group):
@@ -153,7 +153,6 @@ class Params(Group):
 
     # NumPy's legacy generator, which the noise image comes from, takes 32 bits.
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    arithmetic: Literal["native", "portable"]
     download: Download
     binarize: Binarize
     figures: Figures
@@ -216,10 +215,8 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
 
 
 def training_params(params: Params, name: str) -> dict[str, Any]:
-    """The parameters of model `name`'s training, its own group as `model`; portable is on the CPU."""
-    shared = {key: getattr(params, key) for key in ("seed", "arithmetic", "figures", "train")}
-    if params.arithmetic == "portable":
-        shared["train"] = params.train.model_copy(update={"device": "cpu"})
+    """The parameters of model `name`'s training, its own group as `model`."""
+    shared = {key: getattr(params, key) for key in ("seed", "figures", "train")}
     return {**shared, "model": getattr(params, f"train_{name}")}
 
 

@@ -13,8 +13,8 @@ if not (BROWSER and DRIVER):
     pytest.skip("needs Chromium and chromedriver", allow_module_level=True)
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync"
 )
 IMAGES = (
     "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.slice(0, 14)])"
@@ -44,7 +44,7 @@ def browser(finished_demo, tmp_path_factory):
 
 
 def opened(driver, address, medium="screen", width=1280, **features):
-    """The page opened anew on a screen this wide, or on paper, by a reader who prefers these features."""
+    """Open the page on a screen this wide, or on paper, by a reader who prefers these features."""
     chosen = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": chosen})
     screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -72,7 +72,8 @@ def test_only_wide_tables_and_charts_scroll_sideways_and_each_in_its_box(browser
     page = browser(width=width)
     assert page.execute_script("return document.documentElement.scrollWidth") == width
     boxes = page.execute_script(
-        "return [...document.querySelectorAll('div.wide')].map(box => box.scrollWidth > box.clientWidth)"
+        "return [...document.querySelectorAll('div.wide')]"
+        ".map(box => box.scrollWidth > box.clientWidth)"
     )
     assert boxes[1] and boxes[2], "the loss tables"
     assert page.execute_script(CUT) == []
@@ -100,6 +101,9 @@ def test_gifs_stand_still_for_who_prefers_reduced_motion_and_move_for_others(bro
 def test_on_paper_the_page_is_light_whole_and_shows_the_last_frames(browser):
     page = browser(medium="print", width=680, prefers_color_scheme="dark")
     assert page.execute_script(COLOR.format("backgroundColor")) == [255, 255, 255]
-    seen = "return [...document.images].filter(i => i.checkVisibility()).map(i => i.currentSrc.slice(0, 14))"
+    seen = (
+        "return [...document.images].filter(i => i.checkVisibility())"
+        ".map(i => i.currentSrc.slice(0, 14))"
+    )
     assert page.execute_script(seen) == ["data:image/png"] * 13
     assert page.execute_script(CUT) == []

@@ -1,6 +1,6 @@
 """The figures: pictures and animations as gray arrays, charts as matplotlib figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -29,6 +29,8 @@ SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
 MARKERS = {"post": "o", "notebook": "x"}
 LINES = {"post": "-", "notebook": ":"}
 LOSS = "Loss (nats per image)"
+# Of the map of digits, along a side of a decoded digit.
+POINTS = 7
 
 
 def tiled(images: np.ndarray, rows: int) -> np.ndarray:
@@ -128,29 +130,24 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray) -> Figure:
 
 
 def digit_shares(
-    means: np.ndarray,
-    labels: np.ndarray,
-    grid_size: int,
-    quantiles: tuple[float, float],
-    neighbours: int,
-    points_per_digit: int = 7,
+    means: np.ndarray, labels: np.ndarray, size: int, quantiles: Sequence[float], neighbours: int
 ) -> np.ndarray:
     """Say which digits lie where on the manifold: shares `(10, points, points)`, placed as there.
 
     At each point of the plane the `neighbours` training images vote whose posterior means
     `(images, 2)` lie nearest; the votes are blurred by half a decoded digit, or every stray image
-    would have an island of its own. The points are `points_per_digit` to each decoded digit along a
-    side, spaced like the digits: evenly in the quantiles of the prior.
+    would have an island of its own. Along a side, each of the `size` decoded digits has 7 points,
+    spaced like the digits: evenly in the quantiles of the prior.
     """
     low, high = quantiles
-    position = (np.arange(grid_size * points_per_digit) + 0.5) / points_per_digit - 0.5
+    position = (np.arange(size * POINTS) + 0.5) / POINTS - 0.5
     # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
-    axis = ndtri(np.clip(low + (high - low) * position / (grid_size - 1), 1e-4, 1 - 1e-4))
+    axis = ndtri(np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4))
     points = np.stack(np.meshgrid(axis, axis), axis=-1)
     nearest_first = [*range(1, min(neighbours, len(means)) + 1)]
     votes = labels[KDTree(means).query(points, k=nearest_first, workers=-1)[1]]
     shares = [(votes == digit).mean(axis=-1) for digit in range(10)]
-    return np.stack([ndimage.gaussian_filter(share, points_per_digit / 2) for share in shares])
+    return np.stack([ndimage.gaussian_filter(share, POINTS / 2) for share in shares])
 
 
 @styled

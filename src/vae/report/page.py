@@ -1,4 +1,4 @@
-"""A Markdown text as one HTML page that needs no other file: figures inside, no script, no request."""
+"""A Markdown text as one HTML page that needs no other file: figures inside, no script."""
 
 from base64 import b64encode
 from html import escape
@@ -27,13 +27,13 @@ class Renderer(RendererHTML):
     """Markdown's elements, images among them as figures that hold what they show."""
 
     def image(self, tokens, index, options, env) -> str:
-        """Write a figure with its caption; of a GIF also the last frame, for reduced motion and paper."""
+        """Write a figure and its caption; of a GIF a still too, for reduced motion and paper."""
         path, alt = env["folder"] / tokens[index].attrs["src"], escape(tokens[index].content)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
-        before = after = ""
+        source, before, after = data_url(path.suffix[1:], content), "", ""
         with Image.open(BytesIO(content)) as picture:
             width, height = picture.size
             # Gray pictures are pixels to look at, charts are not; a wide chart scrolls on a phone.
@@ -47,8 +47,8 @@ class Renderer(RendererHTML):
                 # A browser prints the picture that it shows, and of a GIF the first frame.
                 after = f'<img class="paper" src="{still}" alt="{alt}">'
         return (
-            f'<figure class="{kind}"><picture>{before}<img src="{data_url(path.suffix[1:], content)}" '
-            f'width="{width}" height="{height}" alt="{alt}"></picture>{after}'
+            f'<figure class="{kind}"><picture>{before}'
+            f'<img src="{source}" width="{width}" height="{height}" alt="{alt}"></picture>{after}'
             f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
         )
 

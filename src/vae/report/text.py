@@ -1,4 +1,4 @@
-"""The report's text, in Markdown. The prose is in text.md; here are the tables, and what depends."""
+"""The report's text, in Markdown: the prose is in text.md, the tables are made here."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,9 +53,11 @@ def report_text(
         replay=replay_answer(losses),
         losses={model: loss_table(losses[losses["model"] == model]) for model in MODELS},
         likelihood=likelihood,
-        likelihoods=likelihood_table(likelihood),
         anomaly=anomaly,
-        noise=noise_table(anomaly),
+        posts=PUBLISHED_NOISE_KL,
+        difference=anomaly["noise_kl"] - PUBLISHED_NOISE_KL,
+        above=100 * anomaly["training_share_above_noise"],
+        caught=100 * anomaly["noise_images_caught"],
         kinds=anomaly_table(anomaly["kinds"]),
         failures=failures(anomaly),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -76,12 +78,11 @@ def number(value: float, sign: str = "") -> str:
 
 
 def verdict_table(values: pd.DataFrame) -> str:
-    """Write how many published losses of each source and model, and noise KL, have which verdict."""
-    what = values["model"] + " losses"
-    what = what.where(values["split"] != "noise", "KL of the noise image")
-    rows = []
-    for name, verdicts in values.groupby(values["source"] + ", " + what, sort=False)["verdict"]:
-        rows.append([name, *(str((verdicts == verdict).sum()) for verdict in VERDICTS)])
+    """Count the verdicts of each source's losses of a model, and of its noise image's KL."""
+    what = (values["model"] + " losses").where(values["split"] != "noise", "KL of the noise image")
+    groups = values.groupby(["source", "model", what.rename("what")], sort=False)["verdict"]
+    counts = groups.value_counts().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)
+    rows = ([f"{source}, {name}", *map(str, row)] for (source, _, name), row in counts.iterrows())
     return markdown_table(["Published values", *(f"{v} {SIGNS[v]}" for v in VERDICTS)], rows)
 
 
@@ -92,13 +93,6 @@ def farthest(outside: pd.DataFrame) -> str:
     row = outside.loc[outside["outside"].idxmax()]
     where = f"{row['source']}, {row['model']} {row['split']}, epoch {row['epoch']}"
     return f" The farthest lies {row['outside']:.2f} nats outside: {where}."
-
-
-def likelihood_table(likelihood: Mapping[str, Any]) -> str:
-    """Write both models' estimated test log-likelihood."""
-    keys = ("test_log_likelihood", "standard_error")
-    rows = ([model, *(number(likelihood[model][key]) for key in keys)] for model in MODELS)
-    return markdown_table(["Model", "test log-likelihood, nats", "standard error"], rows)
 
 
 def loss_table(values: pd.DataFrame) -> str:
@@ -115,25 +109,6 @@ def loss_table(values: pd.DataFrame) -> str:
                 published = f"{number(value.published)} {SIGNS[value.verdict]}"
                 rows[value.epoch] += [published, number(value.difference, "+")]
     return markdown_table(head, rows.values(), texts=0)
-
-
-def noise_table(anomaly: Mapping[str, Any]) -> str:
-    """Write what the anomaly stage found of the noise image."""
-    above = f"threshold ({anomaly['threshold_percentile']:g}th percentile)"
-    caught = f"% of {anomaly['noise_images']:,} more noise images above the threshold"
-    quantities = {
-        "KL of the noise image, nats": anomaly["noise_kl"],
-        "the post's": PUBLISHED_NOISE_KL,
-        "difference": anomaly["noise_kl"] - PUBLISHED_NOISE_KL,
-        "mean KL of the training images": anomaly["training_kl_mean"],
-        "their standard deviation": anomaly["training_kl_standard_deviation"],
-        "z-score of the noise image in a normal fit": anomaly["noise_z_score"],
-        "% of the training images above it": 100 * anomaly["training_share_above_noise"],
-        above: anomaly["threshold"],
-        caught: 100 * anomaly["noise_images_caught"],
-    }
-    rows = ([name, number(value)] for name, value in quantities.items())
-    return markdown_table(["Quantity", "value"], rows)
 
 
 def anomaly_table(kinds: Mapping[str, Any]) -> str:
@@ -155,8 +130,8 @@ def failures(anomaly: Mapping[str, Any]) -> str:
     if not failed:
         return "Each of them tells all kinds."
     return (
-        f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of such an "
-        "image is as close to the prior as a digit's, or the image as easily reconstructed."
+        f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of "
+        "such an image is as close to the prior as a digit's, or the image as easily reconstructed."
     )
 
 

@@ -65,7 +65,8 @@ def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) ->
 
     `ours` and `difference`, ours minus published, are NaN where this run has no such epoch.
     """
-    run = pd.concat(ours, names=["model", None]).reset_index("model")
+    tables = {model: table[["epoch", *LOSSES]] for model, table in ours.items()}
+    run = pd.concat(tables, names=["model", None]).reset_index("model")
     values = _by_split(published, ["model", "source", "epoch"], "published")
     values = values.join(_by_split(run, ["model", "epoch"], "ours")).reset_index()
     return values.assign(difference=values["ours"] - values["published"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vae.arithmetic import PORTABLE
 from vae.cli import UserError, one_line
 from vae.data import Split
 from vae.study.trials import Trial, run_trial
@@ -31,13 +30,11 @@ def run_trials(
     """
     if not trials:
         return
-    variables = PORTABLE if trials[0].params.arithmetic == "portable" else {}
-    ray = _start(address, variables)
+    ray = _start(address)
     try:
         # One copy on each node, which its trials share.
         shared = [ray.put(split) for split in splits]
         gpus = gpus if ray.cluster_resources().get("GPU") else 0
-        cpus = int(variables.get("OMP_NUM_THREADS", cpus))
         # A worker or a node that is lost costs another try; a trial that raises would raise again.
         remote = ray.remote(run_trial).options(num_cpus=cpus, num_gpus=gpus, max_retries=5)
         waiting, pending = iter(trials), {}
@@ -57,7 +54,7 @@ def run_trials(
         ray.shutdown()
 
 
-def _start(address: str | None, variables: dict[str, str]) -> ModuleType:
+def _start(address: str | None) -> ModuleType:
     """Import Ray and connect it to the cluster at `address` or RAY_ADDRESS, or start it here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -70,7 +67,7 @@ def _start(address: str | None, variables: dict[str, str]) -> ModuleType:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
         ) from None
-    code = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": variables}
+    code = {"py_modules": [str(Path(__file__).parents[1])]}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
         if address not in ("auto", "local"):

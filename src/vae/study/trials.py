@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from vae.training import begin, fit
 
 import numpy as np
 import pandas as pd
-import torch
 
 
 class Trial(NamedTuple):
@@ -61,16 +59,14 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
     The last one has the KL of the seed's noise image, in nats.
     """
-    # Ray shares the splits between processes, so they are read-only; nothing here writes to them.
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     start = begin(
         trial.seed, trial.params.figures, trial.params.train, trial.architecture, train, test
     )
     names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}
     epochs = fit(start, trial.params.train)
     rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in epochs]
-    noise = torch.from_numpy(noise_images(np.random.RandomState(trial.seed), 1))
-    (rows[-1]["noise_kl"],) = kl_scores(start.model, noise.to(start.train_images.device)).tolist()
+    noise = noise_images(np.random.RandomState(trial.seed), 1)
+    (rows[-1]["noise_kl"],) = kl_scores(start.network, noise).tolist()
     return rows
 
 

@@ -62,7 +62,8 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
 def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     """Find the run whose training gave model `name`; return its id. Raises UserError.
 
-    It is the latest that finished; else the latest that was cut short, or a new one, from the files.
+    It is the latest that finished; else the latest that was cut short, or a new one, from the
+    files.
     """
     weights = models / f"{name}.safetensors"
     frames, losses = models / f"{name}-frames.npz", plots / f"{name}-losses.csv"

@@ -1,0 +1,296 @@
+// A VAE of fully connected layers in float32, with the same bits on every machine: kernel.py tells why.
+// Activations are (images, features), weights (inputs, outputs).
+#include "functions.h"
+#include "products.h"
+
+#include <float.h>
+#include <stdlib.h>
+
+// What Python calls runs in the processor's standard mode: subnormal numbers kept, nearest rounding.
+#define EXACTLY(...) { fenv_t caller; fegetenv(&caller), fesetenv(FE_DFL_ENV); \
+                       __VA_ARGS__; fesetenv(&caller); }
+
+// The objective. Row i of what has `rows` rows belongs to row i % many of what has `many`.
+
+// -log p(x | z) = sum over pixels of log(1 + exp(l)) - l x, with log(1 + exp(l)) = max(l, 0) +
+// log(1 + exp(-|l|)), these logs as one of their product, at most 2^1000. Gradient: sigmoid(l) - x.
+INLINE double bernoulli(const float *logits, const uint8_t *image, long pixels, float *gradient) {
+    double linear[16] = {0}, product[16];
+    for (int l = 0; l < 16; l++) product[l] = 1;
+    for (long from = 0; from < pixels; from += 16)
+        for (int l = 0; l < least(16, pixels - from); l++) {
+            float x = logits[from + l], e = exp_negative(x < 0 ? x : -x), q = 1 / (1 + e);
+            float on = image[from + l] ? 1 : 0;
+            linear[l] += (x < 0 ? 0 : x) - (on ? x : 0);
+            product[l] *= 1 + (double)e;
+            if (gradient) gradient[from + l] = (x < 0 ? e * q : q) - on;
+        }
+    for (int half = 8; half; half /= 2)
+        for (int l = 0; l < half; l++) linear[l] += linear[l + half], product[l] *= product[l + half];
+    return linear[0] + log_(product[0]);
+}
+
+typedef struct {
+    const float *logits; const uint8_t *images; const int64_t *order;  // order NULL: as they lie
+    long pixels, many;
+    double *terms; float *gradient;
+} Bernoulli;
+
+INLINE const uint8_t *image(const uint8_t *images, const int64_t *order, long i, long pixels) {
+    return images + (order ? order[i] : i) * pixels;
+}
+
+static void bernoulli_part(void *of, long first, long last) {
+    const Bernoulli *p = of;
+    for (long i = first; i < last; i++)
+        p->terms[i] = bernoulli(p->logits + i * p->pixels, image(p->images, p->order, i % p->many, p->pixels),
+                                p->pixels, p->gradient ? p->gradient + i * p->pixels : NULL);
+}
+
+void reconstruction(const float *logits, const uint8_t *images, long rows, long many, long pixels,
+                    double *terms) EXACTLY(
+    share(bernoulli_part, &(Bernoulli){logits, images, NULL, pixels, many, terms, NULL}, rows)
+)
+
+// KL(q(z | x) || N(0, 1)) = 1/2 sum of exp(v) + m^2 - 1 - v, m the mean and v the log-variance.
+void kl(const float *mean, const float *log_variance, long stride, long rows, long latent, double *terms)
+EXACTLY(
+    for (long i = 0; i < rows; i++) {
+        const float *m = mean + i * stride, *v = log_variance + i * stride;
+        double sum = 0;
+        for (long j = 0; j < latent; j++) sum += exp_(v[j]) + (double)m[j] * m[j] - 1 - v[j];
+        terms[i] = 0.5 * sum;
+    }
+)
+
+// z = m + exp(v / 2) noise.
+void sample(const float *mean, const float *log_variance, long stride, const float *noise, long rows,
+            long many, long latent, float *z) EXACTLY(
+    for (long i = 0; i < rows; i++, z += latent, noise += latent) {
+        const float *m = mean + i % many * stride, *v = log_variance + i % many * stride;
+        for (long j = 0; j < latent; j++) z[j] = (float)(m[j] + exp_(0.5 * v[j]) * noise[j]);
+    }
+)
+
+// By z: by_z. By m: by_z + m, by v: 1/2 (by_z noise exp(v / 2) + exp(v) - 1), the KL's own included.
+static void sample_backward(const float *mean, const float *log_variance, long stride, const float *noise,
+                            long rows, long latent, const float *by_z, float *by_mean) {
+    for (long i = 0; i < rows; i++, by_z += latent, noise += latent) {
+        const float *m = mean + i * stride, *v = log_variance + i * stride;
+        float *by_m = by_mean + i * stride, *by_v = by_m + latent;
+        for (long j = 0; j < latent; j++) {
+            double s = exp_(0.5 * v[j]), by_s = (double)by_z[j] * noise[j];
+            by_m[j] = by_z[j] + m[j];
+            by_v[j] = (float)(0.5 * (by_s * s + exp_(v[j]) - 1));
+        }
+    }
+}
+
+// log p(z) - log q(z | x) = 1/2 sum of noise^2 - z^2 + v.
+void prior_ratio(const float *noise, const float *z, const float *log_variance, long rows, long many,
+                 long latent, double *ratios) EXACTLY(
+    for (long i = 0; i < rows; i++, noise += latent, z += latent) {
+        const float *v = log_variance + i % many * latent;
+        double sum = 0;
+        for (long j = 0; j < latent; j++)
+            sum += (double)noise[j] * noise[j] - (double)z[j] * z[j] + v[j];
+        ratios[i] = 0.5 * sum;
+    }
+)
+
+// log of the mean of exp(x(i, j)) over the rows i.
+void log_mean_exp(const double *x, long rows, long columns, double *means) EXACTLY(
+    for (long j = 0; j < columns; j++) {
+        double most = x[j], sum = 0;
+        for (long i = 1; i < rows; i++) most = x[i * columns + j] > most ? x[i * columns + j] : most;
+        for (long i = 0; i < rows; i++) sum += exp_(x[i * columns + j] - most);
+        means[j] = most + log_(sum / rows);
+    }
+)
+
+typedef struct { const float *logits; float *to; long count; } Sigmoid;
+
+static void sigmoid_part(void *of, long first, long last) {
+    const Sigmoid *p = of;
+    for (long i = first * 1024; i < least(last * 1024, p->count); i++) {
+        float x = p->logits[i], e = exp_negative(x < 0 ? x : -x), q = 1 / (1 + e);
+        p->to[i] = x < 0 ? e * q : q;
+    }
+}
+
+void sigmoid(const float *logits, float *to, long count) EXACTLY(
+    share(sigmoid_part, &(Sigmoid){logits, to, count}, parts(count, 1024))
+)
+
+// The model. Layers 0 to `encoders` are the encoder's; the first takes pixels, as lists.
+typedef struct {
+    long inputs, outputs;
+    int relu;
+    float *w, *b, *by_w, *by_b;   // weight (inputs, outputs), bias, and the gradients by them
+    float *x, *by_x, *y, *by_y;   // what goes in (the pixels: NULL) and out
+} Layer;
+typedef struct {
+    long layers, encoders, pixels, latent, room, count;  // room for so many images; `count` are in
+    const uint8_t *images; const int64_t *order;
+    int32_t *pixels_of, *images_of, *all;  // lists: each image's pixels, each pixel's images, all images
+    void **blocks; int full;
+    Layer layer[];
+} Net;
+
+// Memory of the net's, freed with it; where there is none, net->full is set.
+static void *block(Net *net, long count, long size) {
+    void **new = aligned_alloc(64, parts(count * size + 128, 64) * 64);
+    if (!new) return net->full = 1, NULL;
+    *new = net->blocks, net->blocks = new;
+    return (char *)new + 64;
+}
+
+void free_net(Net *net) {
+    for (void **at = net->blocks, **next; at; at = next) next = *at, free(at);
+    free(net);
+}
+
+// A model with room for so many images, or NULL without memory for it. `sizes`: the encoder's, pixels to
+// 2 latent, then the decoder's, latent to pixels. Values and gradients hold each layer's weights, then
+// its biases. Without gradients it cannot train.
+Net *make_net(const int64_t *sizes, long encoders, long decoders, long room, float *values,
+              float *gradients) {
+    Net *net = calloc(1, sizeof *net + (encoders + decoders) * sizeof(Layer));
+    if (!net) return NULL;
+    long pixels = net->pixels = sizes[0], layers = net->layers = encoders + decoders, at = 0;
+    net->encoders = encoders, net->latent = sizes[encoders + 1], net->room = room;
+    net->pixels_of = block(net, room * (pixels + 2), sizeof(int32_t));
+    net->images_of = block(net, gradients ? pixels * (room + 2) : 0, sizeof(int32_t));
+    net->all = block(net, room + 1, sizeof(int32_t));
+    for (long i = 0; i < layers; i++) {
+        Layer *l = net->layer + i;
+        l->inputs = sizes[i + (i >= encoders)], l->outputs = sizes[i + (i >= encoders) + 1];
+        l->relu = i != encoders - 1 && i != layers - 1;
+        l->w = values + at, l->b = l->w + l->inputs * l->outputs;
+        if (gradients) l->by_w = gradients + at, l->by_b = l->by_w + l->inputs * l->outputs;
+        at += (l->inputs + 1) * l->outputs;
+        if (i == encoders) {
+            l->x = block(net, room * l->inputs, sizeof(float));
+            l->by_x = block(net, gradients ? room * l->inputs : 0, sizeof(float));
+        } else if (i) l->x = l[-1].y, l->by_x = l[-1].by_y;
+        l->y = block(net, room * l->outputs, sizeof(float));
+        l->by_y = block(net, gradients ? room * l->outputs : 0, sizeof(float));
+    }
+    if (net->full) return free_net(net), NULL;
+    return net;
+}
+
+static void list_pixels(void *net_, long first, long last) {
+    Net *net = net_;
+    for (long i = first; i < last; i++) {
+        int32_t *list = net->pixels_of + i * (net->pixels + 2), n = 1;
+        const uint8_t *x = image(net->images, net->order, i, net->pixels);
+        for (long p = 0; p < net->pixels; p++) list[n] = p, n += x[p] != 0;
+        list[0] = n - 1;
+    }
+}
+
+static void list_images(void *net_, long first, long last) {
+    Net *net = net_;
+    for (long p = first; p < last; p++) {
+        int32_t *list = net->images_of + p * (net->room + 2), n = 1;
+        for (long i = 0; i < net->count; i++)
+            list[n] = i, n += image(net->images, net->order, i, net->pixels)[p] != 0;
+        list[0] = n - 1;
+    }
+}
+
+static void load(Net *net, const uint8_t *images, const int64_t *order, long count) {
+    net->images = images, net->order = order, net->count = count;
+    share(list_pixels, net, count);
+}
+
+static void forward(Net *net, long from, long to) {  // y = relu(x W + b)
+    for (Layer *l = net->layer + from; l < net->layer + to; l++)
+        if (l == net->layer)
+            sum_rows((Sums){net->count, l->outputs, net->pixels_of, net->pixels + 2, l->w, l->y, l->b,
+                            l->relu});
+        else
+            multiply((Product){net->count, l->outputs, l->inputs, l->x, l->inputs, 1, l->w, l->outputs, 1,
+                               l->y, l->b, l->relu, NULL});
+}
+
+static void backward(Net *net, long from, long to) {  // by b: sum of by_y; by W: x' by_y; by x: by_y W'
+    for (Layer *l = net->layer + to - 1; l >= net->layer + from; l--) {
+        sum_rows((Sums){1, l->outputs, net->all, 0, l->by_y, l->by_b, NULL, 0});
+        if (l == net->layer)
+            sum_rows((Sums){l->inputs, l->outputs, net->images_of, net->room + 2, l->by_y, l->by_w, NULL, 0});
+        else {
+            multiply((Product){l->inputs, l->outputs, net->count, l->x, 1, l->inputs, l->by_y, l->outputs,
+                               1, l->by_w, NULL, 0, NULL});
+            multiply((Product){net->count, l->inputs, l->outputs, l->by_y, l->outputs, 1, l->w, 1,
+                               l->outputs, l->by_x, NULL, 0, l[-1].relu ? l->x : NULL});
+        }
+    }
+}
+
+// Sets the gradients of images[order]'s summed negative ELBO; terms (2, count): reconstruction, KL.
+void gradient(Net *net, const uint8_t *images, const int64_t *order, long count, const float *noise,
+              double *terms) EXACTLY(
+    Layer *code = net->layer + net->encoders - 1; Layer *out = net->layer + net->layers - 1;
+    long d = net->latent;
+    load(net, images, order, count);
+    share(list_images, net, net->pixels);
+    net->all[0] = count;
+    for (long i = 0; i < count; i++) net->all[i + 1] = i;
+    forward(net, 0, net->encoders);
+    sample(code->y, code->y + d, 2 * d, noise, count, count, d, code[1].x);
+    kl(code->y, code->y + d, 2 * d, count, d, terms + count);
+    forward(net, net->encoders, net->layers);
+    Bernoulli rows = {out->y, images, order, net->pixels, count, terms, out->by_y};
+    share(bernoulli_part, &rows, count);
+    backward(net, net->encoders, net->layers);
+    sample_backward(code->y, code->y + d, 2 * d, noise, count, d, code[1].by_x, code->by_y);
+    backward(net, 0, net->encoders)
+)
+
+// Images (count, pixels) to the posterior's mean beside its log-variance, (count, 2 latent).
+void encode(Net *net, const uint8_t *images, long count, float *posterior) EXACTLY(
+    Layer *code = net->layer + net->encoders - 1;
+    for (long at = 0; at < count; at += net->room) {
+        load(net, images + at * net->pixels, NULL, least(net->room, count - at));
+        forward(net, 0, net->encoders);
+        memcpy(posterior + at * code->outputs, code->y, net->count * code->outputs * sizeof(float));
+    }
+)
+
+void decode(Net *net, const float *z, long count, float *logits) EXACTLY(
+    for (long at = 0; at < count; at += net->room) {
+        net->count = least(net->room, count - at);
+        memcpy(net->layer[net->encoders].x, z + at * net->latent, net->count * net->latent * sizeof(float));
+        forward(net, net->encoders, net->layers);
+        memcpy(logits + at * net->pixels, net->layer[net->layers - 1].y,
+               net->count * net->pixels * sizeof(float));
+    }
+)
+
+typedef struct {
+    float *w; const float *g; float *m, *v;
+    long count;
+    float rate, b1, c1, b2, c2, epsilon;
+} Adam;
+
+// The moments round after each multiplication, as PyTorch 1.1's did: the notebook's run is nearer so.
+// w -= rate m / (sqrt(v) + epsilon). Moments that would be subnormal are 0: they would only cost time.
+static void adam_part(void *of, long first, long last) {
+    const Adam p = *(const Adam *)of;
+    for (long i = first * 1024; i < least(last * 1024, p.count); i++) {
+        float g = p.g[i], m = p.b1 * p.m[i] + p.c1 * g, v = p.b2 * p.v[i] + p.c2 * g * g;
+        p.m[i] = m = m < FLT_MIN && m > -FLT_MIN ? 0 : m;
+        p.v[i] = v = v < FLT_MIN ? 0 : v;
+        p.w[i] = FMAF(-p.rate, m / (__builtin_sqrtf(v) + p.epsilon), p.w[i]);
+    }
+}
+
+// Adam (Kingma and Ba, 2015), the form at the end of its section 2; `step` counts from 1.
+void adam(float *values, const float *gradients, float *first, float *second, long count, long step,
+          double rate, double beta1, double beta2, double epsilon) EXACTLY(
+    rate *= __builtin_sqrt(1 - power(beta2, step)) / (1 - power(beta1, step));
+    Adam all = {values, gradients, first, second, count, rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon};
+    share(adam_part, &all, parts(count, 1024))
+)

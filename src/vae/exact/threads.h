@@ -1,0 +1,87 @@
+// Threads: who is free takes the next part of the work; nobody waits for a thread that holds none.
+#include <fenv.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#if defined __x86_64__
+#define RELAX __builtin_ia32_pause()
+#elif defined __aarch64__
+#define RELAX __asm__ volatile("yield")
+#endif
+
+static inline long least(long a, long b) { return a < b ? a : b; }
+static inline long parts(long all, long size) { return (all + size - 1) / size; }
+
+typedef void Work(void *of, long first, long last);
+static struct {
+    pthread_mutex_t lead, lock;
+    pthread_cond_t wake;
+    atomic_int wanted, asleep;
+    atomic_long left, unfinished;  // parts
+    Work *work;
+    void *of;
+    long started, units, part, parts;
+} pool;
+enum { SPINS = 2000 };  // some 50 microseconds
+
+static void help(void) {
+    for (long left = pool.left; left > 0;)
+        if (atomic_compare_exchange_weak(&pool.left, &left, left - 1)) {
+            long first = (pool.parts - left) * pool.part;
+            pool.work(pool.of, first, least(first + pool.part, pool.units));
+            pool.unfinished--;
+            left = pool.left;
+        }
+}
+
+static void *helper(void *number) {
+    fesetenv(FE_DFL_ENV);
+    for (int idle = 0;; idle++) {
+        if (pool.left && (long)number < pool.wanted) help(), idle = 0;
+        RELAX;
+        if (idle < SPINS) continue;
+        pthread_mutex_lock(&pool.lock);
+        pool.asleep++;
+        while (!pool.left || (long)number >= pool.wanted) pthread_cond_wait(&pool.wake, &pool.lock);
+        pool.asleep--;
+        pthread_mutex_unlock(&pool.lock);
+    }
+    return NULL;
+}
+
+static void share(Work *work, void *of, long units) {  // do units 0 to `units`, on all threads
+    if (pool.wanted < 2 || units < 2 || pthread_mutex_trylock(&pool.lead)) {
+        work(of, 0, units);  // alone: another thread shares out its own work
+        return;
+    }
+    for (pthread_t thread; pool.started < pool.wanted; pool.started++)
+        if (pthread_create(&thread, NULL, helper, (void *)pool.started)) break;
+    pool.work = work, pool.of = of, pool.units = units;
+    pool.part = parts(units, 16 * pool.wanted), pool.parts = parts(units, pool.part);
+    pool.unfinished = pool.parts;
+    pool.left = pool.parts;
+    if (pool.asleep) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    help();
+    for (int idle = 0; pool.unfinished; idle++)
+        if (idle < SPINS) RELAX;
+        else sched_yield();
+    pthread_mutex_unlock(&pool.lead);
+}
+
+static void forget_threads(void) {  // a process made by fork has only its first
+    pthread_mutex_init(&pool.lead, NULL), pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pool.started = 1;
+    pool.asleep = 0;
+    pool.left = pool.unfinished = 0;
+}
+
+void set_threads(int threads) {
+    if (!pool.started) forget_threads(), pthread_atfork(NULL, NULL, forget_threads);
+    pool.wanted = threads;
+}

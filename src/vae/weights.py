@@ -1,0 +1,33 @@
+"""A trained network's files: weights as safetensors, the architecture in a JSON beside them."""
+
+import json
+from pathlib import Path
+
+from vae.cli import UserError, one_line
+from vae.files import write_json, written_whole
+from vae.network import Network
+from vae.params import Architecture
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+
+def save_network(network: Network, architecture: Architecture, path: Path) -> None:
+    """Write the weights to `path` under PyTorch's names, and the architecture beside it."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(network.named_values()))
+    write_json(path.with_suffix(".json"), architecture.model_dump(exclude={"preceded_by"}))
+
+
+def load_network(path: Path) -> Network:
+    """Read what `save_network` wrote. Raises UserError if a file is missing, damaged or unfit."""
+    try:
+        description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        architecture = Architecture.model_validate(description)
+        network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
+        network.restore(load_file(path))
+    except (OSError, ValueError, RecursionError, SafetensorError, MemoryError) as error:
+        raise UserError(
+            f"cannot read the model {path} ({one_line(error)}); run `dvc repro`"
+        ) from None
+    return network

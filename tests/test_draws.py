@@ -1,0 +1,279 @@
+"""Our draws against torch's own, and against themselves on other processors."""
+
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from vae.draws import fill_normals, fill_uniform, normals
+from vae.network import Network
+from vae.params import Architecture
+from vae.stream import Draws, RandomStream
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+# What torch draws elsewhere has other bits; the hashes below are of these.
+torch_has_avx2 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="torch draws its own way on this processor",
+)
+# Blocks of sixteen, overlapping blocks, fewer than sixteen with and without a number left over.
+SIZES = [2560, 20, 40, 1, 15, 16, 17, 2, 3, 100_003, 7, 100]
+HASHES = {
+    "normals": "1df2d33878792d7a2874ab0977de5279",
+    "uniforms": "1093e8133898a87542bc3a9e936dc92f",
+}
+
+
+def generators(seed: int = 199) -> tuple[torch.Generator, torch.Generator]:
+    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Which tell 0 from -0."""
+    return tensor.contiguous().view(torch.int32)
+
+
+def hashes() -> dict[str, str]:
+    """MD5 of draws of these sizes."""
+    generator = torch.Generator().manual_seed(199)
+    places = torch.empty(sum(SIZES)).split(SIZES)
+    fill_normals(places, generator)
+    uniform = torch.empty(100_003)
+    fill_uniform(uniform, 1 / math.sqrt(784), generator)
+    drawn = {"normals": torch.cat(places), "uniforms": uniform}
+    return {name: hashlib.md5(value.numpy().tobytes()).hexdigest() for name, value in drawn.items()}
+
+
+@torch_has_avx2
+@pytest.mark.parametrize(
+    "shape", [(1,), (1, 20), (128, 20), (96, 20), (128, 2), (1, 2), (200, 10, 20), (0, 3)]
+)
+def test_normals_of_any_shape_are_torchs(shape):
+    ours, torchs = generators()
+    expected = torch.randn(*shape, generator=torchs)
+    drawn = normals(shape, ours)
+    assert drawn.shape == expected.shape
+    assert torch.equal(bits(drawn), bits(expected))
+
+
+@torch_has_avx2
+def test_normals_of_every_size_are_torchs_one_after_another():
+    """The number left over from a pair included, which an odd count leaves for the next small size."""
+    ours, torchs = generators()
+    sizes = [*range(1, 101), 256, 1000, 2560, 3, 20, 5]
+    places = torch.empty(sum(sizes)).split(sizes)
+    fill_normals(places, ours)
+    for size, drawn in zip(sizes, places, strict=True):
+        assert torch.equal(bits(drawn), bits(torch.randn(size, generator=torchs))), size
+
+
+@torch_has_avx2
+def test_five_million_normals_in_blocks_of_sixteen_are_torchs():
+    ours, torchs = generators()
+    assert torch.equal(
+        bits(normals((5_000_000,), ours)), bits(torch.randn(5_000_000, generator=torchs))
+    )
+
+
+def test_a_million_normals_drawn_few_at_a_time_are_torchs():
+    """The C library's log, sin and cos are not ours, but the float32 made of them is."""
+    ours, torchs = generators()
+    drawn = torch.empty(1_000_000)
+    fill_normals(drawn.split(10), ours)
+    # torch draws one by one into what is not contiguous, whatever its size.
+    expected = torch.empty(1_000_000, 2)[:, 0].normal_(generator=torchs)
+    assert torch.equal(bits(drawn), bits(expected))
+
+
+@torch_has_avx2
+@pytest.mark.parametrize("bound", [1 / 28, 0.05, 1.0, 3.0])
+def test_uniforms_are_torchs(bound):
+    ours, torchs = generators()
+    drawn = torch.empty(1_000_003)
+    fill_uniform(drawn, bound, ours)
+    assert torch.equal(
+        bits(drawn), bits(torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs))
+    )
+
+
+@torch_has_avx2
+@pytest.mark.parametrize("hidden, latent", [((400,), 20), ((400, 150), 2), ((17, 3), 1), ((), 5)])
+def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
+    architecture = Architecture(hidden_sizes=hidden, latent_size=latent)
+    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
+    RandomStream(199, 128, 5, 10).initialise(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(199)
+        hidden_layers = [nn.Linear(*sizes) for sizes in pairwise((784, *hidden))]
+        mean, log_variance = (nn.Linear((784, *hidden)[-1], latent) for _ in range(2))
+        decoder = [nn.Linear(*sizes) for sizes in pairwise((latent, *reversed(hidden), 784))]
+    expected = [
+        *(parameter for layer in hidden_layers for parameter in layer.parameters()),
+        torch.cat((mean.weight, log_variance.weight)),
+        torch.cat((mean.bias, log_variance.bias)),
+        *(parameter for layer in decoder for parameter in layer.parameters()),
+    ]
+    for ours, theirs in zip(network.named_values().values(), expected, strict=True):
+        assert torch.equal(bits(torch.from_numpy(ours)), bits(theirs.detach()))
+
+
+def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
+    """torch takes a longer way to 1 / sqrt(inputs); in float32 it ends at the same number."""
+    gain = nn.init.calculate_gain("leaky_relu", math.sqrt(5))
+    for inputs in range(1, 10_000):
+        torchs, ours = torch.tensor(
+            [math.sqrt(3) * (gain / math.sqrt(inputs)), 1 / math.sqrt(inputs)]
+        )
+        assert torchs == ours
+
+
+def test_the_generator_is_left_as_torch_leaves_it():
+    ours, torchs = generators()
+    for size in (1, 3, 14, 16, 17, 100, 20, 2560, 1000):
+        normals((size, 2), ours)
+        torch.randn(size, 2, generator=torchs)
+        assert torch.equal(
+            torch.randperm(1000, generator=ours), torch.randperm(1000, generator=torchs)
+        )
+        fill_uniform(torch.empty(size), 1.0, ours)
+        torch.empty(size).uniform_(-1, 1, generator=torchs)
+        raw = [
+            torch.empty((), dtype=torch.int64).random_(generator=each) for each in (ours, torchs)
+        ]
+        assert raw[0] == raw[1]
+        assert torch.equal(ours.get_state(), torchs.get_state())
+
+
+def test_a_number_left_over_from_a_pair_is_handed_on_to_torch_and_taken_over_from_it():
+    ours, torchs = generators()
+    expected = torch.randn(10, generator=torchs)
+    assert torch.equal(normals((3,), ours), expected[:3])
+    assert torch.equal(torch.randn(4, generator=ours), expected[3:7])
+    saved = torch.Generator()
+    saved.set_state(ours.get_state())
+    assert torch.equal(normals((3,), saved), expected[7:])
+
+
+@torch_has_avx2
+@pytest.mark.parametrize("latent", [20, 2, 3])
+def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
+    batch_size, interval, pictures = 128, 10, 5
+    stream, (torchs, _) = RandomStream(199, batch_size, pictures, interval), generators()
+    for images in (60_000, 10_000, 60_000, 10_000):
+        frames = images == 60_000
+        drawn = (stream.training_epoch if frames else stream.test_pass)(images, latent)
+        draws = Draws(*map(torch.from_numpy, drawn))
+        torch.empty((), dtype=torch.int64).random_(generator=torchs)
+        assert torch.equal(draws.order, torch.randperm(images, generator=torchs))
+        noise, frame_noise = [], []
+        for batch, rows in enumerate(draws.order.split(batch_size)):
+            noise.append(torch.randn(len(rows), latent, generator=torchs))
+            if frames and batch % interval == 0:
+                frame_noise += [torch.randn(1, latent, generator=torchs) for _ in range(pictures)]
+        assert torch.equal(bits(draws.noise), bits(torch.cat(noise)))
+        assert draws.frame_noise.shape == (len(frame_noise) // pictures, pictures, latent)
+        if frames:
+            assert torch.equal(bits(draws.frame_noise.flatten(0, 1)), bits(torch.cat(frame_noise)))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.empty(4, 2)[:, 0], torch.empty(4, dtype=torch.float64), torch.empty(4, device="meta")],
+)
+def test_what_is_no_contiguous_float32_on_the_cpu_is_refused_before_a_number_is_drawn(tensor):
+    generator, untouched = generators()
+    with pytest.raises(ValueError, match="contiguous float32"):
+        fill_normals([torch.empty(3), tensor], generator)
+    with pytest.raises(ValueError, match="contiguous float32"):
+        fill_uniform(tensor, 1.0, generator)
+    assert torch.equal(generator.get_state(), untouched.get_state())
+
+
+def test_the_bits_are_these_with_any_processor():
+    assert hashes() == HASHES
+
+
+def test_the_bits_are_these_where_torch_and_numpy_use_no_avx2():
+    program = "import test_draws, torch; print(torch.backends.cpu.get_cpu_capability(), test_draws.hashes())"
+    environment = os.environ | {
+        "ATEN_CPU_CAPABILITY": "default",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), str(SOURCE.parent / "tests")]),
+    }
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == f"DEFAULT {HASHES}\n", result.stderr
+
+
+# Without a C library, which zig would build for two minutes: Linux's own read, write and exit.
+ON_ARM = """
+#include "draws.c"
+
+static long system_call(long number, long file, const void *data, long size) {
+    register long x8 __asm__("x8") = number, x0 __asm__("x0") = file, x2 __asm__("x2") = size;
+    register const void *x1 __asm__("x1") = data;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+    return x0;
+}
+
+static struct generator generator;
+static const int64_t sizes[] = {@sizes};
+static float drawn[300000], *places[sizeof sizes / sizeof *sizes];
+
+void _start(void) {
+    int64_t count = sizeof sizes / sizeof *sizes, total = 0;
+    system_call(63, 0, &generator, sizeof generator);
+    for (int64_t k = 0; k < count; total += sizes[k++])
+        places[k] = drawn + total;
+    fill_normals(&generator, places, sizes, count);
+    fill_uniform(&generator, drawn + total, 100003, @bound);
+    system_call(64, 1, drawn, 4 * (total + 100003));
+    system_call(93, 0, 0, 0);
+}
+"""
+
+
+def arm_compiler() -> list[str]:
+    """A compiler for ARM, or nothing."""
+    if compiler := shutil.which("aarch64-linux-gnu-gcc"):
+        return [compiler]
+    zig = [sys.executable, "-m", "ziglang"]
+    if subprocess.run([*zig, "version"], capture_output=True).returncode == 0:
+        return [*zig, "cc", "-target", "aarch64-linux-musl"]
+    return []
+
+
+def test_the_bits_are_these_on_arm(tmp_path):
+    compiler, emulator = arm_compiler(), shutil.which("qemu-aarch64")
+    if not compiler or not emulator:
+        pytest.skip("needs qemu-aarch64, and ziglang or aarch64-linux-gnu-gcc")
+    source, program = tmp_path / "arm.c", tmp_path / "arm"
+    bound = torch.tensor(1 / math.sqrt(784)).item().hex() + "f"
+    text = ON_ARM.replace("@sizes", ", ".join(map(str, SIZES))).replace("@bound", bound)
+    source.write_text(text, encoding="utf-8")
+    flags = [
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-static",
+        "-nostdlib",
+        f"-I{SOURCE / 'vae'}",
+    ]
+    subprocess.run([*compiler, *flags, source, "-o", program], check=True, capture_output=True)
+    state = torch.Generator().manual_seed(199).get_state().numpy().tobytes()
+    drawn = subprocess.run([emulator, program], input=state, check=True, capture_output=True).stdout
+    cut = 4 * sum(SIZES)
+    found = {"normals": drawn[:cut], "uniforms": drawn[cut:]}
+    assert {name: hashlib.md5(value).hexdigest() for name, value in found.items()} == HASHES

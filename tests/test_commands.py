@@ -17,7 +17,6 @@ import pytest
 
 NOT_RUN = {
     "make test": "the other tests",
-    "make test-all": "these tests",
     "make bench": "installs JAX and takes minutes; tests/test_benchmarks.py runs its parts",
     "make bench-growth": "minutes",
     "make ui": "goes on until Ctrl-C; tests/test_security.py runs it",

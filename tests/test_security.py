@@ -164,7 +164,7 @@ def test_make_ui_listens_on_the_loopback_alone(tmp_path):
         command, cwd=tmp_path, env=scratch_environment(), start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (found := listening(process.pid)):
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -1,7 +1,7 @@
-"""Time an epoch of the library against what people would use instead and what the processor could do.
+"""Time an epoch of the library against what people would use instead, and against the processor.
 
-Prints ratios and writes benchmarks/results.json. Each contestant has a process of its own, and they take
-turns: round after round, so that whatever else the machine does slows all alike.
+Prints ratios and writes benchmarks/results.json. Each contestant has a process of its own, and they
+take turns, round after round, so that whatever else the machine does slows all alike.
 """
 
 import datetime
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from trials import SEEDS, study_costs
-from vae.cli import run_stage
+from vae import cli
 from vae.files import write_json
 from work import mnist
 
@@ -36,7 +36,7 @@ KL_PASSES = 2_000
 
 
 def main() -> None:
-    mnist("20d")  # what is missing is told here, in one line
+    mnist("20d")  # a missing file ends it here, in one line
     context = multiprocessing.get_context("spawn")
     names = [*EPOCHS, "kl_ours", "kl_post"]
     pools = {name: ProcessPoolExecutor(1, context, start_worker, (name,)) for name in names}
@@ -81,8 +81,7 @@ def main() -> None:
 
 
 def start_worker(name: str) -> None:
-    """The library sets MKL_CBWR for itself; the others have MKL as their users do. It is read at the first
-    product."""
+    """Leave MKL_CBWR, which MKL reads at its first product, to the library: others run without."""
     if not name.endswith("ours"):
         os.environ.pop("MKL_CBWR", None)
 
@@ -123,9 +122,9 @@ def describe_machine() -> dict:
 
 
 def table(results: dict) -> str:
-    """The results in Markdown: seconds, and our time as a share of each contestant's."""
+    """Format the results in Markdown: seconds, and our time as a share of each contestant's."""
     lines = [
-        f"One training epoch, 60,000 images in batches of 128; median of {results['rounds']} rounds.",
+        f"An epoch of 60,000 images in batches of 128; median of {results['rounds']} rounds.",
         "",
         "| | 20-d | ours to it | 2-d | ours to it | target |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -141,8 +140,9 @@ def table(results: dict) -> str:
     lines += [
         "",
         f"JAX compiles for {compiling[0]:.1f} s and {compiling[1]:.1f} s before that.",
-        f"KL of {KL_IMAGES:,} images: {scores['seconds']['kl_ours']:.2f} s, {scores['ours_to_post']:.3f} of",
-        f"one pass for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {KL_PASSES:,} images.",
+        f"KL of {KL_IMAGES:,} images: {scores['seconds']['kl_ours']:.2f} s, "
+        f"{scores['ours_to_post']:.3f} of one pass for each image: "
+        f"{scores['seconds']['kl_post']:.1f} s, scaled from {KL_PASSES:,} images.",
     ]
     costs = results["study"]["seconds"]
     stage = costs["stage"]
@@ -156,4 +156,4 @@ def table(results: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

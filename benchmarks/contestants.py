@@ -1,7 +1,7 @@
 """The library, what people would use instead, and what the processor could do at best.
 
-A contestant takes the work, prepares for it from fresh weights, and returns a function: what is timed. That
-function returns the epoch's mean training loss in nats per image, where it trains.
+A contestant takes the work, prepares for it from fresh weights, and returns a function, which is
+timed. That function returns the epoch's mean training loss in nats per image, if it trains.
 """
 
 import time
@@ -26,9 +26,9 @@ Timed = Callable[[], float | None]
 
 
 def ours(work: Work) -> Timed:
-    """An epoch of `vae.training.fit`, all it does for each epoch: draws, steps, a frame every tenth batch.
+    """An epoch of `vae.training.fit` with its draws, steps and a frame every tenth batch.
 
-    `fit` ends an epoch with a pass over the test images, which the others have not: it gets one batch.
+    `fit` ends an epoch with a pass over the test images, which the others lack: it gets one batch.
     """
     torch.set_flush_denormal(True)  # as src/train.py does
     figures, settings = work.figures, work.settings
@@ -61,7 +61,7 @@ class Pictures(Dataset):
 
 
 def post(work: Work) -> Timed:
-    """The post's way: images rounded one by one, and figures by one pass for each image and digit."""
+    """The post's way: images rounded one by one, and a pass for each image and digit of figures."""
     to_tensor = transforms.Compose([transforms.ToTensor(), torch.round])
     pictures = torch.from_numpy(binarize(work.pictures, 128)).float()
     axis = grid_axis(work.figures.grid_size, work.figures.grid_quantiles)
@@ -119,7 +119,7 @@ def _probabilities(model: BernoulliVAE, images: Tensor) -> tuple[Tensor, Tensor,
 
 
 def mm(work: Work) -> Timed:
-    """The limit through torch's own `mm`: the matrix products of an epoch's steps, and nothing else."""
+    """The limit through torch's `mm`: the matrix products of an epoch's steps, and nothing else."""
     return _products(work, [torch.mm])
 
 

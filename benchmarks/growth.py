@@ -1,7 +1,7 @@
 """How the time of an epoch grows with batch size, width, latent size and number of epochs.
 
-Prints a table of the library's time per epoch against the bare matrix products (`torch.mm`), on a subset of
-MNIST, and draws it to benchmarks/growth.png.
+Prints a table of the library's time per epoch against the bare matrix products (`torch.mm`), on a
+subset of MNIST, and draws it to benchmarks/growth.png.
 """
 
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from contestants import mm, ours
-from vae.cli import run_stage
+from vae import cli
 from vae.files import written_whole
 from work import Work, mnist
 
@@ -29,12 +29,13 @@ GROWTH = {
 
 def main() -> None:
     base = mnist("20d")
-    # Frames cost the same whatever the size: one before training and one after the first batch are left.
+    # Frames cost the same whatever the size: keep one before training and one after a batch.
     base = base._replace(figures=base.figures.model_copy(update={"interval": 10**6}))
     rows = {}
     for quantity, values in GROWTH.items():
         print(
-            f"\n| {quantity} | epoch, ms | bare products, ms | ratio |\n| ---: | ---: | ---: | ---: |"
+            f"\n| {quantity} | epoch, ms | bare products, ms | ratio |\n"
+            "| ---: | ---: | ---: | ---: |"
         )
         for value in values:
             work = varied(base, quantity, value)
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def varied(base: Work, quantity: str, value: int) -> Work:
-    """The 20-d model's work with one quantity set to `value`, on a subset of the images."""
+    """Give the 20-d model's work with one quantity set to `value`, on a subset of the images."""
     work = base._replace(pixels=base.pixels[: EPOCHS_IMAGES if quantity == "epochs" else IMAGES])
     match quantity:
         case "hidden width":
@@ -62,7 +63,7 @@ def varied(base: Work, quantity: str, value: int) -> Work:
 
 
 def milliseconds(work: Work) -> tuple[float, float]:
-    """Median milliseconds of an epoch of ours and of its bare products, taking turns."""
+    """Measure median milliseconds of an epoch of ours and of its bare products, taking turns."""
     times: dict = {ours: [], mm: []}
     for _ in range(ROUNDS + 1):
         for contestant, seconds in times.items():
@@ -75,7 +76,7 @@ def milliseconds(work: Work) -> tuple[float, float]:
 
 
 def draw(rows: dict, path: Path) -> None:
-    """A panel for each quantity, both axes logarithmic."""
+    """Draw a panel for each quantity, both axes logarithmic."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     for axes, (quantity, values) in zip(figure.subplots(2, 2).flat, GROWTH.items(), strict=True):
         for label, column in (("epoch of fit", 0), ("bare products, torch.mm", 1)):
@@ -94,4 +95,4 @@ def draw(rows: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    cli.run(main)

@@ -12,18 +12,14 @@ SEEDS = 20
 
 
 def study_costs() -> dict[str, float]:
-    """Wall seconds of the train stage of the 20-d model, and of a trial of it in a study, Ray's start and the
-    study's end included, with one worker on all cores and with a worker for each core."""
+    """Measure the wall seconds of the 20-d train stage and of a trial of it in a study.
+
+    Ray's start and the study's end are included, with one worker on all cores and with a worker for
+    each core.
+    """
     cores = os.cpu_count() or 1
-    study = [
-        ROOT / "src/tools/study.py",
-        "--models",
-        "20d",
-        "--seeds",
-        f"0-{SEEDS - 1}",
-        "--output",
-        "study.csv",
-    ]
+    options = f"--models 20d --seeds 0-{SEEDS - 1} --output study.csv"
+    study = [ROOT / "src/tools/study.py", *options.split()]
     return {
         "stage": wall_seconds([ROOT / "src/train.py", "20d", "data/binarized"]),
         "1 worker": wall_seconds([*study, "--cpus-per-trial", str(cores)]) / SEEDS,
@@ -32,7 +28,7 @@ def study_costs() -> dict[str, float]:
 
 
 def wall_seconds(command: list) -> float:
-    """Of a script, in a scratch folder with the committed parameters and MNIST."""
+    """Time a script in a scratch folder with the committed parameters and MNIST."""
     unwanted = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "DVC_ROOT")
     environment = {key: value for key, value in os.environ.items() if key not in unwanted}
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""The work that every contestant does: one training epoch of one model, on the same images and parameters."""
+"""The work of every contestant: a training epoch of a model, on the same images and parameters."""
 
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 
 
 class Work(NamedTuple):
-    """`pixels` `(images, 28, 28)` to train on and `pictures` `(pictures, 28, 28)` to reconstruct for the
-    figures, both uint8 of 0 to 255; who wants them as 0 and 1 has them binarized."""
+    """Images to train on and pictures to reconstruct for the figures, uint8 of 0 to 255.
+
+    `pixels` is `(images, 28, 28)`, `pictures` `(pictures, 28, 28)`.
+    """
 
     pixels: np.ndarray
     pictures: np.ndarray
@@ -29,7 +31,7 @@ class Work(NamedTuple):
 
 @cache
 def mnist(model: str) -> Work:
-    """One epoch over MNIST's 60,000 images of the model "20d" or "2d", with the committed parameters.
+    """Give an epoch over MNIST's 60,000 images of the model "20d" or "2d", committed parameters.
 
     Raises UserError when the pipeline has not fetched them.
     """

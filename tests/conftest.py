@@ -1,11 +1,13 @@
-"""Small real data, and the demo's pipeline run once for the tests that need a whole one."""
+"""Small real data, and copies of a demo's finished pipeline, which is run once for all tests."""
 
 import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import download
@@ -18,12 +20,13 @@ from vae.stream import RandomStream
 import numpy as np
 import psutil
 import pytest
+from filelock import FileLock
 
-# Of `make test`; a make that a test starts would tell of them.
+# Those of `make test` are not for a make that a test starts.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
 
-# A shell starts what it runs in the background deaf to Ctrl-C, and so would be what a test starts.
+# What a shell runs in the background ignores Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,22 +73,50 @@ def small() -> Architecture:
 
 @pytest.fixture(scope="session")
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demo: the whole pipeline on scikit-learn's digits."""
-    folder = tmp_path_factory.mktemp("demo")
-    subprocess.run(
-        [sys.executable, ROOT / "src/tools/demo.py", folder], check=True, stdout=subprocess.DEVNULL
-    )
+    """The folder of a finished demo, the whole pipeline on digits. Tests only read it.
+
+    pytest-xdist's workers share it: their temporary folders have one parent.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, finished = shared / "finished-demo", shared / "demo-is-finished"
+    with FileLock(shared / "demo.lock"):
+        if not finished.exists():
+            command = [sys.executable, ROOT / "src/tools/demo.py", folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            finished.touch()
     return folder
 
 
-@pytest.fixture(scope="module")
-def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of it for the tests of a module, which go on from what the one before left."""
-    return shutil.copytree(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+def copy_demo(finished_demo: Path, folder: Path) -> Path:
+    """Copy a finished demo to the new `folder`, so that its runs' files are the copy's own."""
+    shutil.copytree(finished_demo, folder)
+    places = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        for table, column in places:
+            statement = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+            database.execute(statement, (str(finished_demo), str(folder)))
+    return folder
+
+
+@pytest.fixture
+def demo(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished demo for a test to change; its 200 MB are removed after the test."""
+    folder = copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def repository(demo: Path) -> Path:
+    """A finished demo as a git repository, as a user's clone is."""
+    commit_all(demo)
+    return demo
 
 
 def commit_all(demo: Path) -> None:
-    """Make a demo's folder a git repository, as a user's clone is."""
+    """Commit a demo's folder to a git repository of its own."""
     for name in (
         ".gitignore",
         "data/.gitignore",
@@ -105,7 +136,7 @@ def commit_all(demo: Path) -> None:
         subprocess.run(["git", *command], cwd=demo, check=True)
 
 
-def lend_environment(folder: Path) -> None:
+def link_environment(folder: Path) -> None:
     """Give a folder the Makefile and a finished .venv: the environment of the tests."""
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
@@ -117,7 +148,7 @@ def lend_environment(folder: Path) -> None:
 
 
 def listening(pid: int) -> set[str]:
-    """The addresses at which a process and its descendants listen."""
+    """Find the addresses at which a process and its descendants listen."""
     found = set()
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         with contextlib.suppress(psutil.Error):  # it has ended
@@ -127,16 +158,8 @@ def listening(pid: int) -> set[str]:
 
 
 def call(folder: Path, *command: str | Path) -> str:
-    """The output of a command that ends well in `folder`, DVC's among them, under this Python."""
+    """Run a command in `folder`, under this Python; return its output. It must succeed."""
     environment = scratch_environment()
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def repository(finished_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the demo as a git repository."""
-    folder = shutil.copytree(finished_demo, tmp_path_factory.mktemp("repository") / "vae")
-    commit_all(folder)
-    return folder

@@ -68,7 +68,9 @@ def test_as_a_module_it_is_the_same_model(tmp_path, small, images):
     for ours, theirs in zip(network.encode(images), posterior, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
     logits = model.decode(posterior.mean).numpy()
-    np.testing.assert_allclose(network.decode(network.encode(images)[0]), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        network.decode(network.encode(images)[0]), logits, rtol=1e-4, atol=1e-5
+    )
 
 
 class Evil:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from conftest import ROOT, lend_environment, listening
+from conftest import ROOT, link_environment, listening
 from vae.params import Params
 from vae.rebuild.build import scratch_environment
 
@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services")]
-# Functions that run a text or a shell, or read what may hold code; and arguments that let others do so.
+# Functions that run a text or a shell, or read what may hold code, and arguments that allow it.
 FORBIDDEN = {
     *(
         "eval()",
@@ -156,7 +156,7 @@ def test_nothing_is_installed_without_hashes():
 
 
 def test_make_ui_listens_on_the_loopback_alone(tmp_path):
-    lend_environment(tmp_path)
+    link_environment(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     command = ["make", "ui", f"PORT={port}"]
@@ -164,7 +164,7 @@ def test_make_ui_listens_on_the_loopback_alone(tmp_path):
         command, cwd=tmp_path, env=scratch_environment(), start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (found := listening(process.pid)):
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Studies on real Ray processes; `make test-study` installs Ray and runs them."""
+"""Studies on real Ray processes; `make test-all` installs it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from vae.study.table import append_rows, read_rows
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
-    reason="Ray is the studies' only; make test-study installs it",
+    reason="Ray is the studies' only; make test-all installs it",
 )
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 
-from conftest import ROOT, call
+from conftest import ROOT, call, commit_all, copy_demo
 
 import pytest
 
@@ -16,8 +16,10 @@ HEADLINES = {
 
 
 @pytest.fixture(scope="module")
-def experiment(repository, tmp_path_factory):
-    """The repository, with a DVC remote, after an experiment named `short`."""
+def experiment(finished_demo, tmp_path_factory):
+    """A repository with a DVC remote, after an experiment named `short`; tests only read it."""
+    repository = copy_demo(finished_demo, tmp_path_factory.mktemp("experiment") / "vae")
+    commit_all(repository)
     store = tmp_path_factory.mktemp("store")
     call(repository, "dvc", "remote", "add", "--default", "store", store)
     call(repository, "git", "commit", "--quiet", "-m", "remote", ".dvc/config")
@@ -51,7 +53,7 @@ def test_metrics_diff_is_the_summary(experiment):
 
 
 def specifications(page: str) -> dict[str, dict]:
-    """The curves of a page of DVC's plots, by title."""
+    """Find the curves of a page of DVC's plots, by title."""
     found = [json.loads(text) for text in re.findall(r"var spec = (\{.*\});", page)]
     return {specification["title"]["text"]: specification for specification in found}
 
@@ -95,8 +97,7 @@ def test_plots_have_titles_units_published_curves_and_every_figure(experiment, t
 def test_an_experiment_goes_to_a_clone_which_need_not_run_it(experiment, tmp_path):
     hub, clone = tmp_path / "hub.git", tmp_path / "clone"
     call(tmp_path, "git", "clone", "--quiet", "--bare", experiment, hub)
-    call(experiment, "git", "remote", "add", "hub", hub)
-    call(experiment, "dvc", "exp", "push", "hub", "short")
+    call(experiment, "dvc", "exp", "push", str(hub), "short")
     call(tmp_path, "git", "clone", "--quiet", hub, clone)
     assert "short" in call(clone, "dvc", "exp", "list", "origin")
     call(clone, "dvc", "exp", "pull", "origin", "short")

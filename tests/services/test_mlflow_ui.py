@@ -8,6 +8,7 @@ import sys
 import time
 from urllib.request import urlopen
 
+from conftest import copy_demo
 from vae.params import override_params
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="selenium drives the browser: make test-services"
+    "selenium.webdriver", reason="selenium drives the browser: make test-all"
 )
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
@@ -24,6 +25,12 @@ OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1700,2500"
 )
+
+
+@pytest.fixture(scope="module")
+def demo(finished_demo, tmp_path_factory):
+    """A finished demo for the whole module."""
+    return copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
 
 
 @pytest.fixture(scope="module")

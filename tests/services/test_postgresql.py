@@ -14,12 +14,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from conftest import copy_demo
+
 import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
 
-pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-services")
+pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-all")
 INITDB = shutil.which("initdb") or next(
     map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None
 )
@@ -169,6 +171,12 @@ def tracked(address: str, password: str = PASSWORD) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": USER,
         "MLFLOW_TRACKING_PASSWORD": password,
     }
+
+
+@pytest.fixture(scope="module")
+def demo(finished_demo, tmp_path_factory):
+    """A finished demo for the whole module."""
+    return copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
 
 
 @pytest.fixture(scope="module")

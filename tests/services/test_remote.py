@@ -12,7 +12,7 @@ import pytest
 
 
 def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) -> Path:
-    """Push from `repository` to the remote at `url`, as docs/sharing.md says; a clone that pulled.
+    """Push from `repository` to the remote at `url`, as docs/sharing.md says; pull in a clone.
 
     `settings` are each user's own, which git does not see.
     """
@@ -29,7 +29,7 @@ def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) 
 
 
 def check_shared(repository: Path, clone: Path) -> None:
-    """The clone has every output, is up to date and runs no stage."""
+    """Assert that the clone has every output, is up to date and runs no stage."""
     call(clone, "dvc", "status", "--quiet")  # fails where anything has changed
     assert "Running stage" not in call(clone, "dvc", "repro")
     locked = hashes(clone / "dvc.lock")
@@ -57,7 +57,7 @@ def test_a_clone_without_outputs_pulls_what_it_misses_instead_of_computing_it(re
 @pytest.fixture
 def sftp_server(tmp_path):
     """The port of an SFTP server on the loopback, the only key that it lets in, and another."""
-    pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-services")
+    pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-all")
     import asyncssh  # which dvc-ssh brings
 
     host, user, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-services")
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 if not (BROWSER and DRIVER):

@@ -1,4 +1,4 @@
-"""Bad input, full and read-only disks, missing rights and little memory, met by the real pipeline."""
+"""Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
 
 import errno
 import os
@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import download
-from conftest import ROOT
-from vae.cli import run_stage
+from conftest import ROOT, copy_demo
 from vae.files import md5
 from vae.params import override_params
 
@@ -22,7 +21,7 @@ from mlflow import MlflowClient
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:
-    """A command's end, with all that it printed as one text, as a user in `folder` would see it."""
+    """Run a command as a user in `folder` would; what it printed is one text."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
     options = {"env": {**environment, **options.pop("variables", {})}, **options}
@@ -39,8 +38,8 @@ def script(folder: Path, name: str, *arguments: str, **options) -> subprocess.Co
     return run(folder, sys.executable, f"src/{name}.py", *arguments, **options)
 
 
-def assert_told(result: subprocess.CompletedProcess, message: str) -> None:
-    """It failed, with one line of ours that holds `message`, and no traceback."""
+def assert_one_line(result: subprocess.CompletedProcess, message: str) -> None:
+    """Assert that it failed with one line of ours that holds `message`, and without a traceback."""
     assert result.returncode != 0
     assert "Traceback" not in result.stdout
     lines = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
@@ -49,7 +48,7 @@ def assert_told(result: subprocess.CompletedProcess, message: str) -> None:
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """MD5 sums of everything that the stages write."""
+    """Find the MD5 sums of everything that the stages write."""
     files = [
         path
         for name in ("data", "models", "metrics", "plots")
@@ -67,19 +66,8 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new, 1))
 
 
-@pytest.fixture(scope="module")
-def committed(demo: Path) -> Path:
-    """The demo in a git repository, as the README's user has it."""
-    (demo / ".gitignore").write_text(
-        "/data/raw\n/data/binarized\n/models\n/plots/*.png\n/plots/*.gif\n/ml*\n.dvc\n"
-    )
-    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm demo"):
-        subprocess.run(["git", *command.split()], cwd=demo, check=True)
-    return demo
-
-
 def assert_restored(folder: Path, before: dict[str, str]) -> None:
-    """No file is half-written, and git and DVC still have the previous outputs."""
+    """Assert that no file is half-written, and that git and DVC have the previous outputs."""
     assert not list(folder.rglob(".tmp-*"))
     subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
     result = dvc(folder, "checkout")
@@ -97,7 +85,13 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
             "train-2d",
             "did you mean learning_rate?",
         ),
-        ("data/published/post-2d.csv", "10,138", "10,a138", "report", "float: 'a138"),
+        (
+            "data/published/post-2d.csv",
+            "10,138",
+            "10,a138",
+            "report",
+            "could not convert string to float: 'a138",
+        ),
         (
             "studies/seeds.csv",
             "noise_kl",
@@ -108,12 +102,12 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
     ],
 )
 def test_bad_input_ends_dvc_repro_in_one_line_and_the_outputs_can_be_restored(
-    committed, file, old, new, target, message
+    repository, file, old, new, target, message
 ):
-    before = outputs(committed)
-    change(committed / file, old, new)
-    assert_told(dvc(committed, "repro", "--single-item", target), message)
-    assert_restored(committed, before)
+    before = outputs(repository)
+    change(repository / file, old, new)
+    assert_one_line(dvc(repository, "repro", "--single-item", target), message)
+    assert_restored(repository, before)
 
 
 @pytest.mark.parametrize(
@@ -124,49 +118,49 @@ def test_bad_input_ends_dvc_repro_in_one_line_and_the_outputs_can_be_restored(
         ("train:\n", "trainn:\n", "Parameters 'train' are missing from 'params.yaml'"),
     ],
 )
-def test_what_dvc_itself_refuses_can_be_restored_too(committed, old, new, message):
+def test_what_dvc_itself_refuses_can_be_restored_too(repository, old, new, message):
     """These words are DVC's: it reads params.yaml first, a group after removing outputs."""
-    before = outputs(committed)
-    change(committed / "params.yaml", old, new)
-    result = dvc(committed, "repro", "--single-item", "train-20d")
+    before = outputs(repository)
+    change(repository / "params.yaml", old, new)
+    result = dvc(repository, "repro", "--single-item", "train-20d")
     assert result.returncode != 0
     assert message in result.stdout
     assert "Traceback" not in result.stdout
-    assert_restored(committed, before)
+    assert_restored(repository, before)
 
 
-def test_damaged_outputs_are_replaced_by_dvc_repro(committed):
-    before = outputs(committed)
+def test_damaged_outputs_are_replaced_by_dvc_repro(repository):
+    before = outputs(repository)
     damaged = ["data/raw/MNIST/raw/train-labels-idx1-ubyte.gz", "data/binarized/test.safetensors"]
     for name in damaged:
-        (committed / name).write_bytes(b"damaged")
-    (committed / "data/raw/MNIST/raw/more").write_bytes(b"more")
-    result = dvc(committed, "repro", "binarize")
+        (repository / name).write_bytes(b"damaged")
+    (repository / "data/raw/MNIST/raw/more").write_bytes(b"more")
+    result = dvc(repository, "repro", "binarize")
     assert result.returncode == 0, result.stdout
-    assert outputs(committed) == before
+    assert outputs(repository) == before
 
 
-def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_failed_run(committed):
-    before = outputs(committed)
-    change(committed / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
-    result = dvc(committed, "repro", "--single-item", "train-2d")
-    assert_told(result, "nats per image), so training stops; a lower train.learning_rate may help")
+def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_failed_run(repository):
+    before = outputs(repository)
+    change(repository / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
+    result = dvc(repository, "repro", "--single-item", "train-2d")
+    assert_one_line(result, "so training stops; a lower train.learning_rate may help")
     assert re.search(
         r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)",
         result.stdout,
         re.M,
     )
-    client = MlflowClient(f"sqlite:///{committed}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
     experiment = client.get_experiment_by_name("vae-mnist").experiment_id
     latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
     assert latest.info.status == "FAILED"
     assert latest.data.params["train.learning_rate"] == "10.0"
-    assert_restored(committed, before)
+    assert_restored(repository, before)
 
 
 @pytest.fixture
 def mounted() -> Iterator[Callable[..., Path]]:
-    """Mounts a file system in a new folder, for root alone; unmounts it in the end."""
+    """Mount a file system in a new folder, for root alone; unmount it in the end."""
     folder = Path(tempfile.mkdtemp())
 
     def mount(*options: str | Path) -> Path:
@@ -193,15 +187,16 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
     finished_demo, mounted
 ):
     disk = mounted("-o", "size=1g", *TMPFS)
-    folder = shutil.copytree(
-        finished_demo, disk / "demo", ignore=shutil.ignore_patterns("mlartifacts")
-    )
+    folder = copy_demo(finished_demo, disk / "demo")
+    shutil.rmtree(folder / "mlartifacts")
+    # MLflow's files would be on this disk, too.
+    override_params(folder / "params.yaml", {"tracking": {"enabled": False}})
     before = outputs(folder)
-    # DVC removes the outputs first, which makes some room: enough for an epoch's checkpoint, not for two.
+    # DVC removes the outputs first, which makes some room: enough for one checkpoint, not for two.
     remount(disk, shutil.disk_usage(disk).used // 1024 + 4000)
     options = ("--single-item", "--force", "--no-run-cache", "train-20d")
     result = dvc(folder, "repro", *options)
-    assert_told(result, "No space left on device: ")
+    assert_one_line(result, "No space left on device: ")
     assert "; make room there, then run it again" in result.stdout
     assert not list(folder.rglob(".tmp-*"))
     remount(disk, 1_000_000)
@@ -212,7 +207,7 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
 
 
 def test_when_dvcs_cache_is_full_dvc_says_so_and_goes_on_once_there_is_room(demo, mounted):
-    """DVC ends with status 0 even so, and keeps the outputs; what tells is `dvc status`."""
+    """DVC ends with status 0 even so, and keeps the outputs; `dvc status` shows it."""
     before = outputs(demo)
     disk = mounted("-o", "size=64k", *TMPFS)
     dvc(demo, "config", "cache.dir", str(disk), check=True)
@@ -229,7 +224,6 @@ def test_when_dvcs_cache_is_full_dvc_says_so_and_goes_on_once_there_is_room(demo
     assert "ERROR" not in result.stdout
     assert outputs(demo) == before
     assert "data/binarized" not in dvc(demo, "status", "binarize").stdout
-    dvc(demo, "config", "--unset", "cache.dir", check=True)
 
 
 @pytest.mark.parametrize("room", [0, 40])
@@ -269,21 +263,21 @@ def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_m
     if os.geteuid() == 0:  # to whom modes mean nothing, but for this
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
     tmp_path.chmod(0o500)
-    assert_told(
+    assert_one_line(
         run(tmp_path, *command),
         "Permission denied: data; let this user read and write there, then run",
     )
     tmp_path.chmod(0o700)
     assert run(tmp_path, *command).returncode == 0
     (tmp_path / "params.yaml").chmod(0)
-    assert_told(run(tmp_path, *command), "cannot read params.yaml: [Errno 13] Permission denied")
+    assert_one_line(run(tmp_path, *command), "cannot read params.yaml: [Errno 13] Permission")
 
 
 def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-    assert_told(
+    assert_one_line(
         script(folder, "download", "data/raw"),
         "Read-only file system: data/raw/MNIST/raw/train-images",
     )
@@ -295,7 +289,6 @@ def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, 
 
 def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     before = outputs(demo)
-    kept = (demo / "params.yaml").read_text()
     override_params(
         demo / "params.yaml",
         {"train-20d": {"hidden_sizes": [60_000]}, "tracking": {"enabled": False}},
@@ -305,65 +298,7 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
         resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
 
     result = script(demo, "train", "20d", "data/binarized", preexec_fn=limit)
-    (demo / "params.yaml").write_text(kept)
-    assert_told(
+    assert_one_line(
         result, "not enough memory; free some, or lower what decides it in params.yaml: layer sizes"
     )
     assert outputs(demo) == before
-
-
-def raises(error: BaseException) -> Callable[[], None]:
-    def main() -> None:
-        raise error
-
-    return main
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device", "a.gif"), "a.gif; make room there"),
-        (
-            OSError(errno.EDQUOT, "Disk quota exceeded", "a.gif"),
-            "Disk quota exceeded: a.gif; make room there",
-        ),
-        (
-            OSError(errno.EACCES, "Permission denied", "a.gif"),
-            "a.gif; let this user read and write there",
-        ),
-        (
-            OSError(errno.EROFS, "Read-only file system", "a.gif"),
-            "a.gif; let this user read and write there",
-        ),
-        (
-            OSError(errno.EMFILE, "Too many open files", "a.gif"),
-            "a.gif; allow more open files (ulimit -n)",
-        ),
-        (
-            FileExistsError(errno.EEXIST, "File exists", "models"),
-            "models; move what has this name out of",
-        ),
-        (
-            OSError(errno.ENOSPC, "No space left on device"),
-            "where the output goes; make room there",
-        ),
-        (MemoryError(), "not enough memory"),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-            "not enough memory",
-        ),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
-    ],
-)
-def test_a_refusal_of_the_system_ends_in_one_line(error, message):
-    with pytest.raises(SystemExit, match=re.escape(message)) as caught:
-        run_stage(raises(error))
-    assert str(caught.value).startswith("error: ")
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("shapes"), FileNotFoundError(2, "No", "a"), KeyError("a")]
-)
-def test_a_mistake_of_the_program_keeps_its_traceback(error):
-    with pytest.raises(type(error)):
-        run_stage(raises(error))

@@ -1,0 +1,68 @@
+"""How a script ends when the system refuses, and when the program is wrong."""
+
+import errno
+import re
+from collections.abc import Callable
+
+from vae import cli
+
+import pytest
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    """Make a script's main that raises `error`."""
+
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.gif"), "a.gif; make room there"),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "a.gif"),
+            "Disk quota exceeded: a.gif; make room there",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied", "a.gif"),
+            "a.gif; let this user read and write there",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "a.gif"),
+            "a.gif; let this user read and write there",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a.gif"),
+            "a.gif; allow more open files (ulimit -n)",
+        ),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "models"),
+            "models; move what has this name out of",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "where the output goes; make room there",
+        ),
+        (MemoryError(), "not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+    ],
+)
+def test_a_refusal_of_the_system_ends_in_one_line(error, message):
+    with pytest.raises(SystemExit, match=re.escape(message)) as caught:
+        cli.run(raises(error))
+    assert str(caught.value).startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes"), FileNotFoundError(2, "No", "a"), KeyError("a")]
+)
+def test_a_mistake_of_the_program_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        cli.run(raises(error))

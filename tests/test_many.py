@@ -1,6 +1,6 @@
-"""Many at once: experiments from a queue, clones that share a database and a cache, two in one folder.
+"""Many at once: queued experiments, clones that share a database and a cache, two in one folder.
 
-By default two experiments, of the 20-d model alone; EXPERIMENTS=4 runs four, each the whole pipeline.
+By default two experiments, of the 20-d model alone; EXPERIMENTS=4 runs four of the whole pipeline.
 """
 
 import contextlib

@@ -86,7 +86,7 @@ def postgres():
 
 
 class PasswordProxy(BaseHTTPRequestHandler):
-    """What nginx with a password file does: lets a request through if it names user and password."""
+    """Do what nginx with a password file does: pass on what names user and password."""
 
     upstream: str
 
@@ -118,7 +118,7 @@ class PasswordProxy(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
-    """The folder of an MLflow server, started as docs/sharing.md says: its artifacts and its log."""
+    """The folder, with artifacts and log, of an MLflow server started as docs/sharing.md says."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     environment = {

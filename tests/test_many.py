@@ -1,6 +1,6 @@
 """Many at once: queued experiments, clones that share a database and a cache, two in one folder.
 
-By default two experiments of the 20-d model alone; EXPERIMENTS=4 runs four of the whole pipeline.
+By default two experiments, of the 20-d model alone; EXPERIMENTS=4 runs four of the whole pipeline.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import commit_all, copy_demo, link_environment
+from conftest import commit_all, lend_environment
 from vae.files import md5
 from vae.params import override_params
 from vae.rebuild.build import scratch_environment
@@ -29,7 +29,7 @@ RATES = [round(0.001 * number, 3) for number in range(1, EXPERIMENTS + 1)]
 
 
 def run(folder: Path, *command: object) -> str:
-    """Run a command as a user in this folder would; return what it prints. It must succeed."""
+    """What a command prints that ends well, run as by a user in this folder."""
     result = subprocess.run(
         command,
         cwd=folder,
@@ -47,7 +47,7 @@ def dvc(folder: Path, *arguments: object) -> str:
 
 
 def start(folder: Path, *command: object, **variables: str) -> subprocess.Popen:
-    """Start a command that runs while the test does."""
+    """A command that goes on while the test does."""
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -59,7 +59,7 @@ def start(folder: Path, *command: object, **variables: str) -> subprocess.Popen:
 
 
 def lines_until(process: subprocess.Popen, text: str) -> str:
-    """Read what a process prints, up to a line that has this text."""
+    """What a process prints, up to a line that has this text."""
     printed = ""
     for line in process.stdout:
         printed += line
@@ -82,7 +82,7 @@ def runs(database: Path) -> list:
 @pytest.fixture
 def repository(finished_demo, tmp_path) -> Path:
     """A repository with the finished demo, of which an epoch is next."""
-    folder = copy_demo(finished_demo, tmp_path / "repository")
+    folder = shutil.copytree(finished_demo, tmp_path / "repository")
     override_params(folder / "params.yaml", {"train": {"epochs": 1}})
     (folder / "mlflow.db").unlink()
     commit_all(folder)
@@ -174,8 +174,8 @@ def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each
 def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_it(
     finished_demo, tmp_path
 ):
-    folder = copy_demo(finished_demo, tmp_path / "demo")
-    link_environment(folder)
+    folder = shutil.copytree(finished_demo, tmp_path / "demo")
+    lend_environment(folder)
     before = hashes(folder / "dvc.lock")
     forget(folder, "anomaly", "report")
 
@@ -199,7 +199,7 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
         third = start(folder, "make", "repro")
         waiting = lines_until(third, "waiting")
         (holder,) = re.findall(
-            r"\nprocess (\d+) \(make repro\) is at work in this folder; waiting", waiting
+            r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting
         )
         assert int(holder) in family
     finally:

@@ -46,7 +46,7 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
-    """A folder with the committed parameters, as the current one, and no tracking settings from outside."""
+    """A folder with the committed parameters, as the current one; no settings from outside."""
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -191,7 +191,7 @@ def test_a_new_score_is_logged_once_and_the_note_links_the_figures(workspace, pa
     ]
 
 
-def test_without_any_store_runs_and_models_that_load_without_unpickling_are_made_from_the_files_once(
+def test_in_an_empty_store_runs_and_models_that_need_no_unpickling_are_made_from_the_files_once(
     finished, monkeypatch
 ):
     before = hashes(finished / "dvc.lock")
@@ -257,7 +257,7 @@ def test_a_run_that_was_cut_short_is_completed_and_one_of_another_identity_is_le
     store = Store(params.tracking)
     process = {"process": f"{os.uname().nodename}:{2**22 + 1}"}
     same, other = (
-        start_training(store, "2d", values, splits, tag, process)
+        start_training(store, "2d", values, splits, {**process, "identity": tag})
         for tag in (known_as, "0123456789ab")
     )
     for run_id in (same, other):
@@ -274,25 +274,22 @@ def test_a_run_that_was_cut_short_is_completed_and_one_of_another_identity_is_le
     assert steps(found[other]) == [1, 2, 3]
 
 
-def test_a_run_that_finished_goes_before_one_that_was_cut_short_and_another_processors_is_left_alone(
-    finished,
-):
+def test_a_finished_run_goes_before_one_cut_short_and_another_processors_is_left_alone(finished):
     params = check_params(Path("params.yaml"))
     values = flat(training_params(params, "20d"))
     splits = [Path(f"data/binarized/{split}.safetensors") for split in ("train", "test")]
+    known_as = {"identity": identity(values, [md5(path) for path in splits])}
     store = Store(params.tracking)
-    ended = {}
-    for status, digest in (
-        ("FINISHED", md5(Path("models/20d.safetensors"))),
-        ("KILLED", None),
-        ("FINISHED", "another processor's"),
-    ):
-        known_as = identity(values, [md5(path) for path in splits])
-        tags = {MODEL_TAG: digest} if digest else {}
-        run_id = start_training(store, "20d", values, splits, known_as, tags)
+
+    def ended(status: str, tags: dict[str, str]) -> str:
+        run_id = start_training(store, "20d", values, splits, {**known_as, **tags})
         store.client.set_terminated(run_id, status)
-        ended[status, digest] = run_id
-    assert run_of(store, "20d", Path("models"), Path("plots")) == next(iter(ended.values()))
+        return run_id
+
+    ours = ended("FINISHED", {MODEL_TAG: md5(Path("models/20d.safetensors"))})
+    ended("KILLED", {})
+    ended("FINISHED", {MODEL_TAG: "of other bits"})
+    assert run_of(store, "20d", Path("models"), Path("plots")) == ours
 
 
 @pytest.mark.parametrize(
@@ -391,7 +388,7 @@ def test_a_relative_database_is_taken_from_the_repositorys_root_else_from_the_cu
     shutil.copy(empty_database, root / "below/runs.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///below/runs.db")
     train(params)
-    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/below/runs.db")
     (run,) = runs()
     assert run.info.artifact_uri.startswith((root / "below/mlartifacts").as_uri())
     found = sorted(path.name for path in (root / "below").iterdir())
@@ -399,7 +396,10 @@ def test_a_relative_database_is_taken_from_the_repositorys_root_else_from_the_cu
 
 
 def test_killed_while_it_makes_its_tables_a_database_is_made_by_the_next_use(bare, params):
-    script = "from vae.params import *; from vae.tracking.store import *; Store(*read_params('tracking'))"
+    script = (
+        "from vae.params import *; from vae.tracking.store import *\n"
+        "Store(*read_params('tracking'))"
+    )
     command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")})
     begun = Path(".tmp-mlflow.db")

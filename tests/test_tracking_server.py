@@ -154,7 +154,8 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
         server.start()
         log_epoch(epochs[5])
     client = MlflowClient(server.uri)
-    (found,) = runs_of(client, "20d")
+    runs = runs_of(client, "20d")
+    (found,) = [run for run in runs if run.data.tags["identity"] == "0123456789ab"]
     assert found.info.status == "FINISHED"
     for key in ("train_loss", "test_reconstruction"):
         assert steps(client, found, key) == [1, 2, 3, 4, 5, 6]

@@ -144,7 +144,6 @@ class Tracking(Group):
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
-    system_metrics: bool
     register_models: bool
 
 

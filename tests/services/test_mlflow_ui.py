@@ -22,8 +22,8 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 
 OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1700,2500"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --window-size=1700,2500"
 )
 
 
@@ -125,8 +125,9 @@ def test_loss_curves_overlay_by_step_and_pictures_of_both_runs_are_side_by_side(
     browser.get(site + link(client, "curves and pictures"))
     wait_for(browser, "document.body.innerText.includes('pictures/manifold')")
     pictures = (
-        "[...document.querySelectorAll('img')].filter(image => image.src.includes('pictures~manifold') "
-        "&& image.naturalWidth > 0).map(image => [image.src, image.getBoundingClientRect().y])"
+        "[...document.querySelectorAll('img')]"
+        ".filter(image => image.src.includes('pictures~manifold') && image.naturalWidth > 0)"
+        ".map(image => [image.src, image.getBoundingClientRect().y])"
     )
     wait_for(browser, f"{pictures}.length >= 2")
     shown = browser.execute_script(f"return {pictures}")

@@ -88,7 +88,7 @@ def postgres():
 
 
 class PasswordProxy(BaseHTTPRequestHandler):
-    """What nginx with a password file does: lets a request through if it names user and password."""
+    """Do what nginx with a password file does: pass on what names user and password."""
 
     upstream: str
 
@@ -120,7 +120,7 @@ class PasswordProxy(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
-    """The folder of an MLflow server, started as docs/sharing.md says: its artifacts and its log."""
+    """The folder, with artifacts and log, of an MLflow server started as docs/sharing.md says."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
@@ -181,11 +181,11 @@ def demo(finished_demo, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def output(demo, address):
-    """What DVC printed when it trained a model of the demo and made the report, tracked on the server."""
+    """What DVC printed when it trained a model of the demo and tracked the rest, on the server."""
     for path in demo.glob("ml*"):  # what the demo's own tracking left
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     printed = ""
-    for stage in ("train-20d", "report"):
+    for stage in ("train-20d", "track"):
         command = [
             sys.executable,
             "-m",
@@ -216,7 +216,7 @@ def runs(client: MlflowClient):
 
 
 def trained(client: MlflowClient):
-    """The run that the training began; the report has logged the other model from its files."""
+    """The run that the training began; `track` has logged the other model from its files."""
     (run,) = (run for run in runs(client) if "logged.from" not in run.data.tags)
     return run
 
@@ -254,11 +254,11 @@ def test_nothing_is_tracked_in_the_working_folder(output, demo):
 
 
 def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
-    told = [output, *(str(run.to_dictionary()) for run in runs(client))]
+    texts = [output, *(str(run.to_dictionary()) for run in runs(client))]
     files = [path for folder in (demo, server) for path in folder.rglob("*") if path.is_file()]
     assert server / "log" in files
     for password in (PASSWORD, DATABASE_PASSWORD):
-        assert not [text for text in told if password in text]
+        assert not [text for text in texts if password in text]
         assert not [path for path in files if password.encode() in path.read_bytes()]
 
 

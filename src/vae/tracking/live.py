@@ -1,6 +1,6 @@
 """A training's run in MLflow, written to while it trains."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vae.training import Epoch
 
 @contextmanager
 def live_run(
-    name: str, values: Mapping[str, str], files: Sequence[Path], device: str, identity: str
+    name: str, values: dict[str, str], files: Iterable[Path], device: str, identity: str
 ) -> Iterator[Callable[[Epoch], None]]:
     """Start a run for the training of model `name`; yield what logs an epoch.
 
@@ -30,8 +30,8 @@ def live_run(
     store, lost = Store(settings), False
     with store.errors():
         store.close_killed()
-        tags = {**origin(), "device": device}
-        run_id = start_training(store, name, values, files, identity, tags)
+        tags = {**origin(), "identity": identity, "device": device}
+        run_id = start_training(store, name, values, files, tags)
 
     def attempt(log: Callable[[], None]) -> None:
         nonlocal lost

@@ -33,6 +33,11 @@ SETTINGS = {
 NOISY = ("mlflow.store.db.utils", "urllib3.connectionpool")
 # The columns and charts of a shared view, as MLflow's page keeps one in a tag of the experiment.
 VIEW, VIEW_TAG = Path(__file__).with_name("view.json"), "mlflow.sharedViewState.trainings"
+SHOWN = "viewStateShareKey=trainings&workflowType=machine_learning"
+NOTE = (
+    "A run for each training: [table]({0}), [curves and pictures]({0}&compareRunsMode=CHART). "
+    "A step is an epoch, 0 is before training."
+)
 
 
 class Store:
@@ -120,18 +125,15 @@ class Store:
         """Make the client, and the experiment with its note and view where they are missing."""
         from mlflow import MlflowClient
 
-        self.client = client = MlflowClient(self.uri)
-        found = client.get_experiment_by_name(experiment)
-        self.experiment = (
-            found.experiment_id if found else client.create_experiment(experiment, artifacts)
-        )
-        if not found or VIEW_TAG not in found.tags:
-            runs = f"#/experiments/{self.experiment}/runs?viewStateShareKey=trainings"
-            table = f"{runs}&workflowType=machine_learning"
-            links = f"[table]({table}), [curves and pictures]({table}&compareRunsMode=CHART)"
-            note = f"A run for each training: {links}. A step is an epoch, 0 is before training."
-            client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
-            client.set_experiment_tag(self.experiment, VIEW_TAG, VIEW.read_text())
+        self.client = MlflowClient(self.uri)
+        if not (found := self.client.get_experiment_by_name(experiment)):
+            self.client.create_experiment(experiment, artifacts)
+            found = self.client.get_experiment_by_name(experiment)
+        self.experiment = found.experiment_id
+        if VIEW_TAG not in found.tags:
+            note = NOTE.format(f"#/experiments/{self.experiment}/runs?{SHOWN}")
+            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
+            self.client.set_experiment_tag(self.experiment, VIEW_TAG, VIEW.read_text())
 
     def _open_database(self, experiment: str) -> None:
         """Open an SQLite file, made where it is missing."""

@@ -57,4 +57,5 @@ def track_study(
             log_trial(planned[fingerprint], rows.to_dict("records"))
     with store.failure_marked(parent):
         yield log_trial
-    store.client.set_terminated(parent, "FINISHED")
+    with store.errors():
+        store.client.set_terminated(parent, "FINISHED")

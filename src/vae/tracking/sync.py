@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,8 +62,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
 def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     """Find the run whose training gave model `name`; return its id. Raises UserError.
 
-    It is the latest that finished; else the latest that was cut short, or a new one, from the
-    files.
+    It is the latest that finished; else the latest that was cut short, else a new one, completed.
     """
     weights = models / f"{name}.safetensors"
     frames, losses = models / f"{name}-frames.npz", plots / f"{name}-losses.csv"
@@ -81,37 +80,28 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     if cut_short:
         run_id = cut_short[0]
     else:
-        tags = {**origin(), "dvc.stage": f"train-{name}", "logged.from": "files"}
-        run_id = start_training(store, name, values, splits, known_as, tags)
+        tags = {"identity": known_as, "dvc.stage": f"train-{name}", "logged.from": "files"}
+        run_id = start_training(store, name, values, splits, {**origin(), **tags})
     sync_training(store, run_id, name, models, plots)
     print(f"tracking: the run of {name} is {'completed' if cut_short else 'made'} from the files")
     return run_id
 
 
 def start_training(
-    store: Store,
-    name: str,
-    values: Mapping[str, str],
-    data: Sequence[Path],
-    known_as: str,
-    tags: Mapping[str, str],
+    store: Store, name: str, values: dict[str, str], data: Iterable[Path], tags: dict[str, str]
 ) -> str:
-    """Start a run for a training of model `name`; return its id."""
+    """Start a run for a training of model `name` on these data files; return its id."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     differs = differences(values, name)
     note = f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
-    if "logged.from" in tags:
-        note += " Logged afterwards from its files: the duration is that of the logging."
-    tags = {"model": name, "identity": known_as, "mlflow.note.content": note, **tags}
     run_name = " ".join([name, *differs, tags.get("dvc.experiment", "")]).strip()
+    tags = {"model": name, "mlflow.note.content": note, **tags}
     run_id = store.start_run(run_name, values, tags)
-    inputs = []
     for path in data:
-        source = json.dumps({"uri": path.as_posix()})
-        dataset = Dataset(path.stem, md5(path), source_type="local", source=source)
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", path.stem)]))
-    store.client.log_inputs(run_id, inputs)
+        dataset = Dataset(path.stem, md5(path), "local", json.dumps({"uri": str(path)}))
+        context = InputTag("mlflow.data.context", path.stem)
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [context])])
     return run_id
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 # A detector that is wrong once in ten pairs of an ordinary image and an anomaly, or more often, fails.
 FAILS_BELOW = 0.9
 

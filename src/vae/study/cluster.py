@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from vae.arithmetic import PORTABLE
-from vae.cli import UserError
+from vae.cli import UserError, one_line
 from vae.data import Split
 from vae.study.trials import Trial, run_trial
 
@@ -22,104 +22,73 @@ Rows = list[dict[str, Any]]
 
 
 def run_trials(
-    trials: list[Trial],
-    done: int,
-    train: Split,
-    test: Split,
-    address: str | None,
-    cpus: int,
-    gpus: float,
+    trials: list[Trial], splits: tuple[Split, Split], address: str | None, cpus: int, gpus: float
 ) -> Iterator[tuple[Trial, Rows | str]]:
-    """Each trial as it ends, with its rows, or with the reason why it failed; `done` have ended before.
+    """Yield each trial as it ends, with its rows, or with the reason why it failed.
 
-    Each takes `cpus` cores and, where the cluster has GPUs, the share `gpus` of one. Raises UserError when
-    Ray is missing or its cluster cannot be reached.
+    Each takes `cpus` cores and, where the cluster has GPUs, the share `gpus` of one. Raises
+    UserError when Ray is missing or its cluster cannot be reached.
     """
     if not trials:
         return
-    portable = trials[0].params.arithmetic == "portable"
-    ray = _start(address, PORTABLE if portable else {})
+    variables = PORTABLE if trials[0].params.arithmetic == "portable" else {}
+    ray = _start(address, variables)
     try:
         # One copy on each node, which its trials share.
-        splits = ray.put(train), ray.put(test)
-        resources = ray.cluster_resources()
-        cpus = int(PORTABLE["OMP_NUM_THREADS"]) if portable else cpus
-        gpus = gpus if resources.get("GPU") else 0
-        slots = max(1, int(resources["CPU"] // cpus))
+        shared = [ray.put(split) for split in splits]
+        gpus = gpus if ray.cluster_resources().get("GPU") else 0
+        cpus = int(variables.get("OMP_NUM_THREADS", cpus))
         # A worker or a node that is lost costs another try; a trial that raises would raise again.
         remote = ray.remote(run_trial).options(num_cpus=cpus, num_gpus=gpus, max_retries=5)
-        waiting, pending, failed = iter(trials), {}, 0
-        total = done + len(trials)
-        with tqdm(total=total, initial=done, unit="trial", disable=not sys.stderr.isatty()) as bar:
-            while True:
+        waiting, pending = iter(trials), {}
+        with tqdm(total=len(trials), unit="trial", disable=not sys.stderr.isatty()) as bar:
+            for done in range(1, len(trials) + 1):
                 while len(pending) < PENDING and (trial := next(waiting, None)):
-                    pending[remote.remote(trial, *splits)] = trial
-                if not pending:
-                    return
-                bar.set_postfix_str(f"{min(slots, len(pending))} running, {failed} failed")
+                    pending[remote.remote(trial, *shared)] = trial
                 (ended,), _ = ray.wait(list(pending), num_returns=1)
-                trial = pending.pop(ended)
-                result = _result(ray, ended)
-                failed += isinstance(result, str)
+                trial, result = pending.pop(ended), _result(ray, ended)
                 yield trial, result
-                done += 1
                 bar.update()
                 if bar.disable:
-                    said = (
-                        result
-                        if isinstance(result, str)
-                        else f"test loss {result[-1]['test_loss']:.3f}"
-                    )
-                    print(f"{done} of {total}: {trial}: {said}", flush=True)
+                    failed = isinstance(result, str)
+                    said = result if failed else f"test loss {result[-1]['test_loss']:.3f}"
+                    print(f"{done} of {len(trials)}: {trial}: {said}", flush=True)
     finally:
         ray.shutdown()
 
 
 def _start(address: str | None, variables: dict[str, str]) -> ModuleType:
-    """Ray, connected to the cluster at `address` or RAY_ADDRESS, or started in this process."""
+    """Import Ray and connect it to the cluster at `address` or RAY_ADDRESS, or start it here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        # What makes Ray listen on the loopback alone, on Linux too: its ports have no password.
+        # Makes Ray listen on the loopback alone, on Linux too: its ports have no password.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
-        import ray
+        import ray  # installed for studies only; it reads the variables above when imported
     except ImportError:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
         ) from None
-    if address not in ("auto", "local"):
-        _reach(address)
-    environment = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": variables}
+    code = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": variables}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
-        ray.init(address, runtime_env=environment, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _unusable(address, error) from None
+        if address not in ("auto", "local"):
+            # Ray itself would try for minutes.
+            host, _, port = address.rpartition("://")[2].rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, runtime_env=code, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot use the Ray cluster at {address} ({one_line(error)}); without --address and "
+            "RAY_ADDRESS, Ray starts on this machine"
+        ) from None
     return ray
 
 
-def _reach(address: str) -> None:
-    """Raise UserError unless somebody listens at `host:port`; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise _unusable(address, error) from None
-
-
-def _unusable(address: str | None, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(
-        f"cannot use the Ray cluster at {address} ({reason}); without an address, Ray starts on this machine"
-    )
-
-
 def _result(ray: ModuleType, ended: Any) -> Rows | str:
-    """A trial's rows, or in one line why it has none."""
+    """Fetch a trial's rows, or in one line why it has none."""
     try:
         return ray.get(ended)
-    except ray.exceptions.RayTaskError as error:
-        return " ".join(str(error.cause).split())
     except ray.exceptions.RayError as error:
-        return " ".join(str(error).split())
+        return one_line(getattr(error, "cause", error))

@@ -20,7 +20,7 @@ import torch
 
 
 class Trial(NamedTuple):
-    """One training of `model`. `arm` says what it differs in from params.yaml, beside the seed."""
+    """One training of `model`. `arm` names what differs from params.yaml, beside the seed."""
 
     model: str
     arm: str
@@ -39,9 +39,10 @@ class Trial(NamedTuple):
 def plan(
     models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: list[str]
 ) -> list[Trial]:
-    """A trial for each model, seed and combination of the grid's values; `data` are the data files' MD5 sums.
+    """Make a trial for each model, seed and combination of the grid's values.
 
-    Raises UserError when a key or a value is not allowed in params.yaml.
+    `data` has the MD5 sums of the data files. Raises UserError where params.yaml allows no such
+    key or value.
     """
     trials = {}
     for values in itertools.product(*grid.values()):
@@ -56,16 +57,18 @@ def plan(
 
 
 def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
-    """Train, and return a row for each epoch; the last one has the KL of the seed's noise image, in nats.
+    """Train with the bits of the stages. Return a row for each epoch.
 
-    The bits are those that the stages give with these parameters.
+    The last one has the KL of the seed's noise image, in nats.
     """
-    # Splits that many processes share are read-only; so are they here.
+    # Ray shares the splits between processes, so they are read-only; nothing here writes to them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    params = trial.params
-    start = begin(trial.seed, params.figures, params.train, trial.architecture, train, test)
+    start = begin(
+        trial.seed, trial.params.figures, trial.params.train, trial.architecture, train, test
+    )
     names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}
-    rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in fit(start, params.train)]
+    epochs = fit(start, trial.params.train)
+    rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in epochs]
     noise = torch.from_numpy(noise_images(np.random.RandomState(trial.seed), 1))
     (rows[-1]["noise_kl"],) = kl_scores(start.model, noise.to(start.train_images.device)).tolist()
     return rows
@@ -73,8 +76,7 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append a finished trial's rows to a CSV, with one write."""
-    text = pd.DataFrame(rows).to_csv(
-        index=False, header=not path.stat().st_size, lineterminator="\n"
-    )
+    header = not path.stat().st_size
+    text = pd.DataFrame(rows).to_csv(index=False, header=header, lineterminator="\n")
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""Put src/ on the import path, so that what is run from src/tools imports `vae` as the stages do."""
+"""Put src/ on the import path: what is run from src/tools imports `vae` as the stages do."""
 
 import sys
 from pathlib import Path

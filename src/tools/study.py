@@ -123,7 +123,7 @@ def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
 
 
 def finish(rows: pd.DataFrame, failures: dict[str, str], output: Path) -> None:
-    """Write the table, its summary beside it as JSON, and the figure as PNG; print the last epoch."""
+    """Write the table, its summary beside it as JSON and its figure as PNG; print the last epoch."""
     losses = prediction_intervals(rows, LOSSES, ["model", "arm", "epoch"])
     noise = prediction_intervals(rows, ["noise_kl"], ["model", "arm"])
     differences = paired_differences(rows, "test_loss")

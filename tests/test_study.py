@@ -1,5 +1,6 @@
-"""Studies on real Ray processes; `make test-all` installs it."""
+"""Studies: what needs no Ray, and real Ray processes, which `make test-all` installs."""
 
+import ast
 import json
 import os
 import shutil
@@ -10,14 +11,18 @@ import time
 from pathlib import Path
 
 import demo as demo_script
+import study as study_script
 from conftest import ROOT, listening
-from vae.params import override_params
+from vae.cli import UserError
+from vae.params import MODELS, override_params
+from vae.reproduction.intervals import read_rows
+from vae.study.trials import append_rows, plan
 
 import pandas as pd
 import psutil
 import pytest
 from mlflow import MlflowClient
-from vae.study.table import append_rows, read_rows
+from ruamel.yaml import YAML
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -103,35 +108,93 @@ def test_of_a_table_that_a_kill_cut_off_only_whole_trials_are_read(tmp_path):
     assert read_rows(path)["noise_kl"].dropna().tolist() == [61.25, 60.75]
 
 
+@pytest.fixture
+def main(workspace, monkeypatch):
+    """Run a study's `main` in this process, with these arguments."""
+
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["study.py", "--output", "out.csv", *options])
+        study_script.main()
+
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Which a study sets for the Ray that it starts.
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    return run
+
+
 @pytest.mark.parametrize(
-    ("options", "status", "message"),
+    ("options", "message"),
     [
-        (["--seeds", "three"], 2, "argument --seeds"),
-        (["--seeds", "5-1"], 2, "names no seeds"),
-        (["--set", "train.learning_rate"], 2, "is not KEY=VALUE,VALUE"),
-        (["--models", "3d"], 2, "there is no model 3d"),
-        (["--set", "train.learning_rat=1"], 1, "did you mean learning_rate?"),
-        (["--set", "trai.epochs=1"], 1, "has no group trai"),
-        (["--set", "train.epochs=0"], 1, "train.epochs is 0"),
+        (["--seeds", "three"], "argument --seeds"),
+        (["--seeds", "5-1"], "names no seeds"),
+        (["--set", "train.learning_rate"], "is not KEY=VALUE,VALUE"),
+        (["--models", "3d"], "there is no model 3d"),
+        (["--cpus-per-trial", "0"], "at least one CPU"),
+        (["--set", "train.learning_rat=1"], "did you mean learning_rate?"),
+        (["--set", "trai.epochs=1"], "has no group trai"),
+        (["--set", "train.epochs=0"], "train.epochs is 0"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_before_anything_starts(
-    workspace, options, status, message
+def test_a_mistake_on_the_command_line_ends_it_before_anything_starts(
+    main, workspace, capsys, options, message
 ):
-    output = study(workspace, *options, status=status)
-    assert message in output
-    assert "Traceback" not in output
+    with pytest.raises((SystemExit, UserError)) as raised:
+        main(*options)
+    assert message in str(raised.value) + capsys.readouterr().err
     assert not list(workspace.glob("out*"))
 
 
-def test_without_ray_it_says_how_to_install_it(workspace, monkeypatch):
-    (workspace / "hidden").mkdir()
-    (workspace / "hidden/ray.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(workspace / "hidden"))
-    output = study(workspace, "--seeds", "1", status=1)
-    assert output.endswith(
-        "error: a study runs on Ray, which is not installed: make study, or pip install -e .[study]\n"
-    )
+def test_without_ray_it_says_how_to_install_it(main, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"Ray, which is not installed: make study, or pip install"):
+        main("--seeds", "1")
+
+
+def test_another_studys_results_are_not_overwritten(main, workspace):
+    output = workspace / "out.csv"
+    output.touch()
+    append_rows(output, [row("abc", 1, 61.25)])
+    kept = output.read_bytes()
+    with pytest.raises(UserError, match="holds trials of another study"):
+        main("--seeds", "2")
+    assert output.read_bytes() == kept
+
+
+def test_the_committed_table_holds_the_trials_of_the_committed_parameters_and_mnist(monkeypatch):
+    """Otherwise `make study` trains all 40 trials again."""
+    monkeypatch.chdir(ROOT)
+    # MD5 sums of data/binarized/train.safetensors and test.safetensors.
+    data = ["693b87fc6535ef267e109ac878487ad8", "084b17b2873c7f51bc7c84b6b2444cd4"]
+    planned = {trial[:3]: trial.fingerprint for trial in plan(MODELS, range(20), {}, data)}
+    table = read_rows(ROOT / "studies/seeds.csv")
+    keys = zip(table["model"], table["arm"], table["seed"], strict=True)
+    assert dict(zip(keys, table["trial"], strict=True)) == planned
+
+
+def imported(script: Path) -> set[Path]:
+    """A script and the files of src that it imports, as far as they decide its results."""
+    found, new = set(), {script}
+    while new:
+        found |= new
+        names = set()
+        for node in (node for path in new for node in ast.walk(ast.parse(path.read_text()))):
+            if isinstance(node, ast.ImportFrom):
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        files = {ROOT / "src" / f"{name.replace('.', '/')}.py" for name in names}
+        new = {path for path in files - found if path.exists() and "tracking" not in path.parts}
+    return found | {ROOT / "src/vae/__init__.py"}
+
+
+@pytest.mark.parametrize("stage", ["study", "pretraining"])
+def test_a_stage_of_studies_declares_the_sources_it_imports_and_no_others(stage):
+    stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
+    declared = {ROOT / dep for dep in stages[stage]["deps"] if dep.startswith("src/")}
+    files = imported(ROOT / "src/tools" / f"{stage}.py")
+    # A package stands for its files.
+    assert {path for path in files if not declared & {path, path.parent}} == set()
+    assert declared <= files | {path.parent for path in files}
 
 
 @needs_ray
@@ -210,14 +273,6 @@ def test_a_study_of_which_every_trial_fails_says_so_in_one_line(workspace):
 
 
 @needs_ray
-def test_another_studys_results_are_not_overwritten(workspace):
-    study(workspace, "--seeds", "1")
-    kept = (workspace / "out.csv").read_bytes()
-    assert "holds trials of another study" in study(workspace, "--seeds", "2", status=1)
-    assert (workspace / "out.csv").read_bytes() == kept
-
-
-@needs_ray
 def test_mlflow_has_a_run_for_the_study_and_one_below_it_for_each_trial_once(workspace):
     override_params(workspace / "params.yaml", {"tracking": {"enabled": True}})
     study(workspace, "--seeds", "1-3")
@@ -279,6 +334,6 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_what_is_finished(workspace):
 
 
 @needs_ray
-def test_a_cluster_that_is_not_there_is_told_in_one_line(workspace):
+def test_a_cluster_that_is_not_there_ends_it_in_one_line(workspace):
     output = study(workspace, "--seeds", "1", "--address", "127.0.0.1:1", status=1)
     assert "error: cannot use the Ray cluster at 127.0.0.1:1" in output

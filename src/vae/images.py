@@ -123,10 +123,11 @@ def as_mnist(gray: np.ndarray, polarity: str) -> tuple[np.ndarray, bool]:
 def _boxed(ink: np.ndarray) -> np.ndarray:
     """Scale ink `(height, width)`, uint8, so that its longer side has 20 pixels, each a mean.
 
-    Where the pen is so thin that this loses most of the pixels it touches, it is widened by one.
+    Where the pen is so thin that this loses most of the pixels it touches, it is first widened by
+    one and a half pixels: with less, some lines break.
     """
     size = [max(1, round(side * BOX / max(ink.shape))) for side in ink.shape[::-1]]
-    wide = maximum_filter(ink, max(ink.shape) // BOX + 1)
+    wide = maximum_filter(ink, int(1.5 * max(ink.shape) / BOX) + 1)
     thin, wide = (np.asarray(Image.fromarray(each).resize(size)) for each in (ink, wide))
     return thin if 2 * (thin >= 128).sum() >= (wide >= 128).sum() else wide
 

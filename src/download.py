@@ -1,15 +1,14 @@
-"""Fetch the four original MNIST files into data/raw, in torchvision's layout, checked by their MD5 sums."""
+"""Fetch the four original MNIST files, in torchvision's layout, checked by their MD5 sums."""
 
 from vae import cli
 
 cli.begin()
 
-import errno
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,16 +18,11 @@ from vae.files import md5, shown, written_whole
 from vae.params import Download, read_params
 
 import requests
+import urllib3
 from tqdm import tqdm
-
-WAYS_OUT = (
-    "Set MNIST_MIRROR to a folder or an URL that has the four files, "
-    "or run `make demo`, which needs none of them."
-)
 
 # Bytes; MNIST's largest file has 10 million.
 LARGEST = 2**26
-TOO_LARGE = f"more than {LARGEST} bytes, so not MNIST's; discarded"
 
 
 class NoSuchFileHere(Exception):
@@ -52,19 +46,19 @@ def fetch_mnist(root: Path, settings: Download) -> None:
     for name, checksum in MNIST.resources:
         fetch_from_any(mirrors(settings), name, checksum, root / RAW_FOLDER / name, settings)
     for train in (True, False):
-        # torchvision checks the sums again and unpacks the files beside the originals, as its users expect.
+        # It checks the sums too and unpacks the files beside the originals, as its users expect.
         MNIST(root, train=train, download=True)
 
 
 def mirrors(settings: Download) -> list[str]:
-    """Where to look, in order: the environment variable MNIST_MIRROR goes before the parameters."""
+    """List where to look, in order: the environment variable MNIST_MIRROR, then the parameters."""
     return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
 
 
 def fetch_from_any(
     places: list[str], name: str, checksum: str, path: Path, settings: Download
 ) -> None:
-    """Fetch one file from the first mirror that gives it with the right MD5 sum. Raises UserError."""
+    """Fetch a file from the first mirror that has it with this MD5 sum. Raises UserError."""
     failures = []
     for mirror in places:
         for attempt in range(1, settings.attempts + 1):
@@ -80,60 +74,55 @@ def fetch_from_any(
             except NoSuchFileHere as error:
                 reason = str(error)
                 break
-            except (requests.RequestException, ValueError) as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
                 reason = f"{connection_problem(error)} ({attempt} attempts)"
         failures.append(f"{shown(mirror)}: {reason}")
         print(f"{name} not from {failures[-1]}", file=sys.stderr)
-    raise UserError(f"no mirror gives {name}: {'; '.join(failures)}. {WAYS_OUT}")
+    raise UserError(
+        f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or an URL "
+        "that has the four files, or run `make demo`, which needs none of them."
+    )
 
 
 def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
-    """Copy or download the file `name` of a mirror to `path`. Raises NoSuchFileHere or RequestException."""
+    """Copy the file `name` of a mirror to `path`, with a progress bar on a terminal.
+
+    Raises NoSuchFileHere, or the errors of requests and urllib3, or ValueError for no valid URL.
+    """
+    source, size = opened(mirror, name, timeout)
+    options = {"unit": "B", "unit_scale": True, "leave": False, "disable": not sys.stderr.isatty()}
+    with source, path.open("wb") as file, tqdm(desc=name, total=size, **options) as bar:
+        while piece := source.read(2**16):
+            bar.update(file.write(piece))
+            if file.tell() > LARGEST:
+                raise NoSuchFileHere(f"more than {LARGEST} bytes, so not MNIST's; discarded")
+
+
+def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None]:
+    """Open the file `name` of a mirror, and find its size in bytes; raises what `fetch` does.
+
+    A connection silent for `timeout` seconds is given up.
+    """
     address = urlsplit(mirror)
     if address.scheme in ("http", "https"):
-        download(f"{mirror.rstrip('/')}/{name}", path, timeout)
-        return
-    # From the repository's root, where DVC copied it for an experiment as well.
-    place = url2pathname(address.path) if address.scheme == "file" else mirror
-    folder = Path(os.environ.get("DVC_ROOT", ""), place)
-    if not folder.is_dir():
-        raise NoSuchFileHere("no such folder")
-    try:
-        if (folder / name).stat().st_size > LARGEST:
-            raise NoSuchFileHere(TOO_LARGE)
-        shutil.copyfile(folder / name, path)
-    except OSError as error:
-        # Not the mirror's fault: the disk is full, or `path` cannot be written.
-        if error.errno == errno.ENOSPC or error.filename == str(path):
-            raise
-        raise NoSuchFileHere(error.strerror or str(error)) from None
-
-
-def download(url: str, path: Path, timeout: float) -> None:
-    """Download `url` with a progress bar; a connection silent for `timeout` seconds is given up."""
-    with requests.get(url, stream=True, timeout=timeout) as response:
+        response = requests.get(f"{mirror.rstrip('/')}/{name}", stream=True, timeout=timeout)
         if 400 <= response.status_code < 500:
             raise NoSuchFileHere(f"HTTP {response.status_code}")
         response.raise_for_status()
-        bar = tqdm(
-            total=int(response.headers.get("Content-Length", 0)) or None,
-            desc=path.name.removeprefix(".tmp-"),
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        )
-        with bar, path.open("wb") as file:
-            for piece in response.iter_content(2**16):
-                file.write(piece)
-                bar.update(len(piece))
-                if file.tell() > LARGEST:
-                    raise NoSuchFileHere(TOO_LARGE)
+        # Raw: some servers name a .gz file's own compression as one of the transfer's.
+        return response.raw, int(response.headers.get("Content-Length", 0)) or None
+    place = url2pathname(address.path) if address.scheme == "file" else mirror
+    # From the repository's root, where DVC copied it for an experiment as well.
+    path = Path(os.environ.get("DVC_ROOT", ""), place, name)
+    try:
+        return path.open("rb"), path.stat().st_size
+    except OSError as error:
+        raise NoSuchFileHere(error.strerror) from None
 
 
-def connection_problem(error: requests.RequestException | ValueError) -> str:
-    """The kind of failure in a few words, where requests tells half a page."""
-    if isinstance(error, requests.Timeout):
+def connection_problem(error: Exception) -> str:
+    """Say in a few words what failed, where requests takes half a page."""
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "timed out"
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
@@ -146,9 +135,8 @@ def write_digits(root: Path) -> None:
     """Write scikit-learn's 1,797 digits as MNIST files, the last 297 for test."""
     images, labels = upscaled_digits()
     for split, part in (("train", slice(0, 1500)), ("test", slice(1500, None))):
-        image_name, label_name = FILE_NAMES[split]
-        write_idx(root / RAW_FOLDER / image_name, images[part])
-        write_idx(root / RAW_FOLDER / label_name, labels[part])
+        for name, values in zip(FILE_NAMES[split], (images, labels), strict=True):
+            write_idx(root / RAW_FOLDER / name, values[part])
 
 
 if __name__ == "__main__":

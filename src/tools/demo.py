@@ -1,19 +1,18 @@
-"""Run the whole pipeline in a scratch folder, on scikit-learn's digits: no network, no MNIST, few steps."""
+"""Run the pipeline in a scratch folder on scikit-learn's digits: no network, no MNIST."""
 
 import src_path  # noqa: F401
 from vae import cli
 
 cli.begin()
 
+import argparse
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from vae.cli import UserError
 from vae.params import override_params
-from vae.rebuild.build import ROOT, outlived, scratch_environment
+from vae.rebuild.build import ROOT, run_pipeline
 
 # As many frames as the full run has, from as many steps.
 OVERRIDES = {
@@ -25,28 +24,22 @@ OVERRIDES = {
 
 
 def main() -> None:
-    folder = Path(
-        sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="vae-demo-")
-    ).resolve()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="a new folder, instead of one in /tmp")
+    folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="vae-demo-"))
     prepare(folder)
-    dvc = [sys.executable, "-m", "dvc", "repro"]
-    process = subprocess.Popen(dvc, cwd=folder, env=scratch_environment())
-    with outlived(process):
-        failed = process.wait()
-    if failed:
-        raise UserError(f"the demo failed in {folder}; the lines above say why")
-    print(f"the demo's results: {folder}/report.html, plots/ and metrics/ beside it")
+    run_pipeline(folder)
+    print(f"the demo's results: {folder.resolve()}/report.html, plots/ and metrics/ beside it")
 
 
 def prepare(folder: Path) -> None:
-    """Copy the pipeline to `folder` and change its parameters. Raises UserError if it holds anything."""
+    """Copy the pipeline to `folder`, with other parameters. Raises UserError if it is not empty."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder")
+    # The studies' results are read; their stages would want MNIST.
+    unwanted = shutil.ignore_patterns("__pycache__", "dvc.*")
     for name in ("src", "data/published", "studies", ".dvc/plots"):
-        # The studies' results are read; their stages would want MNIST.
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.*")
-        )
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")

@@ -1,7 +1,7 @@
-"""Mend what a killed DVC left half-written, so that the next `dvc repro` goes on; `make repro` runs it first.
+"""Run the pipeline, one at a time in this folder, and also after a kill: `make repro`.
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place, and stops at a torn one. A stage that was killed leaves a
-temporary file, which stays where DVC restores the stage's outputs instead of running it again.
+DVC writes dvc.lock and .dvc/tmp/rwlock in place and stops at a torn one. A killed stage leaves a
+temporary file, which stays where DVC restores the stage's outputs instead of running it.
 """
 
 import src_path  # noqa: F401
@@ -9,72 +9,64 @@ from vae import cli
 
 cli.begin()
 
+import argparse
+import fcntl
 import json
+import os
 import shutil
+import sys
 from itertools import chain
 from pathlib import Path
 
-from vae.cli import arguments
-
 import psutil
-from zc.lockfile import LockError, LockFile
-
-OUTPUTS = ("data", "models", "metrics", "plots", "studies")
 
 
 def main() -> None:
-    arguments(__doc__)
-    folder = Path(".dvc/tmp")
-    if not folder.is_dir():
-        return
-    try:
-        # DVC's own: whoever has it may be writing. DVC lends it while a stage runs, which rwlock tells.
-        lock = LockFile(folder / "lock")
-    except LockError:
-        return
-    try:
-        if not someone_works(folder / "rwlock"):
-            mend_lock(Path("dvc.lock"), folder / "dvc.lock")
-            for path in [
-                *Path().glob(".tmp-*"),
-                *(p for name in OUTPUTS for p in Path(name).rglob(".tmp-*")),
-            ]:
-                if path.is_file():
-                    path.unlink()
-    finally:
-        lock.close()
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Other options go to dvc repro.")
+    options = parser.parse_known_args()[1]
+    os.chdir(Path(__file__).resolve().parents[2])
+    Path(".dvc/tmp").mkdir(exist_ok=True)
+    wait_for_others(Path(".dvc/tmp/make-repro.lock"))
+    restore_after_kill(Path())
+    # DVC takes this process over: Ctrl-C and the status are its own, and the lock lasts until it ends.
+    os.execv(sys.executable, [sys.executable, "-m", "dvc", "repro", *options])
 
 
-def someone_works(rwlock: Path) -> bool:
-    """Whether a living process is among those that DVC's rwlock names; a torn one is removed."""
+def wait_for_others(path: Path) -> None:
+    """Lock `path` as long as this process lives; say who has it already, and wait."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(lock, True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = f"process {path.read_text()} (make repro)"
+        print(f"{who} is at work in this folder; waiting for its end", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    path.write_text(str(os.getpid()))
+
+
+def restore_after_kill(folder: Path) -> None:
+    """Put back a torn dvc.lock and remove temporary files, unless a living DVC runs a stage."""
+    rwlock, lock, copy = (
+        folder / name for name in (".dvc/tmp/rwlock", "dvc.lock", ".dvc/tmp/dvc.lock")
+    )
     try:
         locked = json.loads(rwlock.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        rwlock.unlink()
-        return False
-    holders = [*locked.get("write", {}).values(), *chain(*locked.get("read", {}).values())]
-    return any(psutil.pid_exists(holder["pid"]) for holder in holders)
-
-
-def mend_lock(path: Path, copy: Path) -> None:
-    """Put a torn dvc.lock back as it was at the last call, or remove it; keep a copy of a whole one."""
-    if not path.exists():
-        return
-    if not torn(path.read_text(encoding="utf-8", errors="replace")):
-        shutil.copyfile(path, copy)
-        return
-    copy.replace(path) if copy.exists() else path.unlink()
-    print(f"{path} was left half-written by a DVC that was killed; DVC makes it anew")
-
-
-def torn(text: str) -> bool:
-    """Whether the text of a dvc.lock ends too soon: in a line, or after a key.
-
-    If it ends between two entries, DVC finds out itself, for the last stage lacks some of its files.
-    """
-    return not text.endswith("\n") or text.rstrip().endswith(":")
+        holders = [*locked.get("write", {}).values(), *chain(*locked.get("read", {}).values())]
+        if any(psutil.pid_exists(holder["pid"]) for holder in holders):
+            return
+    except (FileNotFoundError, ValueError):
+        rwlock.unlink(missing_ok=True)
+    if lock.exists():
+        # Torn in a line or after a key; between two entries DVC finds out, as files are missing.
+        if lock.read_bytes().endswith(b"\n") and not lock.read_bytes().endswith(b":\n"):
+            shutil.copyfile(lock, copy)
+        else:
+            copy.replace(lock) if copy.exists() else lock.unlink()
+            print("dvc.lock was half-written by a DVC that was killed; restored", flush=True)
+    outputs = (folder / name for name in ("data", "models", "metrics", "plots", "studies"))
+    for path in chain(folder.glob(".tmp-*"), *(output.rglob(".tmp-*") for output in outputs)):
+        path.unlink()
 
 
 if __name__ == "__main__":

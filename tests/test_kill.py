@@ -80,7 +80,7 @@ def await_line(process: subprocess.Popen, start: str) -> None:
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(demo, number):
-    """kill -9 of the stage alone, of DVC alone, or of the whole group, some time into each stage."""
+    """kill -9 of the stage alone, of DVC alone, or of the whole group, some time into a stage."""
     before = hashes(demo / "dvc.lock")
     process = start(demo, "--force", "--no-run-cache")
     await_line(process, f"Running stage '{STAGES[number % len(STAGES)]}'")

@@ -75,7 +75,7 @@ def test_other_bits_than_recorded_are_named_but_on_another_processor_not_compare
     owner, found = {"cpu": "this", "torch": "1"}, {"a": "0", "b": "1"}
     verify.compare_with_record({**owner, "outputs": found}, owner, found)
     assert "the same bits" in capsys.readouterr().out
-    with pytest.raises(UserError, match="has: b, c$"):
+    with pytest.raises(UserError, match=r"has: b, c$"):
         verify.compare_with_record({**owner, "outputs": {"a": "0", "c": "1"}}, owner, found)
     verify.compare_with_record({**owner, "cpu": "other", "outputs": {}}, owner, found)
     printed = capsys.readouterr().out
@@ -107,8 +107,8 @@ sys.path.insert(0, {src!r})
 from vae.arithmetic import PORTABLE, pin
 pin(sys.argv[1])
 import torch
-print(all(os.environ.get(k) == v for k, v in PORTABLE.items()), torch.backends.cpu.get_cpu_capability(),
-      torch.get_num_threads(), sys.argv[1:])
+print(all(os.environ.get(k) == v for k, v in PORTABLE.items()),
+      torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), sys.argv[1:])
 """
 
 

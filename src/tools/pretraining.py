@@ -11,7 +11,6 @@ cli.begin()
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vae.arithmetic import pin
 from vae.cli import arguments
@@ -20,7 +19,6 @@ from vae.files import write_csv
 from vae.params import Params, check_params
 from vae.training import begin, evaluate, fit
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -35,35 +33,34 @@ def main() -> None:
     train, test = load_split(data, "train"), load_split(data, "test")
     rows = []
     for seed in SEEDS:
-        rows += shifted_losses(params, seed, BATCHES, train, test)
+        rows += shifted_losses(params, seed, train, test)
         print(f"seed {seed} of {SEEDS[0]} to {SEEDS[-1]}", flush=True)
     write_csv(output, pd.DataFrame(rows))
 
 
 def shifted_losses(
-    params: Params, seed: int, before: range, train: Split, test: Split
-) -> Iterator[dict[str, Any]]:
-    """The 2-d model's losses by epoch after each number of batches in `before`, one seed: rows of
-    `seed, batches, epoch, train_loss, test_loss`."""
-    settings = params.train.model_copy(update={"epochs": params.train.epochs + 1})
+    params: Params, seed: int, train: Split, test: Split
+) -> Iterator[dict[str, float]]:
+    """Yield `seed, batches, epoch, train_loss, test_loss` for each of `BATCHES` and each epoch."""
+    size, epochs = params.train.batch_size, params.train.epochs
+    settings = params.train.model_copy(update={"epochs": epochs + 1})
     start = begin(seed, params.figures, settings, params.train_2d, train, test)
-    batches = -(-len(train.images) // settings.batch_size)
-    losses: list[float] = []  # of each batch, summed over its images
-    tests: dict[int, float] = {}  # after so many batches
+    batches = -(-len(train.images) // size)
+    total = [0.0]  # loss of all images until the end of each batch
+    tests = {}  # test loss after so many batches
 
     def on_batch(terms: torch.Tensor) -> None:
-        first = len(losses) % batches * settings.batch_size
-        losses.append(terms[:, first:].sum().item())
-        if len(losses) >= batches and len(losses) % batches in before:
+        done = len(total)
+        total.append(total[-1] + terms[:, (done - 1) % batches * size :].sum().item())
+        if done >= batches and done % batches in BATCHES:
             draws = start.stream.test_pass(len(test.images), start.model.latent_size)
-            loss = evaluate(start.model, start.test_images, draws, settings.batch_size)
-            tests[len(losses)] = loss.negative_elbo
+            loss = evaluate(start.model, start.test_images, draws, size)
+            tests[done] = loss.negative_elbo
 
     for _ in fit(start, settings, on_batch=on_batch):
         pass
-    total = np.concatenate(([0.0], np.cumsum(losses)))
-    for shift in before:
-        for epoch in range(1, params.train.epochs + 1):
+    for shift in BATCHES:
+        for epoch in range(1, epochs + 1):
             end = shift + epoch * batches
             mean = (total[end] - total[end - batches]) / len(train.images)
             place = {"seed": seed, "batches": shift, "epoch": epoch}

@@ -33,14 +33,8 @@ def main() -> None:
     (root,) = arguments(__doc__, "folder")
     (settings,) = read_params("download")
     if settings.dataset == "digits":
-        write_digits(root)
-    else:
-        fetch_mnist(root, settings)
-
-
-def fetch_mnist(root: Path, settings: Download) -> None:
-    """Fetch MNIST below `root`, each file from the first mirror that gives it. Raises UserError."""
-    # Seconds to import, and of use to this branch alone.
+        return write_digits(root)
+    # Seconds to import, and of use to MNIST alone.
     from torchvision.datasets import MNIST
 
     for name, checksum in MNIST.resources:
@@ -62,8 +56,7 @@ def fetch_from_any(
     failures = []
     for mirror in places:
         for attempt in range(1, settings.attempts + 1):
-            if attempt > 1:
-                time.sleep(settings.pause)
+            time.sleep(settings.pause if attempt > 1 else 0)
             try:
                 with written_whole(path) as temporary:
                     fetch(mirror, name, temporary, settings.timeout)
@@ -85,10 +78,7 @@ def fetch_from_any(
 
 
 def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
-    """Copy the file `name` of a mirror to `path`, with a progress bar on a terminal.
-
-    Raises NoSuchFileHere, or the errors of requests and urllib3, or ValueError for no valid URL.
-    """
+    """Copy the file `name` of a mirror to `path`, with a progress bar on a terminal."""
     source, size = opened(mirror, name, timeout)
     options = {"unit": "B", "unit_scale": True, "leave": False, "disable": not sys.stderr.isatty()}
     with source, path.open("wb") as file, tqdm(desc=name, total=size, **options) as bar:
@@ -99,9 +89,10 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
 
 
 def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None]:
-    """Open the file `name` of a mirror, and find its size in bytes; raises what `fetch` does.
+    """Open the file `name` of a mirror, and find its size in bytes.
 
-    A connection silent for `timeout` seconds is given up.
+    A connection silent for `timeout` seconds is given up. Raises NoSuchFileHere, an error of
+    requests, or ValueError for what is no URL.
     """
     address = urlsplit(mirror)
     if address.scheme in ("http", "https"):
@@ -126,9 +117,7 @@ def connection_problem(error: Exception) -> str:
         return "timed out"
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
-    if isinstance(error, ValueError):  # requests' own, or that of the URL's parser
-        return "not a valid URL or answer"
-    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+    return "not a valid URL or answer" if isinstance(error, ValueError) else "no connection"
 
 
 def write_digits(root: Path) -> None:

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import re
 import socket
@@ -32,13 +33,22 @@ def folders(tmp_path):
 
 @pytest.fixture
 def server(folders):
-    """The URL of a real HTTP server over the mirror folders."""
+    """The URL of a real HTTP server over the mirror folders, which calls /encoded gzipped."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folders)) as httpd:
+        def end_headers(self):
+            if self.path.startswith("/encoded"):
+                self.send_header("Content-Encoding", "gzip")
+            super().end_headers()
+
+    class QuietServer(ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            pass  # a client that has seen enough
+
+    with QuietServer(("127.0.0.1", 0), partial(Quiet, directory=folders)) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
@@ -57,6 +67,17 @@ def test_a_folder_a_file_url_and_a_server_all_serve_as_mirrors(folders, server, 
         download.fetch_from_any([mirror], NAME, CHECKSUM, path, settings)
         assert path.read_bytes() == CONTENT
         path.unlink()
+
+
+def test_a_server_that_names_the_files_compression_as_the_transfers_serves_as_mirror(
+    folders, server, settings, tmp_path
+):
+    content = gzip.compress(CONTENT)
+    (folders / "encoded").mkdir()
+    (folders / "encoded" / NAME).write_bytes(content)
+    checksum = hashlib.md5(content).hexdigest()
+    download.fetch_from_any([f"{server}/encoded"], NAME, checksum, tmp_path / NAME, settings)
+    assert (tmp_path / NAME).read_bytes() == content
 
 
 def test_a_relative_mirror_is_found_from_a_copy_that_dvc_made_for_an_experiment(
@@ -94,7 +115,7 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
         silent: "timed out (2 attempts)",
         "http://127.0.0.1:1": "no connection (2 attempts)",
         str(folders / "empty"): "No such file or directory",
-        str(folders / "nowhere"): "no such folder",
+        str(folders / "nowhere"): "No such file or directory",
         str(folders / "loop"): "Too many levels of symbolic links",
         str(folders / "folder"): "Is a directory",
         str(folders / "html"): "its MD5 sum is",

@@ -1,5 +1,7 @@
-"""Real kills of the real pipeline, on scikit-learn's digits. The environment variable KILLS says how many:
-24 are one of each victim in each stage."""
+"""Real kills of the real pipeline, on scikit-learn's digits.
+
+The environment variable KILLS says how many: 24 are one of each victim in each stage.
+"""
 
 import json
 import os
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 
 from conftest import ROOT
+from repro import restore_after_kill
 from vae.rebuild.build import scratch_environment
 from vae.rebuild.compare import hashes
 
@@ -32,10 +35,10 @@ STAGES = (
 VICTIMS = ("stage", "dvc", "group")
 
 
-def repro(folder: Path, *options: str) -> subprocess.Popen:
-    """`dvc repro` in a process group of its own."""
+def start(folder: Path, *options: str) -> subprocess.Popen:
+    """What `make repro` runs, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", *options],
+        [sys.executable, "src/tools/repro.py", *options],
         cwd=folder,
         env=scratch_environment(),
         stdout=subprocess.PIPE,
@@ -50,15 +53,9 @@ def runs(folder: Path) -> list:
     return client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
 
 
-def mend(folder: Path) -> None:
-    """What `make repro` does before it runs DVC."""
-    subprocess.run([sys.executable, "src/tools/repro.py"], cwd=folder, check=True)
-
-
 def assert_recovers(folder: Path, before: dict[str, str]) -> str:
-    """The next `make repro` ends with the outputs of an undisturbed run; what its `dvc repro` printed."""
-    mend(folder)
-    process = repro(folder)
+    """The next `make repro` ends with the outputs of an undisturbed run; what it printed."""
+    process = start(folder)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     after = hashes(folder / "dvc.lock")
@@ -83,9 +80,9 @@ def await_line(process: subprocess.Popen, start: str) -> None:
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(demo, number):
-    """kill -9 of the stage alone, of DVC alone, or of the whole process group, some time into each stage."""
+    """kill -9 of the stage alone, of DVC alone, or of the whole group, some time into a stage."""
     before = hashes(demo / "dvc.lock")
-    process = repro(demo, "--force", "--no-run-cache")
+    process = start(demo, "--force", "--no-run-cache")
     await_line(process, f"Running stage '{STAGES[number % len(STAGES)]}'")
     time.sleep(random.Random(number).uniform(0, 4))
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -98,22 +95,21 @@ def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(demo, numb
         for member in family:
             member.kill()
     process.communicate()
-    # A stage outlives a DVC that was killed; what it still does must not matter either.
+    # A stage goes on when its DVC is killed; what it still does must not matter either.
     psutil.wait_procs(family, timeout=60)
     assert_recovers(demo, before)
 
 
-# Where a write buffer of Python's ends, in the midst of a number, after a key, and at the end of a line.
+# Empty; where a write buffer of Python's ends; within a number, after a key, at the end of a line.
 @pytest.mark.parametrize("end", (0, 8192, "md5: 3", "    outs:\n", "      hash: md5\n"))
-def test_a_torn_dvc_lock_is_made_anew_with_the_same_bytes(demo, end):
-    mend(demo)
+def test_a_torn_dvc_lock_is_restored_with_the_same_bytes(demo, end):
+    restore_after_kill(demo)
     lock = demo / "dvc.lock"
     whole = lock.read_text()
     torn = whole[:end] if isinstance(end, int) else whole[: whole.rindex(end) + len(end)]
     lock.write_text(torn)
     (demo / ".dvc/tmp/rwlock").write_text('{"read": {')
-    mend(demo)
-    process = repro(demo)
+    process = start(demo)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     assert lock.read_text() == whole
@@ -121,21 +117,21 @@ def test_a_torn_dvc_lock_is_made_anew_with_the_same_bytes(demo, end):
 
 def test_a_whole_dvc_lock_is_left_as_it_is(demo):
     before = (demo / "dvc.lock").stat()
-    mend(demo)
+    restore_after_kill(demo)
     assert (demo / "dvc.lock").stat() == before
 
 
-def test_a_stage_waits_for_the_one_that_outlived_its_dvc(demo):
+def test_a_stage_waits_for_the_one_that_goes_on_though_its_dvc_was_killed(demo):
     """Two would write the same files at once."""
     before = hashes(demo / "dvc.lock")
-    process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+    process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
     await_line(process, "epoch 1,")
     (stage,) = psutil.Process(process.pid).children()
     stage.suspend()
     process.kill()
     process.wait()
-    again = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(again, "an earlier train-2d goes on, though its DVC has ended; waiting for it")
+    again = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+    await_line(again, "an earlier train-2d still runs, though its DVC has ended; waiting for it")
     stage.kill()
     output = again.communicate()[0]
     assert again.returncode == 0, output
@@ -149,18 +145,18 @@ def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
     rwlock.write_text(
         json.dumps({"read": {}, "write": {"plots": {"pid": os.getpid(), "cmd": "dvc repro"}}})
     )
-    mend(demo)
+    restore_after_kill(demo)
     assert stray.exists()
     rwlock.write_text("{}")
-    mend(demo)
+    restore_after_kill(demo)
     assert not stray.exists()
 
 
 def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
     before = hashes(demo / "dvc.lock")
-    # The training takes three seconds; on a busy machine it may end before the kill, and leave no checkpoint.
+    # The training takes three seconds; it may end before the kill, and leave no checkpoint.
     for _ in range(5):
-        process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+        process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
         await_line(process, "epoch 3,")
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -177,7 +173,7 @@ def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
 @pytest.mark.parametrize("moment", ("Running stage 'train-2d'", "epoch 1,"))
 def test_ctrl_c_ends_a_stage_at_once_with_one_line(demo, moment):
     """While it still imports PyTorch, and while it trains."""
-    process = repro(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
+    process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
     await_line(process, moment)
     time.sleep(0.5)
     started = time.monotonic()
@@ -196,7 +192,7 @@ def test_ctrl_c_ends_a_stage_at_once_with_one_line(demo, moment):
     assert len([line for line in lines if line]) == 2
 
 
-def test_a_demo_that_is_told_to_end_ends_its_pipeline_first(tmp_path):
+def test_a_demo_that_is_stopped_ends_its_pipeline_first(tmp_path):
     command = [sys.executable, ROOT / "src/tools/demo.py", tmp_path / "demo"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     await_line(process, "Running stage 'train-20d'")

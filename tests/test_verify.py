@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -7,15 +8,12 @@ import verify
 from conftest import ROOT
 from vae import arithmetic
 from vae.cli import UserError
-from vae.rebuild.compare import first_difference, hashes, loss_differences, pixel_difference
-from vae.report.figures import save_gif
+from vae.rebuild.compare import first_difference, hashes
 from vae.reproduction.published import compare_losses, load_losses, load_published, replay_misses
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from ruamel.yaml import YAML
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
@@ -47,57 +45,42 @@ def test_a_loss_beyond_the_replay_tolerance_is_named():
     ]
 
 
-def test_the_record_names_what_owns_the_committed_hashes():
+def test_the_record_has_the_hashes_that_dvc_lock_has_and_names_what_owns_them():
     record = json.loads((ROOT / "reproducibility.json").read_text())
-    committed = subprocess.run(
-        ["git", "show", ":dvc.lock"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
-    assert record["native"]["dvc.lock"] == hashlib.md5(committed).hexdigest()
-    assert set(record["native"]) == {*arithmetic.owner(), "dvc.lock"}
-    assert set(record["portable"]) == {"torch", *verify.MODELS}
+    shown = subprocess.run(["git", "show", ":dvc.lock"], cwd=ROOT, capture_output=True, check=True)
+    stages = YAML(typ="safe").load(shown.stdout)["stages"].values()
+    committed = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
+    assert record["native"]["outputs"] == committed
+    assert set(record["native"]) == {*arithmetic.owner(), "outputs"}
+    assert set(record["portable"]["outputs"]) == set(verify.MODELS)
 
 
-def test_other_hardware_is_told_apart(monkeypatch, capsys):
-    here = arithmetic.owner()
-    record = json.dumps({"native": {**here, "cpu": {"vendor": "another"}}})
-    monkeypatch.setattr(verify, "RECORD", type("Record", (), {"read_text": lambda *a, **k: record}))
-    assert not verify.owns_committed_hashes()
-    assert "other hardware: comparing values, not bits" in capsys.readouterr().out
-    monkeypatch.setattr(
-        verify,
-        "RECORD",
-        type("Record", (), {"read_text": lambda *a, **k: json.dumps({"native": here})}),
-    )
-    assert verify.owns_committed_hashes()
+def fake_build(folder, overrides, variables, **options):
+    """Stand for a build: a text and the dvc.lock that names it; the text of the second differs."""
+    text = "1\n2\n" if overrides["tracking"]["enabled"] else "1\n3\n"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "plots/a.csv").write_text(text)
+    outs = [{"path": "plots/a.csv", "md5": hashlib.md5(text.encode()).hexdigest()}]
+    YAML().dump({"stages": {"a": {"outs": outs}, "track": {}}}, folder / "dvc.lock")
 
 
-def values_folder(folder, train_loss: float):
-    """A built or committed state, as far as values are compared: losses and a figure."""
-    for model in ("20d", "2d"):
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame(
-            {"epoch": [1, 2], "train_loss": [100.0, train_loss], "test_loss": [99.0, 89.0]}
-        )
-        table.to_csv(folder / f"plots/{model}-losses.csv", index=False)
-    for name in ("plots", "docs/figures"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), round(train_loss), np.uint8)).save(
-            folder / name / "picture.png"
-        )
-    return folder
+def test_an_output_in_which_two_builds_differ_is_named_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "build", fake_build)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    with pytest.raises(UserError, match=r"not the same bits: plots/a.csv \(line 2\)"):
+        verify.build_twice(tmp_path, {})
 
 
-def test_on_other_hardware_values_are_compared_within_printed_tolerances(tmp_path, capsys):
-    built, committed = values_folder(tmp_path / "a", 90.0), values_folder(tmp_path / "b", 90.09)
-    verify.compare_values(built, committed)
-    assert (
-        "20d train loss, nats                 differs by    0.090, tolerance 0.1"
-        in capsys.readouterr().out
-    )
-    with pytest.raises(UserError, match="beyond the tolerance: 20d train loss"):
-        verify.compare_values(built, values_folder(tmp_path / "c", 90.11))
-    with pytest.raises(UserError, match=r"picture.png, gray values"):
-        verify.compare_values(built, values_folder(tmp_path / "d", 200.0))
+def test_other_bits_than_recorded_are_named_but_on_another_processor_not_compared(capsys):
+    owner, found = {"cpu": "this", "torch": "1"}, {"a": "0", "b": "1"}
+    verify.compare_with_record({**owner, "outputs": found}, owner, found)
+    assert "the same bits" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"has: b, c$"):
+        verify.compare_with_record({**owner, "outputs": {"a": "0", "c": "1"}}, owner, found)
+    verify.compare_with_record({**owner, "cpu": "other", "outputs": {}}, owner, found)
+    printed = capsys.readouterr().out
+    assert "belong to another processor or PyTorch (cpu other, here this)" in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +91,7 @@ def test_on_other_hardware_values_are_compared_within_printed_tolerances(tmp_pat
         ("a.png", b"abcd", b"abXd", "byte 3"),
     ],
 )
-def test_the_place_where_two_outputs_part_is_named(tmp_path, name, one, other, where):
+def test_the_place_where_two_outputs_differ_is_named(tmp_path, name, one, other, where):
     for folder, content in (("one", one), ("other", other)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_bytes(content)
@@ -118,38 +101,14 @@ def test_the_place_where_two_outputs_part_is_named(tmp_path, name, one, other, w
     assert first_difference(tmp_path / "one", tmp_path / "other") == f"{name}, missing in the other"
 
 
-def test_a_missing_epoch_is_no_small_difference(tmp_path):
-    one, other = values_folder(tmp_path / "a", 90.0), values_folder(tmp_path / "b", 90.0)
-    path = other / "plots/2d-losses.csv"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    differences = loss_differences(one, other)
-    assert differences["20d", "train"] == 0
-    assert differences["2d", "train"] == float("inf")
-
-
-def test_animations_are_compared_as_they_play(tmp_path):
-    """However an encoder merges equal frames, the same film is the same film."""
-    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
-    frames[1] = frames[0]
-    save_gif(tmp_path / "merged.gif", frames, 50)
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[1].putpixel((0, 0), int(frames[0, 0, 0]) ^ 1)
-    pictures[0].save(
-        tmp_path / "whole.gif", save_all=True, append_images=pictures[1:], duration=50, loop=0
-    )
-    assert pixel_difference(tmp_path / "merged.gif", tmp_path / "whole.gif") < 0.01
-    save_gif(tmp_path / "shorter.gif", frames[:3], 50)
-    assert pixel_difference(tmp_path / "merged.gif", tmp_path / "shorter.gif") == float("inf")
-
-
 PIN = """
 import os, sys
 sys.path.insert(0, {src!r})
 from vae.arithmetic import PORTABLE, pin
 pin(sys.argv[1])
 import torch
-print(all(os.environ.get(k) == v for k, v in PORTABLE.items()), torch.backends.cpu.get_cpu_capability(),
-      torch.get_num_threads(), sys.argv[1:])
+print(all(os.environ.get(k) == v for k, v in PORTABLE.items()),
+      torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), sys.argv[1:])
 """
 
 

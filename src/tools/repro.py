@@ -28,8 +28,7 @@ def main() -> None:
     Path(".dvc/tmp").mkdir(exist_ok=True)
     wait_for_others(Path(".dvc/tmp/make-repro.lock"))
     restore_after_kill(Path())
-    # DVC takes this process over: Ctrl-C and the status are its own, and the lock lasts until it
-    # ends.
+    # DVC takes this process over: Ctrl-C and the status are its own; the lock lasts till it ends.
     os.execv(sys.executable, [sys.executable, "-m", "dvc", "repro", *options])
 
 

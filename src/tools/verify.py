@@ -64,8 +64,8 @@ def build_twice(
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
     build(one, {**overrides, "tracking": {"enabled": True}}, FIRST)
     config = other.parent / ".config"
-    write_text(config / "matplotlib/matplotlibrc", "font.size: 20\nimage.cmap: jet\n")
-    settings = "[core]\n    autostage = true\n[cache]\n    type = hardlink\n"
+    write_text(config / "matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n")
+    settings = "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n"
     write_text(config / "dvc/config", settings)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

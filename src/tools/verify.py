@@ -64,7 +64,9 @@ def build_twice(
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
     build(one, {**overrides, "tracking": {"enabled": True}}, FIRST)
     config = other.parent / ".config"
-    write_text(config / "matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n")
+    write_text(
+        config / "matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n"
+    )
     settings = "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n"
     write_text(config / "dvc/config", settings)
     if hasattr(os, "sched_setaffinity"):

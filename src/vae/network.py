@@ -35,7 +35,7 @@ class _Lazy:
             "prior_ratio": (pointer, pointer, pointer, long, long, long, pointer),
             "log_mean_exp": (pointer, long, long, pointer),
             "sigmoid": (pointer, pointer, long),
-            "set_threads": (ctypes.c_int,),
+            "set_threads": (long,),
         }
         for function, types in arguments.items():
             getattr(loaded, function).argtypes = types
@@ -79,7 +79,7 @@ def _at(array: np.ndarray | None, dtype: type, *shape: int) -> int | None:
 
 def buffer(count: int) -> np.ndarray:
     """Zeros `(count,)` as float32, with room behind them that the kernel may read."""
-    return np.zeros(count + 16, np.float32)[:count]
+    return np.zeros(count + 32, np.float32)[:count]
 
 
 class Network:

@@ -1,14 +1,27 @@
-// A VAE of fully connected layers in float32, with the same bits on every machine: kernel.py tells why.
-// Activations are (images, features), weights (inputs, outputs).
+// A VAE of fully connected layers in float32, with the same bits on every machine: kernel.py tells
+// why. Activations are (images, features), weights (inputs, outputs).
 #include "functions.h"
 #include "products.h"
 
 #include <float.h>
 #include <stdlib.h>
 
-// What Python calls runs in the processor's standard mode: subnormal numbers kept, nearest rounding.
+// What Python calls runs in the processor's standard mode: nearest rounding, subnormal numbers kept.
 #define EXACTLY(...) { fenv_t caller; fegetenv(&caller), fesetenv(FE_DFL_ENV); \
                        __VA_ARGS__; fesetenv(&caller); }
+
+INLINE V splat(float x) { return x - (V){0}; }
+INLINE V choose(Mask which, V yes, V no) { return (V)((which & (Mask)yes) | (~which & (Mask)no)); }
+INLINE V exp_negative(V x) {  // exp(max(x, -87)) of x <= 0: never subnormal
+    x = choose(x < -87, splat(-87), x);
+    V n = VECTOR_FMA(x, splat(1.44269504f), splat(12582912));  // its last bits: x / log 2, rounded
+    V whole = n - 12582912, p = splat(1.0f / 720), r = VECTOR_FMA(whole, splat(-0.693145752f), x);
+    r = VECTOR_FMA(whole, splat(-1.42860677e-6f), r);
+    p = VECTOR_FMA(p, r, splat(1.0f / 120)), p = VECTOR_FMA(p, r, splat(1.0f / 24));
+    p = VECTOR_FMA(p, r, splat(1.0f / 6)), p = VECTOR_FMA(p, r, splat(0.5f));
+    p = VECTOR_FMA(p, r, splat(1)), p = VECTOR_FMA(p, r, splat(1));
+    return p * (V)(((Mask)n + 127) << 23);
+}
 
 // The objective. Row i of what has `rows` rows belongs to row i % many of what has `many`.
 
@@ -17,16 +30,28 @@
 INLINE double bernoulli(const float *logits, const uint8_t *image, long pixels, float *gradient) {
     double linear[16] = {0}, product[16];
     for (int l = 0; l < 16; l++) product[l] = 1;
-    for (long from = 0; from < pixels; from += 16)
-        for (int l = 0; l < least(16, pixels - from); l++) {
-            float x = logits[from + l], e = exp_negative(x < 0 ? x : -x), q = 1 / (1 + e);
-            float on = image[from + l] ? 1 : 0;
-            linear[l] += (x < 0 ? 0 : x) - (on ? x : 0);
-            product[l] *= 1 + (double)e;
-            if (gradient) gradient[from + l] = (x < 0 ? e * q : q) - on;
+    for (long from = 0; from < pixels; from += LANES) {
+        long left = pixels - from;
+        Bytes bytes = {0};
+        V x = splat(-INFINITY);  // what stands beyond the last pixel adds 0
+        if (left >= LANES) x = LOAD(logits + from), memcpy(&bytes, image + from, LANES);
+        else memcpy(&x, logits + from, left * sizeof(float)), memcpy(&bytes, image + from, left);
+        Mask on = __builtin_convertvector(bytes, Mask) != 0;
+        V e = exp_negative(choose(x < 0, x, -x)), one = splat(1);
+        V part = choose(x < 0, (V){0}, x) - choose(on, x, (V){0});
+        for (int l = 0; l < LANES; l += LANES / 2) {
+            Half *add = (Half *)((float *)&part + l), *by = (Half *)((float *)&e + l);
+            *(Doubles *)(linear + from % 16 + l) += __builtin_convertvector(*add, Doubles);
+            *(Doubles *)(product + from % 16 + l) *= 1 + __builtin_convertvector(*by, Doubles);
         }
+        if (gradient) {
+            V q = one / (1 + e);
+            store(gradient + from, choose(x < 0, e * q, q) - choose(on, one, (V){0}), left);
+        }
+    }
     for (int half = 8; half; half /= 2)
-        for (int l = 0; l < half; l++) linear[l] += linear[l + half], product[l] *= product[l + half];
+        for (int l = 0; l < half; l++)
+            linear[l] += linear[l + half], product[l] *= product[l + half];
     return linear[0] + log_(product[0]);
 }
 
@@ -43,8 +68,9 @@ INLINE const uint8_t *image(const uint8_t *images, const int64_t *order, long i,
 static void bernoulli_part(void *of, long first, long last) {
     const Bernoulli *p = of;
     for (long i = first; i < last; i++)
-        p->terms[i] = bernoulli(p->logits + i * p->pixels, image(p->images, p->order, i % p->many, p->pixels),
-                                p->pixels, p->gradient ? p->gradient + i * p->pixels : NULL);
+        p->terms[i] = bernoulli(p->logits + i * p->pixels,
+                                image(p->images, p->order, i % p->many, p->pixels), p->pixels,
+                                p->gradient ? p->gradient + i * p->pixels : NULL);
 }
 
 void reconstruction(const float *logits, const uint8_t *images, long rows, long many, long pixels,
@@ -53,8 +79,8 @@ void reconstruction(const float *logits, const uint8_t *images, long rows, long 
 )
 
 // KL(q(z | x) || N(0, 1)) = 1/2 sum of exp(v) + m^2 - 1 - v, m the mean and v the log-variance.
-void kl(const float *mean, const float *log_variance, long stride, long rows, long latent, double *terms)
-EXACTLY(
+void kl(const float *mean, const float *log_variance, long stride, long rows, long latent,
+        double *terms) EXACTLY(
     for (long i = 0; i < rows; i++) {
         const float *m = mean + i * stride, *v = log_variance + i * stride;
         double sum = 0;
@@ -64,17 +90,18 @@ EXACTLY(
 )
 
 // z = m + exp(v / 2) noise.
-void sample(const float *mean, const float *log_variance, long stride, const float *noise, long rows,
-            long many, long latent, float *z) EXACTLY(
+void sample(const float *mean, const float *log_variance, long stride, const float *noise,
+            long rows, long many, long latent, float *z) EXACTLY(
     for (long i = 0; i < rows; i++, z += latent, noise += latent) {
         const float *m = mean + i % many * stride, *v = log_variance + i % many * stride;
         for (long j = 0; j < latent; j++) z[j] = (float)(m[j] + exp_(0.5 * v[j]) * noise[j]);
     }
 )
 
-// By z: by_z. By m: by_z + m, by v: 1/2 (by_z noise exp(v / 2) + exp(v) - 1), the KL's own included.
-static void sample_backward(const float *mean, const float *log_variance, long stride, const float *noise,
-                            long rows, long latent, const float *by_z, float *by_mean) {
+// By m: by_z + m. By v: 1/2 (by_z noise exp(v / 2) + exp(v) - 1). The KL's gradient is in both.
+static void sample_backward(const float *mean, const float *log_variance, long stride,
+                            const float *noise, long rows, long latent, const float *by_z,
+                            float *by_mean) {
     for (long i = 0; i < rows; i++, by_z += latent, noise += latent) {
         const float *m = mean + i * stride, *v = log_variance + i * stride;
         float *by_m = by_mean + i * stride, *by_v = by_m + latent;
@@ -87,8 +114,8 @@ static void sample_backward(const float *mean, const float *log_variance, long s
 }
 
 // log p(z) - log q(z | x) = 1/2 sum of noise^2 - z^2 + v.
-void prior_ratio(const float *noise, const float *z, const float *log_variance, long rows, long many,
-                 long latent, double *ratios) EXACTLY(
+void prior_ratio(const float *noise, const float *z, const float *log_variance, long rows,
+                 long many, long latent, double *ratios) EXACTLY(
     for (long i = 0; i < rows; i++, noise += latent, z += latent) {
         const float *v = log_variance + i % many * latent;
         double sum = 0;
@@ -102,7 +129,8 @@ void prior_ratio(const float *noise, const float *z, const float *log_variance, 
 void log_mean_exp(const double *x, long rows, long columns, double *means) EXACTLY(
     for (long j = 0; j < columns; j++) {
         double most = x[j], sum = 0;
-        for (long i = 1; i < rows; i++) most = x[i * columns + j] > most ? x[i * columns + j] : most;
+        for (long i = 1; i < rows; i++)
+            most = x[i * columns + j] > most ? x[i * columns + j] : most;
         for (long i = 0; i < rows; i++) sum += exp_(x[i * columns + j] - most);
         means[j] = most + log_(sum / rows);
     }
@@ -112,9 +140,11 @@ typedef struct { const float *logits; float *to; long count; } Sigmoid;
 
 static void sigmoid_part(void *of, long first, long last) {
     const Sigmoid *p = of;
-    for (long i = first * 1024; i < least(last * 1024, p->count); i++) {
-        float x = p->logits[i], e = exp_negative(x < 0 ? x : -x), q = 1 / (1 + e);
-        p->to[i] = x < 0 ? e * q : q;
+    for (long i = first * 1024; i < least(last * 1024, p->count); i += LANES) {
+        V x = {0};
+        memcpy(&x, p->logits + i, least(LANES, p->count - i) * sizeof(float));
+        V e = exp_negative(choose(x < 0, x, -x)), q = 1 / (1 + e);
+        store(p->to + i, choose(x < 0, e * q, q), p->count - i);
     }
 }
 
@@ -132,7 +162,7 @@ typedef struct {
 typedef struct {
     long layers, encoders, pixels, latent, room, count;  // room for so many images; `count` are in
     const uint8_t *images; const int64_t *order;
-    int32_t *pixels_of, *images_of, *all;  // lists: each image's pixels, each pixel's images, all images
+    int32_t *pixels_of, *images_of, *all;  // lists: an image's pixels, a pixel's images, all images
     void **blocks; int full;
     Layer layer[];
 } Net;
@@ -150,9 +180,9 @@ void free_net(Net *net) {
     free(net);
 }
 
-// A model with room for so many images, or NULL without memory for it. `sizes`: the encoder's, pixels to
-// 2 latent, then the decoder's, latent to pixels. Values and gradients hold each layer's weights, then
-// its biases. Without gradients it cannot train.
+// A model with room for so many images, or NULL without memory for it. `sizes`: the encoder's, pixels
+// to 2 latent, then the decoder's, latent to pixels. Values and gradients hold each layer's weights,
+// then its biases. Without gradients it cannot train.
 Net *make_net(const int64_t *sizes, long encoders, long decoders, long room, float *values,
               float *gradients) {
     Net *net = calloc(1, sizeof *net + (encoders + decoders) * sizeof(Layer));
@@ -190,13 +220,14 @@ static void list_pixels(void *net_, long first, long last) {
     }
 }
 
-static void list_images(void *net_, long first, long last) {
-    Net *net = net_;
-    for (long p = first; p < last; p++) {
-        int32_t *list = net->images_of + p * (net->room + 2), n = 1;
-        for (long i = 0; i < net->count; i++)
-            list[n] = i, n += image(net->images, net->order, i, net->pixels)[p] != 0;
-        list[0] = n - 1;
+static void list_images(Net *net) {  // from the lists of pixels
+    for (long p = 0; p < net->pixels; p++) net->images_of[p * (net->room + 2)] = 0;
+    for (long i = 0; i < net->count; i++) {
+        const int32_t *pixels = net->pixels_of + i * (net->pixels + 2);
+        for (int32_t n = 1; n <= pixels[0]; n++) {
+            int32_t *list = net->images_of + pixels[n] * (net->room + 2);
+            list[++list[0]] = i;
+        }
     }
 }
 
@@ -208,23 +239,25 @@ static void load(Net *net, const uint8_t *images, const int64_t *order, long cou
 static void forward(Net *net, long from, long to) {  // y = relu(x W + b)
     for (Layer *l = net->layer + from; l < net->layer + to; l++)
         if (l == net->layer)
-            sum_rows((Sums){net->count, l->outputs, net->pixels_of, net->pixels + 2, l->w, l->y, l->b,
-                            l->relu});
+            sum_rows((Sums){net->count, l->outputs, net->pixels_of, net->pixels + 2, l->w,
+                            l->y, l->b, l->relu});
         else
-            multiply((Product){net->count, l->outputs, l->inputs, l->x, l->inputs, 1, l->w, l->outputs, 1,
-                               l->y, l->b, l->relu, NULL});
+            multiply((Product){net->count, l->outputs, l->inputs, l->x, l->inputs, 1,
+                               l->w, l->outputs, 1, l->y, l->b, l->relu, NULL});
 }
 
-static void backward(Net *net, long from, long to) {  // by b: sum of by_y; by W: x' by_y; by x: by_y W'
+// By b: the sum of by_y; by W: x' by_y; by x: by_y W', and 0 where a ReLU's x is.
+static void backward(Net *net, long from, long to) {
     for (Layer *l = net->layer + to - 1; l >= net->layer + from; l--) {
         sum_rows((Sums){1, l->outputs, net->all, 0, l->by_y, l->by_b, NULL, 0});
         if (l == net->layer)
-            sum_rows((Sums){l->inputs, l->outputs, net->images_of, net->room + 2, l->by_y, l->by_w, NULL, 0});
+            sum_rows((Sums){l->inputs, l->outputs, net->images_of, net->room + 2, l->by_y,
+                            l->by_w, NULL, 0});
         else {
-            multiply((Product){l->inputs, l->outputs, net->count, l->x, 1, l->inputs, l->by_y, l->outputs,
-                               1, l->by_w, NULL, 0, NULL});
-            multiply((Product){net->count, l->inputs, l->outputs, l->by_y, l->outputs, 1, l->w, 1,
-                               l->outputs, l->by_x, NULL, 0, l[-1].relu ? l->x : NULL});
+            multiply((Product){l->inputs, l->outputs, net->count, l->x, 1, l->inputs,
+                               l->by_y, l->outputs, 1, l->by_w, NULL, 0, NULL});
+            multiply((Product){net->count, l->inputs, l->outputs, l->by_y, l->outputs, 1,
+                               l->w, 1, l->outputs, l->by_x, NULL, 0, l[-1].relu ? l->x : NULL});
         }
     }
 }
@@ -235,7 +268,7 @@ void gradient(Net *net, const uint8_t *images, const int64_t *order, long count,
     Layer *code = net->layer + net->encoders - 1; Layer *out = net->layer + net->layers - 1;
     long d = net->latent;
     load(net, images, order, count);
-    share(list_images, net, net->pixels);
+    list_images(net);
     net->all[0] = count;
     for (long i = 0; i < count; i++) net->all[i + 1] = i;
     forward(net, 0, net->encoders);
@@ -262,7 +295,8 @@ void encode(Net *net, const uint8_t *images, long count, float *posterior) EXACT
 void decode(Net *net, const float *z, long count, float *logits) EXACTLY(
     for (long at = 0; at < count; at += net->room) {
         net->count = least(net->room, count - at);
-        memcpy(net->layer[net->encoders].x, z + at * net->latent, net->count * net->latent * sizeof(float));
+        memcpy(net->layer[net->encoders].x, z + at * net->latent,
+               net->count * net->latent * sizeof(float));
         forward(net, net->encoders, net->layers);
         memcpy(logits + at * net->pixels, net->layer[net->layers - 1].y,
                net->count * net->pixels * sizeof(float));
@@ -275,8 +309,8 @@ typedef struct {
     float rate, b1, c1, b2, c2, epsilon;
 } Adam;
 
-// The moments round after each multiplication, as PyTorch 1.1's did: the notebook's run is nearer so.
-// w -= rate m / (sqrt(v) + epsilon). Moments that would be subnormal are 0: they would only cost time.
+// The moments round after each multiplication, as PyTorch 1.1's did.
+// w -= rate m / (sqrt(v) + epsilon). Moments that would be subnormal are 0: they only cost time.
 static void adam_part(void *of, long first, long last) {
     const Adam p = *(const Adam *)of;
     for (long i = first * 1024; i < least(last * 1024, p.count); i++) {
@@ -291,6 +325,7 @@ static void adam_part(void *of, long first, long last) {
 void adam(float *values, const float *gradients, float *first, float *second, long count, long step,
           double rate, double beta1, double beta2, double epsilon) EXACTLY(
     rate *= __builtin_sqrt(1 - power(beta2, step)) / (1 - power(beta1, step));
-    Adam all = {values, gradients, first, second, count, rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon};
+    Adam all = {values, gradients, first, second, count,
+                rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon};
     share(adam_part, &all, parts(count, 1024))
 )

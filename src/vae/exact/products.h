@@ -1,5 +1,5 @@
-// Products of matrices, and sums of chosen rows. Matrices lie row by row. Arrays may be read 64 bytes beyond
-// their ends. The vectors' width, the tiles and the threads share out elements, never an element's sum.
+// Products of matrices, and sums of chosen rows. The vectors' width, the tiles and the threads share
+// out elements, never an element's sum. Arrays may be read 128 bytes beyond their ends.
 #include "threads.h"
 
 #include <stdint.h>
@@ -31,6 +31,9 @@ enum { LANES = 4, ROWS = 6, WIDE = 4 };
 typedef float V __attribute__((vector_size(4 * LANES)));
 typedef float U __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Mask __attribute__((vector_size(4 * LANES)));
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef float Half __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
 #define LOAD(at) ((V)*(const U *)(at))
 
 INLINE void store(float *to, V x, long left) {  // of the lanes, only the `left` first
@@ -38,8 +41,8 @@ INLINE void store(float *to, V x, long left) {  // of the lanes, only the `left`
     else if (left > 0) memcpy(to, &x, left * sizeof(float));
 }
 
-// Products: c(i, j) = start(j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds,
-// k ascending. Then negatives become 0 (relu), or what stands where gate(i, j) is not positive.
+// c(i, j) = start(j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds, k
+// ascending. Then negatives become 0 (relu), or what stands where gate(i, j) is not positive.
 typedef struct {
     long rows, columns, depth;
     const float *a; long a_row, a_k;
@@ -73,17 +76,19 @@ INLINE void tile(const Product *p, const float *panel, long i, long j, long k, l
     }
 }
 
-// Rows of b from `k` on and ACROSS columns from `j` on, side by side; 0 beyond b's last column.
+// Rows of b from `k` on, ACROSS columns of each from `j` on. Beyond b's last column, anything.
 static void pack(const Product *p, float *panel, long j, long k, long depth) {
     long columns = least(ACROSS, p->columns - j);
     const float *b = p->b + k * p->b_k + j * p->b_column;
-    if (columns < ACROSS) memset(panel, 0, depth * ACROSS * sizeof(float));
-    for (long n = 0; p->b_column == 1 && n < depth; n++)
-        memcpy(panel + n * ACROSS, b + n * p->b_k, columns * sizeof(float));
-    for (long from = 0; p->b_column != 1 && from < depth; from += 16)
-        for (long l = 0; l < columns; l++)
-            for (long n = from; n < least(from + 16, depth); n++)
-                panel[n * ACROSS + l] = b[l * p->b_column + n];
+    if (p->b_column == 1)
+        for (long n = 0; n < depth; n++)
+            UNROLL for (int v = 0; v < WIDE; v++)
+                *(V *)(panel + n * ACROSS + v * LANES) = LOAD(b + n * p->b_k + v * LANES);
+    else
+        for (long from = 0; from < depth; from += 16)
+            for (long l = 0; l < ACROSS; l++)
+                for (long n = from; n < least(from + 16, depth); n++)
+                    panel[n * ACROSS + l] = b[least(l, columns - 1) * p->b_column + n];
 }
 
 #define ROWS_OF(n) case n: \
@@ -116,8 +121,8 @@ static void multiply(Product p) {
     share(multiply_part, &p, parts(p.rows, ROWS) * parts(p.columns, ACROSS));
 }
 
-// Sums of chosen rows: c(i, j) = start(j) + sum of b(k, j) over the k in list i, ascending. It is the
-// product with a matrix of zeros and ones, of which binary MNIST has 13 ones in a hundred.
+// c(i, j) = start(j) + sum of b(k, j) over the k in list i, ascending: the product with a matrix of
+// zeros and ones, of which binary MNIST has 13 ones in a hundred.
 typedef struct {
     long rows, columns;
     const int32_t *lists; long list_size;  // of each list: its length, then its members
@@ -130,7 +135,8 @@ enum { STRIP = 8 };
 INLINE void sum_strip(const Sums *p, long i, long j, const int wide) {
     const int32_t *list = p->lists + i * p->list_size;
     V sum[STRIP];
-    UNROLL for (int v = 0; v < wide; v++) sum[v] = p->start ? LOAD(p->start + j + v * LANES) : (V){0};
+    UNROLL for (int v = 0; v < wide; v++)
+        sum[v] = p->start ? LOAD(p->start + j + v * LANES) : (V){0};
     for (int32_t n = 1; n <= list[0]; n++)
         UNROLL for (int v = 0; v < wide; v++)
             sum[v] += LOAD(p->b + list[n] * p->columns + j + v * LANES);
@@ -143,7 +149,8 @@ INLINE void sum_strip(const Sums *p, long i, long j, const int wide) {
 static void sum_part(void *of, long first, long last) {
     const Sums *p = of;
     for (long u = first; u < last; u++) {
-        long i = u % p->rows, j = u / p->rows * STRIP * LANES, vectors = parts(p->columns - j, LANES);
+        long i = u % p->rows, j = u / p->rows * STRIP * LANES;
+        long vectors = parts(p->columns - j, LANES);
         if (vectors > 4) sum_strip(p, i, j, 8);
         else if (vectors > 2) sum_strip(p, i, j, 4);
         else sum_strip(p, i, j, 2);

@@ -81,7 +81,7 @@ static void forget_threads(void) {  // a process made by fork has only its first
     pool.left = pool.unfinished = 0;
 }
 
-void set_threads(int threads) {
+void set_threads(long threads) {
     if (!pool.started) forget_threads(), pthread_atfork(NULL, NULL, forget_threads);
     pool.wanted = threads;
 }

@@ -19,7 +19,7 @@ from vae.identity import identity
 from vae.network import Network
 from vae.params import MODELS, Figures, Params, check_params, flat, training_params
 from vae.tracking.live import live_run
-from vae.training import Epoch, begin, fit
+from vae.training import Epoch, fit, prepare
 from vae.weights import save_network
 
 import numpy as np
@@ -61,7 +61,7 @@ def train_model(
     """Train on the author's random stream, from where the model before this one left it."""
     figures, settings = params.figures, params.train
     architecture = training_params(params, name)["model"]
-    start = begin(params.seed, figures, settings, architecture, train, test)
+    start = prepare(params.seed, figures, settings, architecture, train, test)
     grid = None
     if architecture.latent_size == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))

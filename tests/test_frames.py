@@ -1,7 +1,7 @@
 from conftest import network_of
 from vae.cli import UserError
 from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
-from vae.network import probabilities
+from vae.terms import probabilities
 
 import numpy as np
 import pytest

@@ -2,8 +2,10 @@ import math
 
 from conftest import network_of
 from vae.importance import log_likelihoods
-from vae.network import Network, default_threads, reconstruction_terms, set_threads
+from vae.kernel import default_threads, set_threads
+from vae.network import Network
 from vae.params import Architecture
+from vae.terms import reconstruction_terms
 
 import numpy as np
 import pytest

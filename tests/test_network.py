@@ -5,17 +5,11 @@ import math
 from conftest import network_of
 from vae import objective
 from vae.cuda import CudaTrainer
+from vae.kernel import default_threads, set_threads
 from vae.model import as_module
-from vae.network import (
-    Network,
-    Trainer,
-    default_threads,
-    kl_terms,
-    latent_samples,
-    reconstruction_terms,
-    set_threads,
-)
+from vae.network import Network, Trainer
 from vae.params import Architecture
+from vae.terms import kl_terms, latent_samples, reconstruction_terms
 
 import numpy as np
 import pytest
@@ -32,6 +26,7 @@ ODD = [
     Architecture(hidden_sizes=(17,), latent_size=5, decoder_hidden_sizes=()),
     Architecture(hidden_sizes=(1500,), latent_size=2, decoder_hidden_sizes=(3,)),
     Architecture(hidden_sizes=(9,) * 12, latent_size=2),
+    Architecture(hidden_sizes=(2100,), latent_size=2),  # longer than a panel of the products
 ]
 
 
@@ -164,3 +159,24 @@ def test_steps_by_torch_on_a_device_are_the_same_up_to_rounding():
     again.restore(trainers[1].state())
     assert (again.network.values == networks[1].values).all()
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+def test_weights_that_are_not_numbers_show_in_the_terms(layer):
+    network = network_of(POSTS[1])
+    network.layers[layer][0][3] = np.nan
+    assert np.isnan(Trainer(network, 7, *SETTINGS).gradient(*work(7, 2))[0]).any()
+
+
+def test_arrays_of_another_type_or_shape_are_refused():
+    trainer = Trainer(network_of(POSTS[1]), 4, *SETTINGS)
+    pixels, rows, noise = work(4, 2)
+    for wrong in (
+        (pixels.astype(np.float32), rows, noise),
+        (pixels, rows, noise.T),
+        (pixels, rows[:3], noise),
+    ):
+        with pytest.raises(ValueError, match="expected C-contiguous"):
+            trainer.gradient(*wrong)
+    with pytest.raises(ValueError, match="at most 4"):
+        trainer.gradient(*work(5, 2))

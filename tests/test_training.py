@@ -4,8 +4,9 @@ from vae import objective
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.frames import FrameRecorder
+from vae.kernel import default_threads, set_threads
 from vae.model import as_module
-from vae.network import Network, default_threads, set_threads
+from vae.network import Network
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit, mean_losses

@@ -18,7 +18,7 @@ from vae.cli import arguments
 from vae.data import Split, load_split
 from vae.files import write_csv
 from vae.params import Params, check_params
-from vae.training import begin, evaluate, fit
+from vae.training import evaluate, fit, prepare
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def shifted_losses(
     """The 2-d model's losses by epoch after each number of batches in `before`, one seed: rows of
     `seed, batches, epoch, train_loss, test_loss`."""
     settings = params.train.model_copy(update={"epochs": params.train.epochs + 1})
-    start = begin(seed, params.figures, settings, params.train_2d, train, test)
+    start = prepare(seed, params.figures, settings, params.train_2d, train, test)
     batches = -(-len(train.images) // settings.batch_size)
     losses: list[float] = []  # of each batch, summed over its images
     tests: dict[int, float] = {}  # after so many batches

@@ -12,10 +12,10 @@ from pathlib import Path
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize
 from vae.images import POLARITIES, read_pictures, write_picture
-from vae.network import probabilities
 from vae.params import read_params
 from vae.report import figures as draw
 from vae.scores import posterior_means
+from vae.terms import probabilities
 from vae.weights import load_network
 
 import numpy as np

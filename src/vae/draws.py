@@ -10,7 +10,6 @@ an odd count of normals below sixteen, the state keeps the second one of a pair,
 last bit is draws.c's and not the C library's. The float32 made of it is the same.
 """
 
-import ctypes
 from collections.abc import Sequence
 
 from vae.kernel import library
@@ -37,12 +36,7 @@ def fill_normals(tensors: Sequence[Tensor], generator: torch.Generator) -> None:
     places = np.array([_address(tensor) for tensor in tensors], dtype=np.uintp)
     sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
     state = generator.get_state()
-    library().fill_normals(
-        ctypes.c_void_p(state.data_ptr()),
-        ctypes.c_void_p(places.ctypes.data),
-        ctypes.c_void_p(sizes.ctypes.data),
-        ctypes.c_int64(len(tensors)),
-    )
+    library().fill_normals(state.data_ptr(), places.ctypes.data, sizes.ctypes.data, len(tensors))
     generator.set_state(state)
 
 
@@ -51,12 +45,7 @@ def fill_uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> No
     above."""
     place = _address(tensor)
     state = generator.get_state()
-    library().fill_uniform(
-        ctypes.c_void_p(state.data_ptr()),
-        ctypes.c_void_p(place),
-        ctypes.c_int64(tensor.numel()),
-        ctypes.c_float(bound),
-    )
+    library().fill_uniform(state.data_ptr(), place, tensor.numel(), bound)
     generator.set_state(state)
 
 

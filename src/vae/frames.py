@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vae.cli import UserError
 from vae.files import written_whole
-from vae.network import Network, latent_samples, probabilities
+from vae.network import Network
+from vae.terms import latent_samples, probabilities
 
 import numpy as np
 from scipy.special import ndtri

@@ -1,7 +1,8 @@
 """The likelihood of test images, by which VAEs are compared, from importance samples."""
 
 from vae.draws import normals
-from vae.network import Network, latent_samples, log_mean_exp, prior_ratio, reconstruction_terms
+from vae.network import Network
+from vae.terms import latent_samples, log_mean_exp, prior_ratio, reconstruction_terms
 
 import numpy as np
 import torch

@@ -23,13 +23,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from vae.cli import UserError
 
-FLAGS = (
+FLAGS = [
     "-O3",
     "-std=gnu11",
     "-ffp-contract=off",
@@ -37,36 +38,78 @@ FLAGS = (
     "-fPIC",
     "-shared",
     "-pthread",
-)
+]
+MOST_THREADS = 16
+_POINTER, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
+# What each function takes; all return nothing, but for make_net.
+SIGNATURES = {
+    "make_net": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER),
+    "free_net": (_POINTER,),
+    "gradient": (_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER),
+    "encode": (_POINTER, _POINTER, _LONG, _POINTER),
+    "decode": (_POINTER, _POINTER, _LONG, _POINTER),
+    "adam": (*[_POINTER] * 4, _LONG, _LONG, *[_DOUBLE] * 4),
+    "reconstruction": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "kl": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "sample": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "prior_ratio": (_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "log_mean_exp": (_POINTER, _LONG, _LONG, _POINTER),
+    "sigmoid": (_POINTER, _POINTER, _LONG),
+    "set_threads": (_LONG,),
+    "fill_normals": (_POINTER, _POINTER, _POINTER, ctypes.c_int64),
+    "fill_uniform": (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_float),
+}
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """Load the compiled files of exact/; compile them once for a machine and their version.
+    """Load the library, compiled at its first use, with the threads of `default_threads`.
 
     Raises UserError when the processor is unfit, and when nothing here can compile.
     """
+    loaded = ctypes.CDLL(str(compiled()))
+    for name, types in SIGNATURES.items():
+        getattr(loaded, name).argtypes, getattr(loaded, name).restype = types, None
+    loaded.make_net.restype = ctypes.c_void_p
+    loaded.set_threads(default_threads())
+    return loaded
+
+
+def default_threads() -> int:
+    """The processors that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        available = os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    asked = int(wanted) if wanted.isdigit() and int(wanted) else available
+    return min(available, asked, MOST_THREADS)
+
+
+def set_threads(threads: int) -> None:
+    """Use so many threads from now on; no result depends on it."""
+    library().set_threads(threads)
+
+
+def compiled() -> Path:
+    """The library's file; compiled from exact/*.c where no folder has one of these sources.
+
+    Raises UserError as `library`.
+    """
     folder = Path(__file__).with_name("exact")
     sources, headers = sorted(folder.glob("*.c")), sorted(folder.glob("*.h"))
-    flags = (*FLAGS, *_architecture())
-    key = hashlib.sha256(
-        "\n".join(
-            (*flags, sys.platform, *(file.read_text() for file in sources + headers))
-        ).encode()
-    )
-    name = f"vae-kernel-{key.hexdigest()[:16]}.so"
+    flags = [*FLAGS, *machine_flags()]
+    texts = [*flags, sys.platform, *(file.read_text() for file in sources + headers)]
+    name = f"vae-kernel-{hashlib.sha256(chr(10).join(texts).encode()).hexdigest()[:16]}.so"
     for folder in _folders():
         if (folder / name).exists():
-            return ctypes.CDLL(str(folder / name))
+            return folder / name
     for folder in _folders():
-        try:
+        with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 compile_library(compiler(), flags, sources, Path(scratch, name))
-                Path(scratch, name).rename(folder / name)
-            return ctypes.CDLL(str(folder / name))
-        except OSError:
-            continue
+                return Path(scratch, name).rename(folder / name)
     raise UserError(
         f"cannot write to any of {', '.join(map(str, _folders()))}: let this user write to one"
     )
@@ -82,38 +125,39 @@ def compiler() -> list[str]:
     raise UserError("no C compiler (cc, gcc, clang or the ziglang package): run `make setup`")
 
 
-def compile_library(
-    command: list[str], flags: tuple[str, ...], sources: list[Path], path: Path
-) -> None:
-    """Compile `sources` into the shared library `path`. Raises UserError with the compiler's first
-    error."""
-    result = subprocess.run(
-        [*command, *flags, *sources, "-o", path, "-lm"], capture_output=True, text=True
-    )
+def compile_library(command: list[str], flags: list[str], sources: list[Path], path: Path) -> None:
+    """Compile `sources` into the shared library `path`. Raises UserError with the first error."""
+    arguments = [*command, *flags, *sources, "-o", path, "-lm"]
+    result = subprocess.run(arguments, capture_output=True, text=True)
     if result.returncode:
-        said = [line for line in result.stderr.splitlines() if "error" in line] or [
-            result.stderr.strip()
-        ]
-        raise UserError(f"{' '.join(command)} cannot compile {sources[0].parent}/*.c: {said[0]}")
+        lines = result.stderr.strip().splitlines()
+        first = next((line for line in lines if "error:" in line), " ".join(lines[-1:]))
+        raise UserError(f"{' '.join(command)} cannot compile {sources[0].parent}/*.c: {first}")
 
 
-def _architecture() -> tuple[str, ...]:
+def machine_flags() -> list[str]:
     """What to compile for. Raises UserError when the processor has no fused multiply-add."""
     machine = platform.machine()
     if machine in ("arm64", "aarch64"):
-        return ()
-    try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        names = ["sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
-        words = set(subprocess.run(names, capture_output=True, text=True).stdout.lower().split())
-    if machine not in ("x86_64", "AMD64") or not {"fma", "avx2"} <= words:
+        return []
+    found = processor_features()
+    if machine not in ("x86_64", "AMD64") or not {"fma", "avx2"} <= found:
         raise UserError(
             "this processor cannot run it: an x86-64 one with AVX2 and FMA (Intel since 2013, AMD "
             "since 2015) or a 64-bit ARM one is needed"
         )
-    wide = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= words
-    return (f"-march=x86-64-v{4 if wide else 3}",)
+    # By name: gcc's and zig's words for a generation of processors differ.
+    wide = ["avx512f", "avx512bw", "avx512dq", "avx512vl"]
+    return [f"-m{name}" for name in ["avx2", "fma", *(wide if {*wide} <= found else [])]]
+
+
+def processor_features() -> set[str]:
+    """The names of what an x86-64 processor can do, as Linux or macOS gives them."""
+    try:
+        return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        names = ["sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
+        return set(subprocess.run(names, capture_output=True, text=True).stdout.lower().split())
 
 
 def processor() -> str:

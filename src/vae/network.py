@@ -3,78 +3,16 @@
 Arrays are NumPy's, float32 and row by row unless it says otherwise.
 """
 
-import ctypes
-import os
+import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 
 from vae.kernel import library
+from vae.terms import address
 
 import numpy as np
 
 BLOCK = 256  # images that go through a model at once; their activations fit a processor's cache
-MOST_THREADS = 16
-
-
-class _Lazy:
-    """The library, bound when it is first used, so that an import costs nothing."""
-
-    def __getattr__(self, name: str):
-        loaded = library()
-        pointer, long, double = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
-        arguments = {
-            "make_net": (pointer, long, long, long, pointer, pointer),
-            "free_net": (pointer,),
-            "gradient": (pointer, pointer, pointer, long, pointer, pointer),
-            "encode": (pointer, pointer, long, pointer),
-            "decode": (pointer, pointer, long, pointer),
-            "adam": (*[pointer] * 4, long, long, *[double] * 4),
-            "reconstruction": (pointer, pointer, long, long, long, pointer),
-            "kl": (pointer, pointer, long, long, long, pointer),
-            "sample": (pointer, pointer, long, pointer, long, long, long, pointer),
-            "prior_ratio": (pointer, pointer, pointer, long, long, long, pointer),
-            "log_mean_exp": (pointer, long, long, pointer),
-            "sigmoid": (pointer, pointer, long),
-            "set_threads": (long,),
-        }
-        for function, types in arguments.items():
-            getattr(loaded, function).argtypes = types
-            getattr(loaded, function).restype = None
-            setattr(self, function, getattr(loaded, function))
-        loaded.make_net.restype = pointer
-        set_threads = loaded.set_threads
-        set_threads(default_threads())
-        return getattr(self, name)
-
-
-_c = _Lazy()
-
-
-def default_threads() -> int:
-    """The processors that this process may use, or fewer where OMP_NUM_THREADS says so."""
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        available = os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return min(
-        available, int(wanted) if wanted.isdigit() and int(wanted) else available, MOST_THREADS
-    )
-
-
-def set_threads(threads: int) -> None:
-    """Use so many threads from now on; no result depends on it."""
-    _c.set_threads(threads)
-
-
-def _at(array: np.ndarray | None, dtype: type, *shape: int) -> int | None:
-    """Where an array's values lie. Raises ValueError unless it has this type and shape, row by
-    row."""
-    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        raise ValueError(
-            f"expected C-contiguous {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
-        )
-    return array.ctypes.data
 
 
 def buffer(count: int) -> np.ndarray:
@@ -137,16 +75,16 @@ class Network:
         """Mean and log-variance of the posterior, each `(n, latent)`, of images `(n, 784)`, uint8 0
         or 1."""
         posterior = np.empty((len(images), 2 * self.latent), np.float32)
-        at = _at(images, np.uint8, len(images), self.pixels)
-        _c.encode(self._net.pointer, at, len(images), posterior.ctypes.data)
+        at = address(images, np.uint8, len(images), self.pixels)
+        library().encode(self._net.pointer, at, len(images), posterior.ctypes.data)
         mean, log_variance = np.split(posterior, 2, axis=1)
         return np.ascontiguousarray(mean), np.ascontiguousarray(log_variance)
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """Logits `(n, 784)` of a pixel being 1, from `latent`, `(n, latent)`."""
         logits = np.empty((len(latent), self.pixels), np.float32)
-        at = _at(latent, np.float32, len(latent), self.latent)
-        _c.decode(self._net.pointer, at, len(latent), logits.ctypes.data)
+        at = address(latent, np.float32, len(latent), self.latent)
+        library().decode(self._net.pointer, at, len(latent), logits.ctypes.data)
         return logits
 
 
@@ -156,22 +94,13 @@ class _Net:
     def __init__(self, network: Network, room: int, gradients: np.ndarray | None) -> None:
         encoder, decoder = network.sizes
         sizes = np.array(encoder + decoder, np.int64)
-        at = gradients.ctypes.data if gradients is not None else None
-        self.free = _c.free_net
-        self.pointer = _c.make_net(
-            sizes.ctypes.data,
-            len(encoder) - 1,
-            len(decoder) - 1,
-            room,
-            network.values.ctypes.data,
-            at,
-        )
+        self.kept = network.values, gradients  # to live as long as the pointers to them
+        layers = len(encoder) - 1, len(decoder) - 1
+        values, at = network.values.ctypes.data, gradients is not None and gradients.ctypes.data
+        self.pointer = library().make_net(sizes.ctypes.data, *layers, room, values, at or None)
         if not self.pointer:
             raise MemoryError(f"no memory for {room} images in layers of {encoder} and {decoder}")
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            self.free(self.pointer)
+        weakref.finalize(self, library().free_net, self.pointer)
 
 
 class Trainer:
@@ -207,12 +136,12 @@ class Trainer:
         terms = np.empty((2, count))
         if not 0 < count <= self.most:
             raise ValueError(f"a batch of {count} images; at most {self.most} were announced")
-        _c.gradient(
+        library().gradient(
             self._net.pointer,
-            _at(images, np.uint8, len(images), network.pixels),
-            _at(rows, np.int64, count),
+            address(images, np.uint8, len(images), network.pixels),
+            address(rows, np.int64, count),
             count,
-            _at(noise, np.float32, count, network.latent),
+            address(noise, np.float32, count, network.latent),
             terms.ctypes.data,
         )
         return terms
@@ -222,7 +151,9 @@ class Trainer:
         terms = self.gradient(images, rows, noise)
         self.steps += 1
         buffers = (self.network.values, self.gradients, self.first, self.second)
-        _c.adam(*(b.ctypes.data for b in buffers), self.first.size, self.steps, *self.settings)
+        library().adam(
+            *(b.ctypes.data for b in buffers), self.first.size, self.steps, *self.settings
+        )
         return terms
 
     def write_back(self) -> None:
@@ -239,73 +170,3 @@ class Trainer:
         for name, buffer_ in buffers.items():
             buffer_[...] = state[name]
         self.steps = int(state["steps"])
-
-
-def latent_samples(mean: np.ndarray, log_variance: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Reparameterised samples, shaped as `noise` `(..., n, latent)`, of posteriors `(n,
-    latent)`."""
-    n, latent = mean.shape
-    z = np.empty_like(noise)
-    rows = noise.size // latent
-    _c.sample(
-        _at(mean, np.float32, n, latent),
-        _at(log_variance, np.float32, n, latent),
-        latent,
-        _at(noise, np.float32, *noise.shape[:-2], n, latent),
-        rows,
-        n,
-        latent,
-        z.ctypes.data,
-    )
-    return z
-
-
-def reconstruction_terms(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """-log p(x | z), `(..., n)` float64 nats, from logits `(..., n, 784)` and images `(n, 784)`
-    uint8."""
-    n, pixels = images.shape
-    terms = np.empty(logits.shape[:-1])
-    at = _at(logits, np.float32, *logits.shape[:-2], n, pixels)
-    _c.reconstruction(
-        at, _at(images, np.uint8, n, pixels), terms.size, n, pixels, terms.ctypes.data
-    )
-    return terms
-
-
-def kl_terms(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """KL divergence of each posterior `(n, latent)` to the standard normal prior, `(n,)` float64
-    nats.
-
-    Closed form: Kingma and Welling, Auto-Encoding Variational Bayes (2014), appendix B.
-    """
-    n, latent = mean.shape
-    terms = np.empty(n)
-    at = _at(mean, np.float32, n, latent), _at(log_variance, np.float32, n, latent)
-    _c.kl(*at, latent, n, latent, terms.ctypes.data)
-    return terms
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, in their shape, float32."""
-    shares = np.empty_like(logits)
-    _c.sigmoid(_at(logits, np.float32, *logits.shape), shares.ctypes.data, logits.size)
-    return shares
-
-
-def prior_ratio(noise: np.ndarray, latent: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """log p(z) - log q(z | x), `(..., n)` float64, of samples `(..., n, latent)` made from
-    `noise`."""
-    n, size = log_variance.shape
-    ratios = np.empty(noise.shape[:-1])
-    at = _at(noise, np.float32, *noise.shape[:-2], n, size), _at(latent, np.float32, *noise.shape)
-    _c.prior_ratio(
-        *at, _at(log_variance, np.float32, n, size), ratios.size, n, size, ratios.ctypes.data
-    )
-    return ratios
-
-
-def log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """log of the mean of exp over the first axis of `values` `(samples, n)`, float64."""
-    means = np.empty(values.shape[1])
-    _c.log_mean_exp(_at(values, np.float64, *values.shape), *values.shape, means.ctypes.data)
-    return means

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from vae.data import PIXELS, binarize, upscaled_digits
-from vae.network import Network, kl_terms, probabilities, reconstruction_terms
+from vae.network import Network
+from vae.terms import kl_terms, probabilities, reconstruction_terms
 
 import numpy as np
 

@@ -8,9 +8,10 @@ from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.data import Split
 from vae.frames import FrameRecorder
-from vae.network import Network, Trainer, kl_terms, latent_samples, reconstruction_terms
+from vae.network import Network, Trainer
 from vae.params import Figures, Model, Train
 from vae.stream import Draws, RandomStream
+from vae.terms import kl_terms, latent_samples, reconstruction_terms
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Start(NamedTuple):
     stream: RandomStream
 
 
-def begin(
+def prepare(
     seed: int, figures: Figures, settings: Train, architecture: Model, train: Split, test: Split
 ) -> Start:
     """Bring the author's random stream to this model's training, and draw its initial values."""

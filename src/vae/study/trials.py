@@ -11,7 +11,7 @@ from vae.identity import identity
 from vae.params import Model, Params, check_params, flat, training_params
 from vae.reproduction.intervals import DEFAULTS
 from vae.scores import kl_scores, noise_images
-from vae.training import begin, fit
+from vae.training import fit, prepare
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
     The last one has the KL of the seed's noise image, in nats.
     """
-    start = begin(
+    start = prepare(
         trial.seed, trial.params.figures, trial.params.train, trial.architecture, train, test
     )
     names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}

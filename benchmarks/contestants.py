@@ -7,10 +7,12 @@ timed. That function returns the epoch's mean training loss in nats per image, i
 import time
 from collections.abc import Callable
 
+from torch_way import torch_way  # noqa: F401
 from vae import objective
 from vae.data import binarize
 from vae.frames import FrameRecorder, grid_axis, latent_grid
-from vae.model import BernoulliVAE
+from vae.model import BernoulliVAE, as_module
+from vae.network import Network
 from vae.scores import kl_scores
 from vae.stream import RandomStream
 from vae.training import Start, fit
@@ -25,24 +27,27 @@ from torchvision import transforms
 Timed = Callable[[], float | None]
 
 
+def fresh(work: Work, frame_pictures: int = 1) -> tuple[Network, RandomStream]:
+    """A network with the author's first weights, and the stream after them."""
+    stream = RandomStream(199, work.settings.batch_size, frame_pictures, work.figures.interval)
+    network = Network(work.architecture.encoder_sizes, work.architecture.decoder_sizes)
+    stream.initialise(network)
+    return network, stream
+
+
 def ours(work: Work) -> Timed:
     """An epoch of `vae.training.fit` with its draws, steps and a frame every tenth batch.
 
     `fit` ends an epoch with a pass over the test images, which the others lack: it gets one batch.
     """
-    torch.set_flush_denormal(True)  # as src/train.py does
-    figures, settings = work.figures, work.settings
-    stream = RandomStream(199, settings.batch_size, len(work.pictures), figures.interval)
-    model = BernoulliVAE(work.architecture)
-    stream.initialise(model)
+    network, stream = fresh(work, len(work.pictures))
+    figures, images = work.figures, work.binary
     grid = None
-    if work.architecture.latent_size == 2:
+    if network.latent == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
-    pictures, images = (
-        torch.from_numpy(binarize(pixels, 128)) for pixels in (work.pictures, work.pixels)
-    )
-    recorder = FrameRecorder(pictures, figures.gray_levels, grid)
-    epochs = fit(Start(model, images, images[: settings.batch_size], stream), settings, recorder)
+    recorder = FrameRecorder(binarize(work.pictures, 128), figures.gray_levels, grid)
+    start = Start(network, images, images[: work.settings.batch_size], stream)
+    epochs = fit(start, work.settings, recorder)
     return lambda: [epoch.train.negative_elbo for epoch in epochs][-1]
 
 
@@ -65,7 +70,8 @@ def post(work: Work) -> Timed:
     to_tensor = transforms.Compose([transforms.ToTensor(), torch.round])
     pictures = torch.from_numpy(binarize(work.pictures, 128)).float()
     axis = grid_axis(work.figures.grid_size, work.figures.grid_quantiles)
-    grid = latent_grid(axis) if work.architecture.latent_size == 2 else torch.empty(0, 2)
+    flat = work.architecture.latent_size == 2
+    grid = torch.from_numpy(latent_grid(axis)) if flat else torch.empty(0, 2)
 
     @torch.no_grad()
     def draw(model: BernoulliVAE) -> list:
@@ -86,8 +92,7 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
         Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True
     )
     torch.manual_seed(199)
-    model = BernoulliVAE(work.architecture)
-    RandomStream(199, work.settings.batch_size, 1, 1).initialise(model)
+    model = as_module(fresh(work)[0])
     adam = torch.optim.Adam(model.parameters(), lr=work.settings.learning_rate)
 
     def epoch() -> float:
@@ -136,9 +141,8 @@ def _onednn(left: Tensor, right: Tensor) -> Tensor:
 
 def _products(work: Work, implementations: list[Callable]) -> Timed:
     steps, rest = divmod(len(work.pixels), work.settings.batch_size)
-    layers = [
-        layer for layer in BernoulliVAE(work.architecture).modules() if isinstance(layer, nn.Linear)
-    ]
+    model = as_module(fresh(work)[0])
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
     @torch.no_grad()
     def of_step(batch: int) -> list[tuple[Callable, Tensor, Tensor]]:
@@ -180,16 +184,25 @@ def _fastest(implementations: list[Callable], left: Tensor, right: Tensor) -> Ca
 
 def kl_ours(work: Work) -> Timed:
     """KL scores of all images by `vae.scores.kl_scores`."""
-    model, images = (
-        BernoulliVAE(work.architecture).requires_grad_(False),
-        torch.from_numpy(work.binary),
-    )
-    return lambda: kl_scores(model, images).mean()
+    network, images = fresh(work)[0], work.binary
+    return lambda: kl_scores(network, images).mean()
+
+
+def kl_torch(work: Work) -> Timed:
+    """KL scores of all images by torch's kernels, 1,000 at a time."""
+    model, images = as_module(fresh(work)[0]), torch.from_numpy(work.binary)
+
+    @torch.no_grad()
+    def scores() -> float:
+        parts = [objective.kl(model.encode(batch.float())) for batch in images.split(1000)]
+        return torch.cat(parts).mean().item()
+
+    return scores
 
 
 def kl_post(work: Work) -> Timed:
     """KL scores by one forward pass for each image."""
-    model, images = BernoulliVAE(work.architecture), torch.from_numpy(work.binary).float()
+    model, images = as_module(fresh(work)[0]), torch.from_numpy(work.binary).float()
 
     @torch.no_grad()
     def scores() -> float:

@@ -1,8 +1,7 @@
 import contestants
 from vae.data import load_split
-from vae.model import BernoulliVAE
+from vae.model import as_module
 from vae.params import Model
-from vae.stream import RandomStream
 from work import Work
 
 import pytest
@@ -19,7 +18,7 @@ def work(digits, params) -> Work:
     )
 
 
-@pytest.mark.parametrize("name", ["post", "examples"])
+@pytest.mark.parametrize("name", ["torch_way", "post", "examples"])
 def test_the_peers_in_torch_do_the_same_work_as_the_library(work, name):
     """An epoch from the same weights, in another order, ends at nearly the same training loss."""
     assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
@@ -29,8 +28,7 @@ def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
     """As above."""
     reason = "JAX is the benchmark's only; make bench installs it"
     jax_peer = pytest.importorskip("jax_peer", reason=reason, exc_type=ImportError)
-    model = BernoulliVAE(work.architecture)
-    RandomStream(199, 32, 2, 10).initialise(model)
+    model = as_module(contestants.fresh(work)[0])
 
     def pairs(part):
         layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]

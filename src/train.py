@@ -43,7 +43,7 @@ def main() -> None:
         network, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
         save_network(network, architecture, Path(f"models/{name}.safetensors"))
-        recorder.save(Path(f"models/{name}-frames.npz"))
+        recorder.save(Path(f"models/{name}-frames.arrow"))
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
         write_json(Path(f"metrics/{name}.json"), rows[-1])

@@ -24,23 +24,23 @@ def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small,
     noise = np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)
     for _ in range(2):
         recorder.record(network, noise)
-    for name in ("a.npz", "b.npz"):
+    for name in ("a.arrow", "b.arrow"):
         recorder.save(tmp_path / name)
-    assert load_frames(tmp_path / "a.npz", "reconstructions").shape == (2, 4, 784)
-    manifold = load_frames(tmp_path / "a.npz", "manifold")
+    assert load_frames(tmp_path / "a.arrow", "reconstructions").shape == (2, 4, 784)
+    manifold = load_frames(tmp_path / "a.arrow", "manifold")
     assert manifold.shape == (2, 9, 784)
     exact = probabilities(network.decode(grid)) * 255
     assert np.abs(manifold[1] - exact).max() <= 255 / 15 / 2 + 0.5
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
 
 
 def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
     recorder = FrameRecorder(images[:1], 16)
     recorder.record(network_of(small), np.zeros((1, 2), np.float32))
-    recorder.save(tmp_path / "frames.npz")
-    assert load_frames(tmp_path / "frames.npz", "reconstructions").shape == (1, 1, 784)
+    recorder.save(tmp_path / "frames.arrow")
+    assert load_frames(tmp_path / "frames.arrow", "reconstructions").shape == (1, 1, 784)
     with pytest.raises(UserError, match="manifold"):
-        load_frames(tmp_path / "frames.npz", "manifold")
+        load_frames(tmp_path / "frames.arrow", "manifold")
 
 
 def test_gray_levels_are_rounded_to_the_nearest():
@@ -52,7 +52,7 @@ def test_gray_levels_are_rounded_to_the_nearest():
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 damaged", b"\x93NUMPY"])
 def test_missing_or_damaged_frames_are_refused_in_one_line(tmp_path, content):
-    path = tmp_path / "frames.npz"
+    path = tmp_path / "frames.arrow"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="dvc repro"):

@@ -7,12 +7,11 @@ cli.begin()
 import math
 
 from vae.data import load_split
+from vae.draws import Generator
 from vae.files import write_json
 from vae.importance import log_likelihoods
 from vae.params import MODELS, read_params
 from vae.weights import load_network
-
-import torch
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     metrics = {"images": len(images), "samples": settings.samples}
     for name in MODELS:
         network = load_network(models / f"{name}.safetensors")
-        generator = torch.Generator().manual_seed(seed)
+        generator = Generator(seed)
         values = log_likelihoods(network, images, settings.samples, generator)
         # The error is that of the mean over these images, as a sample of all there could be.
         mean = math.fsum(values) / len(values)

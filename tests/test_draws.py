@@ -6,17 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from vae.draws import fill_normals, fill_uniform, normals
+from vae.draws import Generator
 from vae.network import Network
 from vae.params import Architecture
-from vae.stream import Draws, RandomStream
+from vae.stream import RandomStream
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 # What torch draws elsewhere has other bits; the hashes below are of these.
@@ -32,24 +34,28 @@ HASHES = {
 }
 
 
-def generators(seed: int = 199) -> tuple[torch.Generator, torch.Generator]:
-    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+def generators(seed: int = 199) -> tuple[Generator, torch.Generator]:
+    return Generator(seed), torch.Generator().manual_seed(seed)
 
 
-def bits(tensor: Tensor) -> Tensor:
-    """Which tell 0 from -0."""
-    return tensor.contiguous().view(torch.int32)
+def same(ours: np.ndarray, torchs: torch.Tensor) -> bool:
+    """Whether shapes and bits are the same; 0 is not -0."""
+    theirs = torchs.detach().numpy()
+    return ours.shape == theirs.shape and ours.tobytes() == theirs.tobytes()
+
+
+def drawn_in_turn(generator: Generator, sizes: Sequence[int]) -> list[np.ndarray]:
+    arrays = [np.empty(size, np.float32) for size in sizes]
+    generator.fill_normals(arrays)
+    return arrays
 
 
 def hashes() -> dict[str, str]:
     """MD5 of draws of these sizes."""
-    generator = torch.Generator().manual_seed(199)
-    places = torch.empty(sum(SIZES)).split(SIZES)
-    fill_normals(places, generator)
-    uniform = torch.empty(100_003)
-    fill_uniform(uniform, 1 / math.sqrt(784), generator)
-    drawn = {"normals": torch.cat(places), "uniforms": uniform}
-    return {name: hashlib.md5(value.numpy().tobytes()).hexdigest() for name, value in drawn.items()}
+    generator = Generator(199)
+    normals = np.concatenate(drawn_in_turn(generator, SIZES))
+    drawn = {"normals": normals, "uniforms": generator.uniforms(1 / math.sqrt(784), 100_003)}
+    return {name: hashlib.md5(value.tobytes()).hexdigest() for name, value in drawn.items()}
 
 
 @torch_has_avx2
@@ -58,50 +64,49 @@ def hashes() -> dict[str, str]:
 )
 def test_normals_of_any_shape_are_torchs(shape):
     ours, torchs = generators()
-    expected = torch.randn(*shape, generator=torchs)
-    drawn = normals(shape, ours)
-    assert drawn.shape == expected.shape
-    assert torch.equal(bits(drawn), bits(expected))
+    assert same(ours.normals(*shape), torch.randn(*shape, generator=torchs))
 
 
 @torch_has_avx2
 def test_normals_of_every_size_are_torchs_one_after_another():
-    """The number left over from a pair included, which an odd count leaves for the next small size."""
+    """The number left over from a pair included, which an odd count leaves for the next."""
     ours, torchs = generators()
     sizes = [*range(1, 101), 256, 1000, 2560, 3, 20, 5]
-    places = torch.empty(sum(sizes)).split(sizes)
-    fill_normals(places, ours)
-    for size, drawn in zip(sizes, places, strict=True):
-        assert torch.equal(bits(drawn), bits(torch.randn(size, generator=torchs))), size
+    for size, drawn in zip(sizes, drawn_in_turn(ours, sizes), strict=True):
+        assert same(drawn, torch.randn(size, generator=torchs)), size
 
 
 @torch_has_avx2
 def test_five_million_normals_in_blocks_of_sixteen_are_torchs():
     ours, torchs = generators()
-    assert torch.equal(
-        bits(normals((5_000_000,), ours)), bits(torch.randn(5_000_000, generator=torchs))
-    )
+    assert same(ours.normals(5_000_000), torch.randn(5_000_000, generator=torchs))
 
 
 def test_a_million_normals_drawn_few_at_a_time_are_torchs():
     """The C library's log, sin and cos are not ours, but the float32 made of them is."""
     ours, torchs = generators()
-    drawn = torch.empty(1_000_000)
-    fill_normals(drawn.split(10), ours)
+    drawn = np.concatenate(drawn_in_turn(ours, [10] * 100_000))
     # torch draws one by one into what is not contiguous, whatever its size.
     expected = torch.empty(1_000_000, 2)[:, 0].normal_(generator=torchs)
-    assert torch.equal(bits(drawn), bits(expected))
+    assert same(drawn, expected.contiguous())
 
 
 @torch_has_avx2
 @pytest.mark.parametrize("bound", [1 / 28, 0.05, 1.0, 3.0])
 def test_uniforms_are_torchs(bound):
     ours, torchs = generators()
-    drawn = torch.empty(1_000_003)
-    fill_uniform(drawn, bound, ours)
-    assert torch.equal(
-        bits(drawn), bits(torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs))
-    )
+    expected = torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs)
+    assert same(ours.uniforms(bound, 1_000_003), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 199, 2**32 - 1, 2**32 + 5, 2**63])
+def test_any_seed_gives_torchs_integers_and_permutations(seed):
+    ours, torchs = generators(seed)
+    for count in (0, 1, 2, 1000, 60_000):
+        raw = torch.empty((), dtype=torch.int64).random_(generator=torchs)
+        assert ours.integer() == raw
+        assert same(ours.permutation(count), torch.randperm(count, generator=torchs))
+    assert same(ours.state, torchs.get_state())
 
 
 @torch_has_avx2
@@ -122,7 +127,7 @@ def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
         *(parameter for layer in decoder for parameter in layer.parameters()),
     ]
     for ours, theirs in zip(network.named_values().values(), expected, strict=True):
-        assert torch.equal(bits(torch.from_numpy(ours)), bits(theirs.detach()))
+        assert same(ours, theirs)
 
 
 def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
@@ -138,63 +143,54 @@ def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
 def test_the_generator_is_left_as_torch_leaves_it():
     ours, torchs = generators()
     for size in (1, 3, 14, 16, 17, 100, 20, 2560, 1000):
-        normals((size, 2), ours)
+        ours.normals(size, 2)
         torch.randn(size, 2, generator=torchs)
-        assert torch.equal(
-            torch.randperm(1000, generator=ours), torch.randperm(1000, generator=torchs)
-        )
-        fill_uniform(torch.empty(size), 1.0, ours)
+        ours.uniforms(1.0, size)
         torch.empty(size).uniform_(-1, 1, generator=torchs)
-        raw = [
-            torch.empty((), dtype=torch.int64).random_(generator=each) for each in (ours, torchs)
-        ]
-        assert raw[0] == raw[1]
-        assert torch.equal(ours.get_state(), torchs.get_state())
+        assert same(ours.state, torchs.get_state())
 
 
-def test_a_number_left_over_from_a_pair_is_handed_on_to_torch_and_taken_over_from_it():
+def test_torch_goes_on_from_our_state_and_we_from_torchs():
     ours, torchs = generators()
     expected = torch.randn(10, generator=torchs)
-    assert torch.equal(normals((3,), ours), expected[:3])
-    assert torch.equal(torch.randn(4, generator=ours), expected[3:7])
-    saved = torch.Generator()
-    saved.set_state(ours.get_state())
-    assert torch.equal(normals((3,), saved), expected[7:])
+    assert same(ours.normals(3), expected[:3])
+    other = torch.Generator()
+    other.set_state(torch.from_numpy(ours.state))
+    assert torch.equal(torch.randn(4, generator=other), expected[3:7])
+    ours.state[:] = other.get_state().numpy()
+    assert same(ours.normals(3), expected[7:])
 
 
 @torch_has_avx2
 @pytest.mark.parametrize("latent", [20, 2, 3])
 def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
     batch_size, interval, pictures = 128, 10, 5
-    stream, (torchs, _) = RandomStream(199, batch_size, pictures, interval), generators()
+    stream, (_, torchs) = RandomStream(199, batch_size, pictures, interval), generators()
     for images in (60_000, 10_000, 60_000, 10_000):
         frames = images == 60_000
-        drawn = (stream.training_epoch if frames else stream.test_pass)(images, latent)
-        draws = Draws(*map(torch.from_numpy, drawn))
+        draws = (stream.training_epoch if frames else stream.test_pass)(images, latent)
         torch.empty((), dtype=torch.int64).random_(generator=torchs)
-        assert torch.equal(draws.order, torch.randperm(images, generator=torchs))
+        order = torch.randperm(images, generator=torchs)
+        assert same(draws.order, order)
         noise, frame_noise = [], []
-        for batch, rows in enumerate(draws.order.split(batch_size)):
+        for batch, rows in enumerate(order.split(batch_size)):
             noise.append(torch.randn(len(rows), latent, generator=torchs))
             if frames and batch % interval == 0:
                 frame_noise += [torch.randn(1, latent, generator=torchs) for _ in range(pictures)]
-        assert torch.equal(bits(draws.noise), bits(torch.cat(noise)))
+        assert same(draws.noise, torch.cat(noise))
         assert draws.frame_noise.shape == (len(frame_noise) // pictures, pictures, latent)
         if frames:
-            assert torch.equal(bits(draws.frame_noise.flatten(0, 1)), bits(torch.cat(frame_noise)))
+            assert same(draws.frame_noise.reshape(-1, latent), torch.cat(frame_noise))
 
 
 @pytest.mark.parametrize(
-    "tensor",
-    [torch.empty(4, 2)[:, 0], torch.empty(4, dtype=torch.float64), torch.empty(4, device="meta")],
+    "array", [np.empty((4, 2), np.float32)[:, 0], np.empty(4)], ids=["strided", "float64"]
 )
-def test_what_is_no_contiguous_float32_on_the_cpu_is_refused_before_a_number_is_drawn(tensor):
-    generator, untouched = generators()
+def test_what_is_no_contiguous_float32_is_refused_before_a_number_is_drawn(array):
+    ours, untouched = Generator(199), Generator(199)
     with pytest.raises(ValueError, match="contiguous float32"):
-        fill_normals([torch.empty(3), tensor], generator)
-    with pytest.raises(ValueError, match="contiguous float32"):
-        fill_uniform(tensor, 1.0, generator)
-    assert torch.equal(generator.get_state(), untouched.get_state())
+        ours.fill_normals([np.empty(3, np.float32), array])
+    assert (ours.state == untouched.state).all()
 
 
 def test_the_bits_are_these_with_any_processor():
@@ -202,7 +198,10 @@ def test_the_bits_are_these_with_any_processor():
 
 
 def test_the_bits_are_these_where_torch_and_numpy_use_no_avx2():
-    program = "import test_draws, torch; print(torch.backends.cpu.get_cpu_capability(), test_draws.hashes())"
+    program = (
+        "import test_draws, torch;"
+        "print(torch.backends.cpu.get_cpu_capability(), test_draws.hashes())"
+    )
     environment = os.environ | {
         "ATEN_CPU_CAPABILITY": "default",
         "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
@@ -228,13 +227,18 @@ static long system_call(long number, long file, const void *data, long size) {
     return x0;
 }
 
+void *memset(void *to, int value, unsigned long size) {
+    for (volatile char *at = to; size--; at++) *at = (char)value;
+    return to;
+}
+
 static struct generator generator;
 static const int64_t sizes[] = {@sizes};
 static float drawn[300000], *places[sizeof sizes / sizeof *sizes];
 
 void _start(void) {
     int64_t count = sizeof sizes / sizeof *sizes, total = 0;
-    system_call(63, 0, &generator, sizeof generator);
+    seed_generator(&generator, 199);
     for (int64_t k = 0; k < count; total += sizes[k++])
         places[k] = drawn + total;
     fill_normals(&generator, places, sizes, count);
@@ -272,8 +276,7 @@ def test_the_bits_are_these_on_arm(tmp_path):
         f"-I{SOURCE / 'vae/exact'}",
     ]
     subprocess.run([*compiler, *flags, source, "-o", program], check=True, capture_output=True)
-    state = torch.Generator().manual_seed(199).get_state().numpy().tobytes()
-    drawn = subprocess.run([emulator, program], input=state, check=True, capture_output=True).stdout
+    drawn = subprocess.run([emulator, program], check=True, capture_output=True).stdout
     cut = 4 * sum(SIZES)
     found = {"normals": drawn[:cut], "uniforms": drawn[cut:]}
     assert {name: hashlib.md5(value).hexdigest() for name, value in found.items()} == HASHES

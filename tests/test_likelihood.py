@@ -1,6 +1,7 @@
 import math
 
 from conftest import network_of
+from vae.draws import Generator
 from vae.importance import log_likelihoods
 from vae.kernel import default_threads, set_threads
 from vae.network import Network
@@ -9,7 +10,6 @@ from vae.terms import reconstruction_terms
 
 import numpy as np
 import pytest
-import torch
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def network() -> Network:
 
 
 def estimate(network, images, samples):
-    return log_likelihoods(network, images, samples, torch.Generator().manual_seed(0))
+    return log_likelihoods(network, images, samples, Generator(0))
 
 
 def log_sum_exp(values):

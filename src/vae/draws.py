@@ -1,13 +1,9 @@
-"""Random numbers equal to torch's, bit for bit, that do not depend on the processor.
+"""Random numbers equal to those of PyTorch's CPU generator, bit for bit, on every processor.
 
-torch's generator gives the same integers everywhere, and so the same `rand` and `randperm`. But
-`randn` and `uniform_` have other last bits on a processor without AVX2, and fewer than sixteen
-normal numbers go through the C library's log, sin and cos. draws.c makes the numbers from the
-integers as torch does with AVX2.
-
-Each function leaves the generator in the state in which torch's own leaves it, but for this: after
-an odd count of normals below sixteen, the state keeps the second one of a pair, as a float64 whose
-last bit is draws.c's and not the C library's. The float32 made of it is the same.
+PyTorch's integers are the same everywhere. But its `randn` and `uniform_` have other last bits on a
+processor without AVX2, and fewer than sixteen normal numbers go through the C library's log, sin
+and cos. draws.c makes all of them as PyTorch does with AVX2; and without the seconds that importing
+PyTorch takes.
 """
 
 from collections.abc import Sequence
@@ -15,41 +11,56 @@ from collections.abc import Sequence
 from vae.kernel import library
 
 import numpy as np
-import torch
-from torch import Tensor
+
+STATE_BYTES = 5056
 
 
-def normals(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Standard normal numbers in this shape, float32, as `torch.randn` gives them."""
-    tensor = torch.empty(*shape, dtype=torch.float32)
-    fill_normals([tensor], generator)
-    return tensor
+class Generator:
+    """What `torch.Generator().manual_seed(seed)` is, a Mersenne Twister.
 
-
-def fill_normals(tensors: Sequence[Tensor], generator: torch.Generator) -> None:
-    """Fill each tensor in turn with standard normal numbers, as its `normal_` does.
-
-    The tensors may be parts of another one. It matters where one ends: torch draws fewer than
-    sixteen numbers in another way than more, and the last sixteen twice where sixteen does not
-    divide the size. Raises ValueError unless they are contiguous float32 on the CPU.
+    `state` is what PyTorch's `get_state` gives, `(5056,)` uint8, but for this: after an odd count
+    of normals below sixteen it keeps the second one of a pair, as a float64 whose last bit is
+    draws.c's and not the C library's. The float32 made of it is the same.
     """
-    places = np.array([_address(tensor) for tensor in tensors], dtype=np.uintp)
-    sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.int64)
-    state = generator.get_state()
-    library().fill_normals(state.data_ptr(), places.ctypes.data, sizes.ctypes.data, len(tensors))
-    generator.set_state(state)
 
+    def __init__(self, seed: int) -> None:
+        self.state = np.zeros(STATE_BYTES, np.uint8)
+        library().seed_generator(self.state.ctypes.data, seed)
 
-def fill_uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
-    """Fill a tensor with numbers from -bound to bound, as its `uniform_` does. Raises ValueError as
-    above."""
-    place = _address(tensor)
-    state = generator.get_state()
-    library().fill_uniform(state.data_ptr(), place, tensor.numel(), bound)
-    generator.set_state(state)
+    def normals(self, *shape: int) -> np.ndarray:
+        """Standard normal numbers in this shape, float32, as `torch.randn` gives them."""
+        numbers = np.empty(shape, np.float32)
+        self.fill_normals([numbers])
+        return numbers
 
+    def fill_normals(self, arrays: Sequence[np.ndarray]) -> None:
+        """Fill each float32 array in turn with standard normal numbers, as `normal_` does.
 
-def _address(tensor: Tensor) -> int:
-    if not (tensor.is_cpu and tensor.dtype == torch.float32 and tensor.is_contiguous()):
-        raise ValueError("draws go to contiguous float32 tensors on the CPU only")
-    return tensor.data_ptr()
+        The arrays may be parts of another one. It matters where one ends: PyTorch draws fewer than
+        sixteen numbers in another way than more, and the last sixteen twice where sixteen does not
+        divide the size. Raises ValueError unless they are contiguous float32.
+        """
+        for array in arrays:
+            if array.dtype != np.float32 or not array.flags.c_contiguous:
+                raise ValueError("draws go to contiguous float32 arrays only")
+        places = np.array([array.ctypes.data for array in arrays], np.uintp)
+        sizes = np.array([array.size for array in arrays], np.int64)
+        library().fill_normals(
+            self.state.ctypes.data, places.ctypes.data, sizes.ctypes.data, len(arrays)
+        )
+
+    def uniforms(self, bound: float, *shape: int) -> np.ndarray:
+        """Numbers from -bound to bound in this shape, float32, as `uniform_` gives them."""
+        numbers = np.empty(shape, np.float32)
+        library().fill_uniform(self.state.ctypes.data, numbers.ctypes.data, numbers.size, bound)
+        return numbers
+
+    def permutation(self, count: int) -> np.ndarray:
+        """A permutation of 0 to count - 1, int64, as `torch.randperm` gives it."""
+        order = np.empty(count, np.int64)
+        library().permute(self.state.ctypes.data, order.ctypes.data, count)
+        return order
+
+    def integer(self) -> int:
+        """A number of 64 bits, 63 of them random, as `random_` gives it to an int64 tensor."""
+        return library().random_integer(self.state.ctypes.data)

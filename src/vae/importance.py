@@ -1,18 +1,17 @@
 """The likelihood of test images, by which VAEs are compared, from importance samples."""
 
-from vae.draws import normals
+from vae.draws import Generator
 from vae.network import Network
 from vae.terms import latent_samples, log_mean_exp, prior_ratio, reconstruction_terms
 
 import numpy as np
-import torch
 
 # Decoded at once, as images times samples: few enough for a processor's cache.
 ROWS = 2000
 
 
 def log_likelihoods(
-    network: Network, images: np.ndarray, samples: int, generator: torch.Generator
+    network: Network, images: np.ndarray, samples: int, generator: Generator
 ) -> np.ndarray:
     """Estimate log p(x) of images `(images, 784)` uint8: `(images,)` nats, float64.
 
@@ -24,7 +23,7 @@ def log_likelihoods(
     for first in range(0, len(images), size):
         batch = images[first : first + size]
         mean, log_variance = network.encode(batch)
-        noise = normals((samples, *mean.shape), generator).numpy()
+        noise = generator.normals(samples, *mean.shape)
         latent = latent_samples(mean, log_variance, noise)
         logits = network.decode(latent.reshape(-1, network.latent))
         weights = prior_ratio(noise, latent, log_variance)

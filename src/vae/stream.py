@@ -20,11 +20,10 @@ every processor.
 import math
 from typing import NamedTuple
 
-from vae.draws import fill_normals, fill_uniform
+from vae.draws import Generator
 from vae.network import Network
 
 import numpy as np
-import torch
 
 
 class Draws(NamedTuple):
@@ -41,7 +40,7 @@ class RandomStream:
     reconstructs, `interval` how many batches lie between two frames."""
 
     def __init__(self, seed: int, batch_size: int, pictures: int, interval: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Generator(seed)
         self.batch_size = batch_size
         self.pictures = pictures
         self.interval = interval
@@ -53,24 +52,22 @@ class RandomStream:
             # The author had a layer for the posterior's mean, and another for its log-variance.
             for rows in np.split(np.arange(len(bias)), 2 if number == heads else 1):
                 bound = 1 / math.sqrt(weight.shape[1])
-                drawn = torch.empty(len(rows), weight.shape[1]), torch.empty(len(rows))
-                for tensor in drawn:
-                    fill_uniform(tensor, bound, self.generator)
-                weight[rows], bias[rows] = (tensor.numpy() for tensor in drawn)
+                weight[rows] = self.generator.uniforms(bound, len(rows), weight.shape[1])
+                bias[rows] = self.generator.uniforms(bound, len(rows))
 
     def state(self) -> np.ndarray:
         """The generator's state, uint8."""
-        return self.generator.get_state().numpy()
+        return self.generator.state.copy()
 
     def restore(self, state: np.ndarray) -> None:
         """Go on from what `state` gave."""
-        self.generator.set_state(torch.from_numpy(state))
+        self.generator.state[...] = state
 
     def frame(self, latent_size: int) -> np.ndarray:
         """Noise of one frame, `(pictures, latent)`."""
-        noise = torch.empty(self.pictures, latent_size)
-        fill_normals(noise.split(1), self.generator)
-        return noise.numpy()
+        noise = np.empty((self.pictures, latent_size), np.float32)
+        self.generator.fill_normals(list(noise))
+        return noise
 
     def training_epoch(self, images: int, latent_size: int) -> Draws:
         """The draws of one epoch over this number of training images."""
@@ -92,18 +89,16 @@ class RandomStream:
             self.test_pass(test_images, network.latent)
 
     def _epoch(self, images: int, latent_size: int, frames: bool) -> Draws:
-        torch.empty((), dtype=torch.int64).random_(
-            generator=self.generator
-        )  # the data loader's seed
-        order = torch.randperm(images, generator=self.generator)
-        noise = torch.empty(images, latent_size)
-        batches = noise.split(self.batch_size)
-        count = len(batches[:: self.interval]) if frames else 0
-        frame_noise = torch.empty(count, self.pictures, latent_size)
-        tensors = []
-        for batch, rows in enumerate(batches):
-            tensors.append(rows)
+        self.generator.integer()  # the data loader's seed
+        order = self.generator.permutation(images)
+        noise = np.empty((images, latent_size), np.float32)
+        firsts = range(0, images, self.batch_size)
+        count = len(firsts[:: self.interval]) if frames else 0
+        frame_noise = np.empty((count, self.pictures, latent_size), np.float32)
+        arrays = []
+        for batch, first in enumerate(firsts):
+            arrays.append(noise[first : first + self.batch_size])
             if frames and batch % self.interval == 0:
-                tensors += frame_noise[batch // self.interval].split(1)
-        fill_normals(tensors, self.generator)
-        return Draws(order.numpy(), noise.numpy(), frame_noise.numpy())
+                arrays += list(frame_noise[batch // self.interval])
+        self.generator.fill_normals(arrays)
+        return Draws(order, noise, frame_noise)

@@ -73,6 +73,33 @@ static double uniform64(struct generator *g) {
     return (double)((high << 32 | low) & 0x1fffffffffffff) * 0x1p-53;
 }
 
+/* As torch seeds it: by Knuth's recurrence, from the seed's low 32 bits. */
+void seed_generator(struct generator *g, uint64_t seed) {
+    *g = (struct generator){.seed = seed, .left = 1, .seeded = 1};
+    uint64_t *word = g->words;
+    word[0] = seed & 0xffffffff;
+    for (int k = 1; k < 624; k++)
+        word[k] = (1812433253 * (word[k - 1] ^ word[k - 1] >> 30) + (uint64_t)k) & 0xffffffff;
+}
+
+/* 63 random bits. */
+int64_t random_integer(struct generator *g) {
+    int64_t one = 1;
+    uint64_t high = tempered(*take(g, &one)), low = tempered(*take(g, &one));
+    return (int64_t)((high << 32 | low) & 0x7fffffffffffffff);
+}
+
+/* 0 to size - 1 in random order: Fisher and Yates, Statistical Tables (1938), example 12. */
+void permute(struct generator *g, int64_t *order, int64_t size) {
+    for (int64_t i = 0; i < size; i++)
+        order[i] = i;
+    for (int64_t i = 0; i + 1 < size; i++) {
+        int64_t one = 1, j = i + tempered(*take(g, &one)) % (size - i), kept = order[i];
+        order[i] = order[j];
+        order[j] = kept;
+    }
+}
+
 /* Uniform in [-bound, bound). */
 void fill_uniform(struct generator *g, float *out, int64_t size, float bound) {
     uniforms(g, out, size);

@@ -144,7 +144,7 @@ def link_environment(folder: Path) -> None:
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     for name in ("installed", "study", "services", "bench"):
-        (folder / f".venv/.{name}").touch()
+        (folder / f".venv/.{name}").write_text(f"{folder.resolve()}\n")
 
 
 def listening(pid: int) -> set[str]:

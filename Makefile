@@ -103,5 +103,5 @@ lock: setup ## Renew every requirements.lock from pyproject.toml
 .venv/.study: studies/requirements.lock
 .venv/.services: tests/services/requirements.lock
 .venv/.bench .venv/.study .venv/.services: .venv/.installed
-	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $<
+	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $(filter %.lock,$^)
 	@touch $@

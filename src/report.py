@@ -4,9 +4,8 @@ from vae import cli
 
 cli.begin()
 
-from pathlib import Path
 
-from vae.cli import arguments
+from vae.cli import arguments, locked_versions
 from vae.data import FILE_NAMES, RAW_FOLDER
 from vae.files import md5, read_json, records, write_json, write_text
 from vae.params import MODELS, read_params
@@ -17,11 +16,9 @@ from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, replay_answer
 
-# What the report shows of the parameters, and of the packages that the results come from.
+# What the report shows of the parameters.
 GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
 GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow")
-PACKAGES += ("dvc", "mlflow")
 
 
 def main() -> None:
@@ -58,19 +55,12 @@ def main() -> None:
     files = [raw / RAW_FOLDER / name for names in FILE_NAMES.values() for name in names]
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}
-    body = report_text(values, earlier, anomaly, likelihood, params, versions(lock), sums)
+    body = report_text(values, earlier, anomaly, likelihood, params, locked_versions(lock), sums)
     write_text(report, page(body, report.parent))
     if params["download.dataset"] == "mnist":
         print(f"the notebook's run: {replay_answer(losses)}")
         print(verdict_table(values))
     print(f"every table and figure: {report}")
-
-
-def versions(lock: Path) -> dict[str, str]:
-    """Read the version of each of `PACKAGES` in a lock, or all that it has for some Python."""
-    lines = lock.read_text(encoding="utf-8").splitlines()
-    pins = [line.split()[0].split("==") for line in lines if "==" in line]
-    return {name: " or ".join(v for package, v in pins if package == name) for name in PACKAGES}
 
 
 if __name__ == "__main__":

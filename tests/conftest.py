@@ -12,6 +12,7 @@ from pathlib import Path
 
 import download
 from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
+from vae.frames import FrameRecorder
 from vae.network import Network
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
@@ -134,6 +135,13 @@ def commit_all(demo: Path) -> None:
         ["commit", "--quiet", "--message", "demo"],
     ):
         subprocess.run(["git", *command], cwd=demo, check=True)
+
+
+def save_frames(path: Path, count: int) -> None:
+    """Write so many black frames of five pictures."""
+    recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
+    recorder.frames = [np.zeros((5, 784), np.uint8)] * count
+    recorder.save(path)
 
 
 def link_environment(folder: Path) -> None:

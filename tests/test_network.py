@@ -1,4 +1,4 @@
-"""The exact arithmetic against float64 autograd, and its bits under other threads, batches, modes."""
+"""The exact arithmetic against float64 autograd; its bits under other threads, batches, modes."""
 
 import math
 

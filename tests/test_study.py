@@ -1,6 +1,5 @@
 """Studies: what needs no Ray, and real Ray processes, which `make test-all` installs."""
 
-import ast
 import json
 import os
 import shutil
@@ -21,8 +20,6 @@ from vae.study.trials import append_rows, plan
 import pandas as pd
 import psutil
 import pytest
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -133,7 +130,8 @@ def main(workspace, monkeypatch):
         (["--models", "3d"], "there is no model 3d"),
         (["--cpus-per-trial", "0"], "at least one CPU"),
         (["--set", "train.learning_rat=1"], "did you mean learning_rate?"),
-        (["--set", "trai.epochs=1"], "has no group trai"),
+        (["--set", "trai.epochs=1"], "no training of 20d or 2d reads it"),
+        (["--set", "seed=1,2"], "seeds by --seeds"),
         (["--set", "train.epochs=0"], "train.epochs is 0"),
     ],
 )
@@ -173,28 +171,38 @@ def test_the_committed_table_holds_the_trials_of_the_committed_parameters_and_mn
     assert dict(zip(keys, table["trial"], strict=True)) == planned
 
 
-def imported(script: Path) -> set[Path]:
-    """A script and the files of src that it imports, as far as they decide its results."""
-    found, new = set(), {script}
-    while new:
-        found |= new
-        names = set()
-        for node in (node for path in new for node in ast.walk(ast.parse(path.read_text()))):
-            if isinstance(node, ast.ImportFrom):
-                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        files = {ROOT / "src" / f"{name.replace('.', '/')}.py" for name in names}
-        new = {path for path in files - found if path.exists() and "tracking" not in path.parts}
-    return found | {ROOT / "src/vae/__init__.py"}
+def plan_in(folder, monkeypatch, seeds, grid, models=("20d",)):
+    monkeypatch.chdir(folder)
+    return plan(models, seeds, grid, ["data"])
 
 
-@pytest.mark.parametrize("stage", ["study", "pretraining"])
-def test_a_stage_of_studies_declares_the_sources_it_imports_and_no_others(stage):
-    stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
-    declared = {ROOT / dep for dep in stages[stage]["deps"] if dep.startswith("src/")}
-    files = imported(ROOT / "src/tools" / f"{stage}.py")
-    # A package stands for its files.
-    assert {path for path in files if not declared & {path, path.parent}} == set()
-    assert declared <= files | {path.parent for path in files}
+def test_the_same_parameters_have_the_same_arm_however_they_were_asked_for(workspace, monkeypatch):
+    alone = plan_in(workspace, monkeypatch, [0], {})
+    asked = plan_in(workspace, monkeypatch, [0], {"train.learning_rate": [0.001, 0.003]})
+    assert [trial.arm for trial in alone] == ["defaults"]
+    assert [trial.arm for trial in asked] == ["defaults", "train.learning_rate=0.003"]
+    assert asked[0].fingerprint == alone[0].fingerprint
+
+
+@pytest.mark.parametrize("key", ["seed", "anomaly.threshold_percentile", "train-2d.latent_size"])
+def test_a_key_that_no_training_of_the_study_reads_is_refused(workspace, monkeypatch, key):
+    with pytest.raises(UserError, match=f"--set {key}: no training of 20d reads it"):
+        plan_in(workspace, monkeypatch, [0], {key: [1, 2]})
+
+
+def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pairs(
+    workspace, monkeypatch
+):
+    """Rows of the first study, taken over by a larger one, have the larger one's labels."""
+    first = plan_in(workspace, monkeypatch, [0, 1], {})
+    table = workspace / "out.csv"
+    table.touch()
+    for trial in first:
+        append_rows(table, [{**row(trial.fingerprint, 1, 61.0), "arm": "old", "seed": trial.seed}])
+    larger = plan_in(workspace, monkeypatch, range(4), {"train.learning_rate": [0.001, 0.003]})
+    rows = study_script.take_over(table, workspace / "out.csv.partial", larger)
+    assert set(rows["arm"]) == {"defaults"}
+    assert len(rows) == 2
 
 
 @needs_ray
@@ -270,29 +278,6 @@ def test_a_study_of_which_every_trial_fails_says_so_in_one_line(workspace):
     output = study(workspace, "--seeds", "1", "--set", "train.learning_rate=10.0", status=1)
     assert "error: 1 of 1 trials failed: 20d, train.learning_rate=10.0, seed 1: epoch 1" in output
     assert "Traceback" not in output
-
-
-@needs_ray
-def test_mlflow_has_a_run_for_the_study_and_one_below_it_for_each_trial_once(workspace):
-    override_params(workspace / "params.yaml", {"tracking": {"enabled": True}})
-    study(workspace, "--seeds", "1-3")
-    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
-    experiment = client.get_experiment_by_name("vae-mnist").experiment_id
-    runs = client.search_runs([experiment])
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    (parent,) = [run for run in runs if run not in children]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert sorted(run.data.params["seed"] for run in children) == ["1", "2", "3"]
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    # As if killed while the last one was logged.
-    client.delete_run(children[0].info.run_id)
-    client.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id})
-    (workspace / "out.csv").rename(workspace / "out.csv.partial")
-    study(workspace, "--seeds", "1-3")
-    finished = client.search_runs([experiment], "attributes.status = 'FINISHED'")
-    assert len(finished) == 4
-    points = client.get_metric_history(finished[0].info.run_id, "test_loss")
-    assert len({point.step for point in points}) == len(points)
 
 
 @needs_ray

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, save_frames
 from vae.cli import UserError
 from vae.files import md5, write_csv
 from vae.params import check_params
@@ -16,7 +16,6 @@ from vae.tracking.live import live_run
 from vae.tracking.store import Store
 from vae.training import Epoch, Losses
 
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -142,8 +141,7 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
     Path("models").mkdir()
     Path("models/20d.safetensors").write_bytes(b"weights")
     Path("models/20d.json").write_text("{}")
-    frames = np.zeros((7, 5, 784), np.uint8)
-    np.savez_compressed("models/20d-frames.npz", reconstructions=frames)
+    save_frames(Path("models/20d-frames.arrow"), 7)
     write_csv(Path("plots/20d-losses.csv"), pd.DataFrame([epoch.row() for epoch in epochs]))
     with live_run("20d", {"seed": "1"}, [], "cpu", "0123456789ab") as log_epoch:
         for epoch in epochs[:2]:

@@ -21,7 +21,6 @@ from vae.reproduction.intervals import LOSSES, paired_differences, prediction_in
 from vae.reproduction.published import load_published
 from vae.study.cluster import run_trials
 from vae.study.trials import Trial, append_rows, plan
-from vae.tracking.study_runs import track_study
 
 import pandas as pd
 from ruamel.yaml import YAML
@@ -43,13 +42,11 @@ def main() -> None:
     missing = [trial for trial in trials if trial.fingerprint not in ended]
     resources = (options.address, options.cpus_per_trial, options.gpus_per_trial)
     failures = {}
-    with track_study(options.output.stem, trials, finished) as log_trial:
-        for trial, result in run_trials(missing, splits, *resources):
-            if isinstance(result, str):
-                failures[str(trial)] = result
-            else:
-                append_rows(partial, result)
-                log_trial(trial, result)
+    for trial, result in run_trials(missing, splits, *resources):
+        if isinstance(result, str):
+            failures[str(trial)] = result
+        else:
+            append_rows(partial, result)
     # In the plan's order, whichever trial ended first.
     order = {trial.fingerprint: number for number, trial in enumerate(trials)}
     rows = read_rows(partial).sort_values("trial", key=lambda name: name.map(order), kind="stable")
@@ -115,6 +112,8 @@ def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
         )
     rows = pd.concat([table for table in (before, read_rows(partial)) if len(table)] or [before])
     rows = rows[rows["trial"].isin(planned)].drop_duplicates(["trial", "epoch"])
+    # What an arm is called may differ from study to study: defaults, or a value that equals them.
+    rows["arm"] = rows["trial"].map({trial.fingerprint: trial.arm for trial in trials})
     if len(rows):
         write_csv(partial, rows)
     else:

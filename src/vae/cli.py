@@ -22,10 +22,15 @@ from errno import (
     EPERM,
     EROFS,
 )
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from packaging.requirements import Requirement
 
+# Whose code goes into results.
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "safetensors")
+PACKAGES += ("matplotlib", "pillow", "imageio", "torch", "dvc", "mlflow")
 # What to do when the system refuses, by its error number.
 REMEDIES = (
     dict.fromkeys((ENOSPC, EDQUOT), "make room there")
@@ -82,6 +87,8 @@ def run(main: Callable[[], None]) -> None:
     if "torchvision" not in sys.modules:
         gc.freeze()
     try:
+        if Path("requirements.lock").exists():
+            locked_versions(Path("requirements.lock"))
         with _one_of_each_stage():
             main()
     except KeyboardInterrupt:
@@ -107,6 +114,31 @@ def run(main: Callable[[], None]) -> None:
         if "database or disk is full" not in str(error):
             raise
         sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")
+
+
+def locked_versions(lock: Path) -> dict[str, str]:
+    """Return the versions of `PACKAGES` in a lock, for this Python.
+
+    Raises UserError where another one is installed: `dvc status` would take its results for those
+    of the lock.
+    """
+    lines = [line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines()]
+    pins = [Requirement(line) for line in lines if line.partition("==")[0] in PACKAGES]
+    locked = {
+        pin.name: str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if not pin.marker or pin.marker.evaluate()
+    }
+    for name, wanted in locked.items():
+        try:
+            found = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            found = "no version"
+        if found != wanted:
+            raise UserError(
+                f"{name}: {found} is installed, requirements.lock has {wanted}; run `make setup`"
+            )
+    return locked
 
 
 @contextmanager

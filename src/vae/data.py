@@ -101,6 +101,13 @@ def checked(split: Split, path: Path) -> Split:
     return split
 
 
+def tiled(images: np.ndarray, rows: int) -> np.ndarray:
+    """Put images `(..., n, 784)` in `rows` rows, row by row: `(..., 28 * rows, 28 * n / rows)`."""
+    *lead, count, _ = images.shape
+    squares = images.reshape(*lead, rows, count // rows, IMAGE_SIDE, IMAGE_SIDE)
+    return squares.swapaxes(-3, -2).reshape(*lead, rows * IMAGE_SIDE, count // rows * IMAGE_SIDE)
+
+
 def upscaled_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's 1,797 digits in MNIST's form: images `(images, 28, 28)` of gray values
     0.0 to 255.0, scaled up from 8 x 8, and labels."""

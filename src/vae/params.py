@@ -144,7 +144,6 @@ class Tracking(Group):
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
-    register_models: bool
 
 
 class Params(Group):

@@ -1,11 +1,11 @@
 """The trials of a study: the stages' training, many times, with other seeds and parameters."""
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vae.cli import UserError
 from vae.data import Split
 from vae.identity import identity
 from vae.params import Model, Params, check_params, flat, training_params
@@ -18,7 +18,8 @@ import pandas as pd
 
 
 class Trial(NamedTuple):
-    """One training of `model`. `arm` names what differs from params.yaml, beside the seed."""
+    """One training of `model`. `arm` names what its parameters differ in from params.yaml's, beside
+    the seed: the same parameters have the same arm, whichever way they were asked for."""
 
     model: str
     arm: str
@@ -40,17 +41,30 @@ def plan(
     """Make a trial for each model, seed and combination of the grid's values.
 
     `data` has the MD5 sums of the data files. Raises UserError where params.yaml allows no such
-    key or value.
+    key or value, and for a key that no training of these models reads.
     """
-    trials = {}
+    groups = ["figures", "train", *(f"train-{model}" for model in models)]
+    for key in grid:
+        if key.partition(".")[0] not in groups:
+            raise UserError(
+                f"--set {key}: no training of {' or '.join(models)} reads it; allowed are keys of "
+                f"{', '.join(groups)}, and seeds by --seeds"
+            )
+    trials, path = {}, Path("params.yaml")
+    committed = check_params(path)
     for values in itertools.product(*grid.values()):
-        overrides = dict(zip(grid, values, strict=True))
-        arm = " ".join(f"{key}={json.dumps(value)}" for key, value in overrides.items()) or DEFAULTS
-        of_arm = check_params(Path("params.yaml"), overrides)
+        of_arm = check_params(path, dict(zip(grid, values, strict=True)))
         for model, seed in itertools.product(models, seeds):
             params = of_arm.model_copy(update={"seed": seed})
-            key = identity(flat(training_params(params, model)), data)
-            trials[key] = Trial(model, arm, seed, params, key)
+            values_of_trial = flat(training_params(params, model))
+            key = identity(values_of_trial, data)
+            before = flat(training_params(committed, model)) | {"seed": str(seed)}
+            differs = [
+                f"{name.replace('model.', f'train-{model}.')}={value}"
+                for name, value in values_of_trial.items()
+                if before[name] != value
+            ]
+            trials[key] = Trial(model, " ".join(differs) or DEFAULTS, seed, params, key)
     return list(trials.values())
 
 

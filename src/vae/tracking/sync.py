@@ -8,8 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vae.cli import UserError
-from vae.data import IMAGE_SIDE
+from vae.data import tiled
 from vae.files import md5, read_json
+from vae.frames import load_frames
 from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.reproduction.published import load_losses
@@ -25,6 +26,8 @@ from ruamel.yaml.error import YAMLError
 DATA = Path("data/binarized")
 # Set when a run has all of its training's files.
 MODEL_TAG = "model.md5"
+# What its frames show.
+PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
 # The figures of each model's run; both runs have the report, the losses and the verdicts as well.
 FIGURES = {
     "20d": "originals.png reconstruction.gif reconstruction-early.gif "
@@ -52,11 +55,6 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
             names = f"losses.png reproduction.png {FIGURES[name]}".split()
             files = [report, *(plots / figure for figure in names)]
             log_results(store, run_id, files, scores[name])
-            if settings.register_models:
-                # It imports PyTorch, which takes two seconds.
-                from vae.tracking.registry import register
-
-                register(store, run_id, name, models / f"{name}.safetensors")
 
 
 def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
@@ -65,7 +63,7 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     It is the latest that finished; else the latest that was cut short, else a new one, completed.
     """
     weights = models / f"{name}.safetensors"
-    frames, losses = models / f"{name}-frames.npz", plots / f"{name}-losses.csv"
+    frames, losses = models / f"{name}-frames.arrow", plots / f"{name}-losses.csv"
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
     known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
@@ -138,27 +136,27 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
         store.log_points(run_id, row, logged)
     for path in (weights, weights.with_suffix(".json"), table):
         store.client.log_artifact(run_id, path, "model")
-    log_pictures(store, run_id, models / f"{name}-frames.npz", len(rows))
+    for kind in PICTURES[name]:
+        frames = load_frames(models / f"{name}-frames.arrow", kind)
+        log_pictures(store, run_id, kind, frames[:: (len(frames) - 1) // len(rows)])
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")
 
 
-def log_pictures(store: Store, run_id: str, frames: Path, epochs: int) -> None:
-    """Log pictures for MLflow's image grid, with their epoch as the step; 0 is before training.
+def log_pictures(store: Store, run_id: str, kind: str, frames: np.ndarray) -> None:
+    """Log a picture of each frame for MLflow's image grid, its epoch as the step; 0 is before.
 
     Under the file names of `MlflowClient.log_image`, which takes three times as long; but without
     its time of day and random number: a picture that is logged again replaces itself.
     """
-    with TemporaryDirectory() as folder, np.load(frames) as kinds:
-        for kind, every in kinds.items():
-            for step, frame in enumerate(every[:: (len(every) - 1) // epochs]):
-                rows = math.isqrt(len(frame)) if kind == "manifold" else 1
-                tiles = frame.reshape(rows, -1, IMAGE_SIDE, IMAGE_SIDE).swapaxes(1, 2)
-                picture = Image.fromarray(tiles.reshape(rows * IMAGE_SIDE, -1))
-                stem = f"{folder}/pictures~{kind}+step+{step}+timestamp+{step}+epoch-{step}"
-                picture.save(f"{stem}.png", compress_level=1)
-                small = picture.reduce(max(1, picture.width // 256))
-                small.save(f"{stem}+compressed.webp", method=0)
+    rows = math.isqrt(frames.shape[1]) if kind == "manifold" else 1
+    with TemporaryDirectory() as folder:
+        for step, pixels in enumerate(tiled(frames, rows)):
+            picture = Image.fromarray(pixels)
+            stem = f"{folder}/pictures~{kind}+step+{step}+timestamp+{step}+epoch-{step}"
+            picture.save(f"{stem}.png", compress_level=1)
+            small = picture.reduce(max(1, picture.width // 256))
+            small.save(f"{stem}+compressed.webp", method=0)
         store.client.log_artifacts(run_id, folder, "images")
     store.client.set_tag(run_id, "mlflow.loggedImages", "True")
 

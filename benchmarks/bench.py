@@ -142,7 +142,7 @@ def table(results: dict) -> str:
         f"JAX compiles for {compiling[0]:.1f} s and {compiling[1]:.1f} s before that.",
         f"KL of {IMAGES:,} images: {scores['seconds']['kl_ours']:.2f} s, "
         f"{scores['ours_to_torch']:.2f} of PyTorch's and {scores['ours_to_post']:.3f} of one pass "
-        f"for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {PART['kl_post']:,} images.",
+        f"for each image: {scores['seconds']['kl_post']:.1f} s, scaled from {PART['kl_post']:,}.",
     ]
     trial = results["epoch-on-one-core"]
     for number, model in enumerate(MODELS):

@@ -5,7 +5,15 @@ from vae.params import Model
 from work import Work
 
 import pytest
+import torch
 from torch import nn
+
+
+@pytest.fixture(autouse=True)
+def mode():
+    """Leave to other tests the processor's mode for subnormal numbers, which a peer sets."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

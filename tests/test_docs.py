@@ -27,7 +27,7 @@ def test_scripts_for_other_machines_are_valid_bash():
 
 def test_every_make_target_that_is_named_exists_and_every_target_is_named_by_help():
     makefile = (ROOT / "Makefile").read_text()
-    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1]
     targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
     assert sorted(targets) == sorted(phony.split())
     for page in PAGES:

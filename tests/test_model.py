@@ -80,7 +80,8 @@ class Evil:
 
 @pytest.mark.parametrize(
     "damage",
-    ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop", "no description",
+    ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop",
+     "no description",
      "description", "deep description", "enormous description"],
 )  # fmt: skip
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):

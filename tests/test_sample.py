@@ -7,8 +7,8 @@ import sample
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split
-from vae.model import load_model
 from vae.scores import reconstruct
+from vae.weights import load_network
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_a_path_leads_from_one_pictures_reconstruction_to_the_others(workspace, 
     tiles = drawn("between.png").reshape(28, 7, 28).swapaxes(0, 1).reshape(7, 784)
     ends = np.stack([np.asarray(Image.open(name)).ravel() for name in ("a.png", "b.png")])
     assert (tiles[[0, -1]] == ends).all()
-    expected = reconstruct(load_model(workspace / weights), ends // 255) * 255
+    expected = reconstruct(load_network(workspace / weights), ends // 255) * 255
     np.testing.assert_allclose(tiles[[1, -2]], expected, atol=0.51)
     assert (tiles[3] != tiles[1]).any()
 

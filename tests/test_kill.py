@@ -116,9 +116,10 @@ def test_a_torn_dvc_lock_is_restored_with_the_same_bytes(demo, end):
 
 
 def test_a_whole_dvc_lock_is_left_as_it_is(demo):
-    before = (demo / "dvc.lock").stat()
+    lock = demo / "dvc.lock"
+    before = lock.read_bytes(), lock.stat().st_mtime_ns, lock.stat().st_ino
     restore_after_kill(demo)
-    assert (demo / "dvc.lock").stat() == before
+    assert (lock.read_bytes(), lock.stat().st_mtime_ns, lock.stat().st_ino) == before
 
 
 def test_a_stage_waits_for_the_one_that_goes_on_though_its_dvc_was_killed(demo):
@@ -154,16 +155,16 @@ def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
 
 def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
     before = hashes(demo / "dvc.lock")
-    # The training takes three seconds; it may end before the kill, and leave no checkpoint.
-    for _ in range(5):
+    # The training takes a second; it may end before the kill, and leave no checkpoint.
+    for _ in range(10):
         process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
         await_line(process, "epoch 3,")
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        if (demo / ".checkpoints/2d/index.json").exists():
+        if (demo / ".checkpoints/2d/state.safetensors").exists():
             break
     output = assert_recovers(demo, before)
-    assert ".checkpoints/2d: going on after epoch " in output
+    assert ".checkpoints/2d/state.safetensors: going on after epoch " in output
     killed = [
         run for run in runs(demo) if run.info.status == "KILLED" and run.data.tags["model"] == "2d"
     ]
@@ -201,5 +202,5 @@ def test_a_demo_that_is_stopped_ends_its_pipeline_first(tmp_path):
     process.terminate()
     output = process.communicate()[0]
     assert process.returncode == 130
-    assert output.splitlines()[-1] == "interrupted"
+    assert output.endswith("interrupted\n")
     assert not any(one.is_running() for one in family)

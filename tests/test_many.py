@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import commit_all, lend_environment
+from conftest import commit_all, link_environment
 from vae.files import md5
 from vae.params import override_params
 from vae.rebuild.build import scratch_environment
@@ -175,7 +175,7 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
     finished_demo, tmp_path
 ):
     folder = shutil.copytree(finished_demo, tmp_path / "demo")
-    lend_environment(folder)
+    link_environment(folder)
     before = hashes(folder / "dvc.lock")
     forget(folder, "anomaly", "report")
 
@@ -199,7 +199,7 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
         third = start(folder, "make", "repro")
         waiting = lines_until(third, "waiting")
         (holder,) = re.findall(
-            r"^process (\d+) \(make repro\) is at work in this folder; waiting", waiting
+            r"process (\d+) \(make repro\) is at work in this folder; waiting", waiting
         )
         assert int(holder) in family
     finally:

@@ -37,12 +37,13 @@ SECOND = {
     "OMP_NUM_THREADS": "1",
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "default",
-    "OPENBLAS_CORETYPE": "Haswell",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3",
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one epoch of scikit-learn's digits")
     parser.add_argument("--output", type=Path, help="JSON of this machine and what it found")
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,18 +48,33 @@ def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
     Raises UserError.
     """
     command = [sys.executable, "-m", "dvc", "repro", *options]
-    process = psutil.Popen(command, cwd=folder, **{"env": scratch_environment(), **popen})
+    popen = {"env": scratch_environment(), "start_new_session": True, **popen}
+    process = subprocess.Popen(command, cwd=folder, **popen)
     try:
         status = process.wait()
     except BaseException:
-        family = [*process.children(recursive=True), process]
-        for one in family:
-            with suppress(psutil.NoSuchProcess):
-                one.terminate()
-        psutil.wait_procs(family, timeout=30)
+        ended, deadline = set(), time.monotonic() + 30
+        while (group := _group(process.pid)) and time.monotonic() < deadline:
+            # Also a stage that DVC was about to start.
+            for member in group - ended:
+                with suppress(psutil.NoSuchProcess):
+                    member.terminate()
+            ended |= group
+            process.poll()
+            time.sleep(0.05)
         raise
     if status:
         raise UserError(f"the pipeline in {folder} failed; the lines above say why")
+
+
+def _group(leader: int) -> set[psutil.Process]:
+    """The living processes of a process group."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            found |= {process} if alive and os.getpgid(process.pid) == leader else set()
+    return found
 
 
 def scratch_environment() -> dict[str, str]:

@@ -9,8 +9,8 @@ import sys
 import verify
 from conftest import ROOT
 from vae.rebuild.compare import first_difference, hashes
-from vae.reproduction.published import load_losses, load_published
-from vae.reproduction.verdicts import compare_losses, replay_answer
+from vae.reproduction.published import compare_losses, load_losses, load_published
+from vae.reproduction.verdicts import replay_answer
 
 import pytest
 from ruamel.yaml import YAML

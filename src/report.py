@@ -4,17 +4,18 @@ from vae import cli
 
 cli.begin()
 
+from pathlib import Path
 
 from vae.cli import arguments, locked_versions
 from vae.data import FILE_NAMES, RAW_FOLDER
 from vae.files import md5, read_json, records, write_json, write_text
-from vae.params import MODELS, read_params
+from vae.params import MODELS, check_params, read_params
 from vae.report import figures as draw
 from vae.report.page import page
 from vae.report.text import report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
-from vae.reproduction.verdicts import KEY, fit_batches, judge_run, replay_answer
+from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
 
 # What the report shows of the parameters.
 GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
@@ -27,7 +28,8 @@ def main() -> None:
     )
     params = dict(zip(GROUPS, read_params(*GROUPS), strict=True))
     study, tables = load_intervals(studies / "seeds.csv"), load_published(published)
-    values = judge_run(metrics, plots, tables, study)
+    others = other_parameters(check_params(Path("params.yaml")), studies / "seeds.json")
+    values = judge_run(metrics, plots, tables, study, others)
     shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
     post = tables[(tables["model"] == "2d") & (tables["source"] == "post")]
     earlier = fit_batches(shifted, post, study)
@@ -60,6 +62,8 @@ def main() -> None:
     if params["download.dataset"] == "mnist":
         print(f"the notebook's run: {replay_answer(losses)}")
         print(verdict_table(values))
+        if others:
+            print(f"of the {' and the '.join(others)} model the parameters are not the study's")
     print(f"every table and figure: {report}")
 
 

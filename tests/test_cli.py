@@ -66,3 +66,9 @@ def test_a_refusal_of_the_system_ends_in_one_line(error, message):
 def test_a_mistake_of_the_program_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         cli.run(raises(error))
+
+
+def test_control_characters_of_a_file_name_do_not_reach_the_terminal():
+    with pytest.raises(SystemExit) as caught:
+        cli.run(raises(cli.UserError("cannot read a\x1b[31m\x07é.png")))
+    assert str(caught.value) == "error: cannot read a\\x1b[31m\\x07é.png"

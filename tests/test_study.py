@@ -15,7 +15,7 @@ from conftest import ROOT, listening
 from vae.cli import UserError
 from vae.params import MODELS, override_params
 from vae.reproduction.intervals import read_rows
-from vae.study.trials import append_rows, plan
+from vae.study.trials import append_rows, plan, take_over
 
 import pandas as pd
 import psutil
@@ -200,7 +200,7 @@ def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pair
     for trial in first:
         append_rows(table, [{**row(trial.fingerprint, 1, 61.0), "arm": "old", "seed": trial.seed}])
     larger = plan_in(workspace, monkeypatch, range(4), {"train.learning_rate": [0.001, 0.003]})
-    rows = study_script.take_over(table, workspace / "out.csv.partial", larger)
+    rows = take_over(table, workspace / "out.csv.partial", larger)
     assert set(rows["arm"]) == {"defaults"}
     assert len(rows) == 2
 

@@ -1,5 +1,6 @@
 from conftest import ROOT
 from vae.cli import UserError
+from vae.params import check_params
 from vae.report import text
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import (
@@ -8,7 +9,7 @@ from vae.reproduction.published import (
     load_losses,
     load_published,
 )
-from vae.reproduction.verdicts import fit_batches, judge, replayed, worse_than
+from vae.reproduction.verdicts import fit_batches, judge, other_parameters, replayed, worse_than
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,31 @@ def test_a_verdict_that_falls_is_named_with_its_epoch_and_one_that_rises_is_not(
     assert line.startswith(
         "20d test loss of epoch 7, notebook: published 88.0, ours 98.100: was replayed"
     )
+
+
+def test_a_model_of_other_parameters_than_the_studys_gets_no_verdict(intervals):
+    values = pd.concat([value(87.8, 88.0), value(140.0, 141.0, model="2d")], ignore_index=True)
+    judged = judge(values, intervals, ["20d"])
+    assert judged["verdict"].tolist() == ["other parameters", "consistent"]
+    assert "other parameters ·" in text.verdict_table(judged)
+    committed = [{**row, "verdict": "replayed"} for row in values.to_dict("records")]
+    assert [line[:2] for line in worse_than(judged, committed)] == ["2d"]
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({}, []),
+        ({"seed": 3, "figures.grid_size": 10, "anomaly.noise_images": 5}, []),
+        ({"train.learning_rate": 0.003}, ["20d", "2d"]),
+        ({"train-2d.hidden_sizes": [400]}, ["2d"]),
+        ({"binarize.threshold": 100}, ["20d", "2d"]),
+        ({"download.dataset": "digits"}, ["20d", "2d"]),
+    ],
+)
+def test_the_models_that_would_be_trained_otherwise_than_in_the_study_are_named(change, expected):
+    params = check_params(ROOT / "params.yaml", change)
+    assert other_parameters(params, ROOT / "studies/seeds.json") == expected
 
 
 def test_fewer_than_20_seeds_do_not_judge(tmp_path):

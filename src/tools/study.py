@@ -14,13 +14,20 @@ from typing import Any
 
 from vae.cli import UserError
 from vae.data import load_split
-from vae.files import md5, records, write_csv, write_json, write_text, written_whole
+from vae.files import md5, records, write_csv, write_json, written_whole
 from vae.params import MODELS
 from vae.report import figures as draw
-from vae.reproduction.intervals import LOSSES, paired_differences, prediction_intervals, read_rows
+from vae.reproduction.intervals import (
+    DEFAULTS,
+    LOSSES,
+    paired_differences,
+    prediction_intervals,
+    read_rows,
+)
 from vae.reproduction.published import load_published
+from vae.reproduction.verdicts import seedless
 from vae.study.cluster import run_trials
-from vae.study.trials import Trial, append_rows, plan
+from vae.study.trials import append_rows, plan, take_over
 
 import pandas as pd
 from ruamel.yaml import YAML
@@ -51,7 +58,9 @@ def main() -> None:
     order = {trial.fingerprint: number for number, trial in enumerate(trials)}
     rows = read_rows(partial).sort_values("trial", key=lambda name: name.map(order), kind="stable")
     if len(rows):
-        finish(rows, failures, options.output)
+        defaults = [trial for trial in trials if trial.arm == DEFAULTS]
+        parameters = {trial.model: seedless(trial.params, trial.model) for trial in defaults}
+        finish(rows, failures, parameters, options.output)
     partial.unlink()
     if failures:
         reasons = "; ".join(f"{trial}: {reason}" for trial, reason in failures.items())
@@ -101,34 +110,21 @@ def override(text: str) -> tuple[str, list[Any]]:
     return key, found
 
 
-def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
-    """Begin the partial file with the rows of trials that ended before. Raises UserError."""
-    planned = [trial.fingerprint for trial in trials]
-    before = read_rows(output)
-    if not before["trial"].isin(planned).all():
-        raise UserError(
-            f"{output} holds trials of another study (other parameters, seeds, data or PyTorch); "
-            "name another --output, or move it away"
-        )
-    rows = pd.concat([table for table in (before, read_rows(partial)) if len(table)] or [before])
-    rows = rows[rows["trial"].isin(planned)].drop_duplicates(["trial", "epoch"])
-    # What an arm is called may differ from study to study: defaults, or a value that equals them.
-    rows["arm"] = rows["trial"].map({trial.fingerprint: trial.arm for trial in trials})
-    if len(rows):
-        write_csv(partial, rows)
-    else:
-        write_text(partial, "")
-    return rows
+def finish(
+    rows: pd.DataFrame, failures: dict[str, str], parameters: dict[str, Any], output: Path
+) -> None:
+    """Write the table, its summary as JSON and the figure as PNG; print the last epoch.
 
-
-def finish(rows: pd.DataFrame, failures: dict[str, str], output: Path) -> None:
-    """Write the table, its summary as JSON and the figure as PNG; print the last epoch."""
+    `parameters` are those of the models in the arm of the defaults, beside the seed.
+    """
     losses = prediction_intervals(rows, LOSSES, ["model", "arm", "epoch"])
     noise = prediction_intervals(rows, ["noise_kl"], ["model", "arm"])
     differences = paired_differences(rows, "test_loss")
     tables = {"losses": losses, "noise_kl": noise, "test_loss_differences": differences}
     summary = {name: records(table) for name, table in tables.items()}
-    write_json(output.with_suffix(".json"), {**summary, "failures": failures})
+    write_json(
+        output.with_suffix(".json"), {**summary, "failures": failures, "parameters": parameters}
+    )
     with written_whole(output.with_suffix(".png")) as path:
         draw.save_figure(path, draw.study_bands(losses, load_published(Path("data/published"))))
     write_csv(output, rows)

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 from vae.cli import UserError
-from vae.files import written_whole
+from vae.files import write_tensors
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 
 class Checkpoint:
@@ -66,5 +66,4 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, name: str, tensors: dict[str, np.ndarray]) -> None:
-        with written_whole(self.folder / name) as temporary:
-            temporary.write_bytes(save(tensors, {"identity": self.identity}))
+        write_tensors(self.folder / name, tensors, {"identity": self.identity})

@@ -70,6 +70,11 @@ def arguments(description: str, *names: str) -> list[Path]:
     return list(vars(parser.parse_args()).values())
 
 
+def printable(text: object) -> str:
+    """The words of an error for a terminal: control characters, as of file names, are escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
+
+
 def one_line(error: object) -> str:
     """The words of an error on one line."""
     return " ".join(str(error).split())
@@ -96,14 +101,15 @@ def run(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(error)}")
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
         remedy, place = REMEDIES[error.errno], error.filename or "where the output goes"
-        sys.exit(f"error: {error.strerror}: {place}; {remedy}, then run it again")
+        reason = f"{error.strerror}: {place}; {remedy}, then run it again"
+        sys.exit(f"error: {printable(reason)}")
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+        if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
             raise
         sys.exit(
             "error: not enough memory; free some, or lower what decides it in params.yaml: layer "

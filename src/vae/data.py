@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vae.cli import UserError
-from vae.files import written_whole
+from vae.files import write_tensors, written_whole
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
@@ -73,8 +73,7 @@ def binarize(pixels: np.ndarray, threshold: int) -> np.ndarray:
 
 def save_split(split: Split, path: Path) -> None:
     """Write a split as safetensors, the bytes of which repeat."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(save(split._asdict()))
+    write_tensors(path, split._asdict())
 
 
 def load_split(folder: Path, name: str) -> Split:

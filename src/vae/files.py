@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae.cli import UserError
+
+import numpy as np
+from safetensors.numpy import save
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,6 +53,21 @@ def write_json(path: Path, value: Any) -> None:
 def write_csv(path: Path, table: "DataFrame") -> None:
     """Write a table's columns, without its index, with `\\n` line ends, whole."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Write arrays by name as safetensors, the bytes of which repeat, whole."""
+    try:
+        content = save(dict(tensors), metadata)
+    except BaseException as error:
+        # What safetensors raises without memory is no Exception, and cannot be imported.
+        if type(error).__name__ == "PanicException":
+            raise MemoryError from None
+        raise
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def records(table: "DataFrame") -> list[dict[str, Any]]:

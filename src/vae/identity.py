@@ -14,7 +14,7 @@ RESULTS_VERSION = 1
 def identity(values: Mapping[str, str], data: Sequence[str]) -> str:
     """12 hexadecimal digits of a training's flat parameters (`params.flat`), of the MD5 sums of the
     splits that it reads, train and test, of PyTorch's version and of `RESULTS_VERSION`."""
-    # What is installed tells it without the seconds that importing PyTorch takes.
+    # Read from the installed package, without the seconds that importing PyTorch takes.
     torch = version("torch").partition("+")[0]
     text = json.dumps([dict(values), list(data), torch, RESULTS_VERSION], sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest()[:12]

@@ -4,18 +4,17 @@ import json
 from pathlib import Path
 
 from vae.cli import UserError, one_line
-from vae.files import write_json, written_whole
+from vae.files import write_json, write_tensors
 from vae.network import Network
 from vae.params import Architecture
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 
 def save_network(network: Network, architecture: Architecture, path: Path) -> None:
     """Write the weights to `path` under PyTorch's names, and the architecture beside it."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(save(network.named_values()))
+    write_tensors(path, network.named_values())
     write_json(path.with_suffix(".json"), architecture.model_dump(exclude={"preceded_by"}))
 
 

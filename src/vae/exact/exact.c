@@ -1,4 +1,4 @@
-// A VAE of fully connected layers in float32, with the same bits on every machine: kernel.py tells
+// A VAE of fully connected layers in float32, with the same bits on every machine: kernel.py says
 // why. Activations are (images, features), weights (inputs, outputs).
 #include "functions.h"
 #include "products.h"

@@ -14,10 +14,14 @@ from vae.scores import SCORE_NAMES
 import pandas as pd
 
 TEMPLATE = Path(__file__).with_name("text.md")
-SIGNS = dict(zip(VERDICTS, "=≈≠", strict=True))
+SIGNS = dict(zip(VERDICTS, "=≈≠·", strict=True))
 NOT_MNIST = (
     "**These models were not trained on MNIST but on scikit-learn's digits: "
     "the published numbers stand here for the layout only.**\n\n"
+)
+OTHERS = (
+    "**A model of this run was trained with other parameters than the study's: its published "
+    "numbers stand beside it without a verdict (·).**\n\n"
 )
 
 
@@ -36,13 +40,16 @@ def report_text(
     by name, `versions` are the pinned packages', `sums` the MD5 sums of files.
     """
     losses = values[values["split"] != "noise"]
-    by_interval = values[values["verdict"] != "replayed"]
+    by_interval = values[values["verdict"].isin(VERDICTS[1:3])]
     outside = by_interval[by_interval["outside"] > 0]
     counts = values["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
+    warning = OTHERS if counts[VERDICTS[3]] else ""
+    if params["download.dataset"] != "mnist":
+        warning = NOT_MNIST
     return TEMPLATE.read_text(encoding="utf-8").format(
-        data="" if params["download.dataset"] == "mnist" else NOT_MNIST,
+        data=warning,
         count=len(values),
-        verdicts="\n".join(f"- **{counts[v]}** {v} {SIGNS[v]}" for v in VERDICTS),
+        verdicts="\n".join(f"- **{counts[v]}** {v} {SIGNS[v]}" for v in VERDICTS if counts[v]),
         verdict_table=verdict_table(values),
         seeds=values["n"].min(),
         by_interval=len(by_interval),
@@ -81,9 +88,11 @@ def verdict_table(values: pd.DataFrame) -> str:
     """Count the verdicts of each source's losses of a model, and of its noise image's KL."""
     what = (values["model"] + " losses").where(values["split"] != "noise", "KL of the noise image")
     groups = values.groupby(["source", "model", what.rename("what")], sort=False)["verdict"]
-    counts = groups.value_counts().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)
+    counts = groups.value_counts().unstack(fill_value=0)
+    shown = VERDICTS if VERDICTS[3] in counts else VERDICTS[:3]
+    counts = counts.reindex(columns=shown, fill_value=0)
     rows = ([f"{source}, {name}", *map(str, row)] for (source, _, name), row in counts.iterrows())
-    return markdown_table(["Published values", *(f"{v} {SIGNS[v]}" for v in VERDICTS)], rows)
+    return markdown_table(["Published values", *(f"{v} {SIGNS[v]}" for v in shown)], rows)
 
 
 def farthest(outside: pd.DataFrame) -> str:
@@ -112,7 +121,7 @@ def loss_table(values: pd.DataFrame) -> str:
 
 
 def anomaly_table(kinds: Mapping[str, Any]) -> str:
-    """Write how well each score tells each kind of anomaly from test images."""
+    """Write how well each score separates each kind of anomaly from test images."""
     rows = []
     for kind, scores in kinds.items():
         found = [scores[name] for name in SCORE_NAMES]
@@ -128,7 +137,7 @@ def failures(anomaly: Mapping[str, Any]) -> str:
         if kinds
     ]
     if not failed:
-        return "Each of them tells all kinds."
+        return "Each of them separates all kinds."
     return (
         f"**With an area below {anomaly['fails_below']}, {'; '.join(failed)}.** The posterior of "
         "such an image is as close to the prior as a digit's, or the image as easily reconstructed."

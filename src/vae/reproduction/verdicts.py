@@ -1,18 +1,21 @@
 """A verdict on every published number."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from vae.files import read_json
-from vae.params import MODELS
+from vae.params import MODELS, Params, flat, training_params
 from vae.reproduction.published import LOSSES, PUBLISHED_NOISE_KL, compare_losses, load_losses
 
 import numpy as np
 import pandas as pd
 
-# From the best to the worst.
-VERDICTS = ["replayed", "consistent", "not reproducible as published"]
-# What tells a published value from the others.
+# From the best to the worst; the last where a model's parameters are not the study's.
+VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
+# A model of these is compared with the post's: its data set, and its round(x / 255).
+DATASET, THRESHOLD = "mnist", 128
+# What identifies a published value.
 KEY = ["source", "model", "split", "epoch"]
 # How far a replay of the notebook's run may be from it, by model and split, in nats per image:
 # rounding differs between processors and versions of PyTorch, and grows in training.
@@ -26,7 +29,27 @@ def replayed(values: pd.DataFrame) -> pd.Series:
     return (values["source"] == "notebook") & (values["difference"].abs() <= tolerance)
 
 
-def judge(values: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
+def other_parameters(params: Params, study: Path) -> list[str]:
+    """Name the models that `params` would train otherwise than the study did, beside the seed.
+
+    `study` is its summary in JSON. Raises UserError.
+    """
+    if (params.download.dataset, params.binarize.threshold) != (DATASET, THRESHOLD):
+        return list(MODELS)
+    studied = read_json(study)["parameters"]
+    return [name for name in MODELS if seedless(params, name) != studied[name]]
+
+
+def seedless(params: Params, name: str) -> dict[str, str]:
+    """The flat parameters of model `name`'s training that decide its losses, beside the seed."""
+    values = flat(training_params(params, name))
+    drawn = ("figures.gray_levels", "figures.grid_size", "figures.grid_quantiles")
+    return {key: value for key, value in values.items() if key not in ("seed", *drawn)}
+
+
+def judge(
+    values: pd.DataFrame, intervals: pd.DataFrame, others: Collection[str] = ()
+) -> pd.DataFrame:
     """Add to the rows of `compare_losses`, or others like them, a `verdict`, and what it rests on.
 
     `n` is the number of the study's seeds, `low, high` are the bounds of its 99 % prediction
@@ -34,17 +57,23 @@ def judge(values: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
 
     - replayed: a notebook's loss that ours replays, within `REPLAY_TOLERANCES`;
     - consistent: inside the interval, so another seed may well give it;
-    - not reproducible as published: outside.
+    - not reproducible as published: outside;
+    - other parameters: of one of the models `others`, which no seed of the study can judge.
     """
     table = values.join(intervals[["n", "low", "high"]], on=["model", "split", "epoch"])
     below, above = table["low"] - table["published"], table["published"] - table["high"]
     outside = np.maximum(below, above).clip(lower=0)
-    verdict = np.select([replayed(values), outside == 0], VERDICTS[:2], VERDICTS[2])
+    cases = [values["model"].isin(others), replayed(values), outside == 0]
+    verdict = np.select(cases, [VERDICTS[3], *VERDICTS[:2]], VERDICTS[2])
     return table.assign(outside=outside, verdict=verdict)
 
 
 def judge_run(
-    metrics: Path, plots: Path, published: pd.DataFrame, study: pd.DataFrame
+    metrics: Path,
+    plots: Path,
+    published: pd.DataFrame,
+    study: pd.DataFrame,
+    others: Collection[str],
 ) -> pd.DataFrame:
     """Judge every published value beside this run's (see `judge`). Raises UserError."""
     ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
@@ -52,7 +81,8 @@ def judge_run(
     noise["published"] = PUBLISHED_NOISE_KL
     noise["ours"] = read_json(metrics / "anomaly.json")["noise_kl"]
     noise["difference"] = noise["ours"] - noise["published"]
-    return judge(pd.concat([compare_losses(ours, published), noise], ignore_index=True), study)
+    values = pd.concat([compare_losses(ours, published), noise], ignore_index=True)
+    return judge(values, study, others)
 
 
 def replay_answer(values: pd.DataFrame) -> str:
@@ -72,7 +102,7 @@ def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[st
     before = pd.DataFrame(committed).set_index(KEY)["verdict"].rename("before")
     lines = []
     for row in values.join(before, on=KEY, how="inner").itertuples():
-        if VERDICTS.index(row.verdict) > VERDICTS.index(row.before):
+        if row.verdict != VERDICTS[3] and VERDICTS.index(row.verdict) > VERDICTS.index(row.before):
             what = "noise KL" if row.split == "noise" else f"{row.split} loss of epoch {row.epoch}"
             ours = "missing" if pd.isna(row.ours) else f"{row.ours:.3f}"
             values = f"published {row.published}, ours {ours}: was {row.before}, is {row.verdict}"

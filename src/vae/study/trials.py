@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from vae.cli import UserError
 from vae.data import Split
+from vae.files import write_csv, write_text
 from vae.identity import identity
 from vae.params import Model, Params, check_params, flat, training_params
-from vae.reproduction.intervals import DEFAULTS
+from vae.reproduction.intervals import DEFAULTS, read_rows
 from vae.scores import kl_scores, noise_images
 from vae.training import fit, prepare
 
@@ -90,3 +91,23 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     text = pd.DataFrame(rows).to_csv(index=False, header=header, lineterminator="\n")
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
+    """Begin the partial file with the rows of trials that ended before. Raises UserError."""
+    planned = [trial.fingerprint for trial in trials]
+    before = read_rows(output)
+    if not before["trial"].isin(planned).all():
+        raise UserError(
+            f"{output} holds trials of another study (other parameters, seeds, data or PyTorch); "
+            "name another --output, or move it away"
+        )
+    rows = pd.concat([table for table in (before, read_rows(partial)) if len(table)] or [before])
+    rows = rows[rows["trial"].isin(planned)].drop_duplicates(["trial", "epoch"])
+    # What an arm is called may differ from study to study: defaults, or a value that equals them.
+    rows["arm"] = rows["trial"].map({trial.fingerprint: trial.arm for trial in trials})
+    if len(rows):
+        write_csv(partial, rows)
+    else:
+        write_text(partial, "")
+    return rows

@@ -25,7 +25,7 @@ def git(*arguments: str) -> str:
 
 
 def origin() -> dict[str, str]:
-    """Tags that tell where a run comes from: the git commit, and DVC's stage and experiment."""
+    """Tags of where a run comes from: the git commit, and DVC's stage and experiment."""
     tags = {
         "dvc.stage": os.environ.get("DVC_STAGE"),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME"),

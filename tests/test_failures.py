@@ -14,7 +14,7 @@ from pathlib import Path
 import download
 from conftest import ROOT, copy_demo
 from vae.files import md5
-from vae.params import override_params
+from vae.rebuild.build import override_params
 
 import pytest
 from mlflow import MlflowClient

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from conftest import commit_all, link_environment
 from vae.files import md5
-from vae.params import override_params
-from vae.rebuild.build import scratch_environment
+from vae.rebuild.build import override_params, scratch_environment
 from vae.rebuild.compare import hashes
 
 import psutil

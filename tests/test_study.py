@@ -13,7 +13,8 @@ import demo as demo_script
 import study as study_script
 from conftest import ROOT, listening
 from vae.cli import UserError
-from vae.params import MODELS, override_params
+from vae.params import MODELS
+from vae.rebuild.build import override_params
 from vae.reproduction.intervals import read_rows
 from vae.study.trials import append_rows, plan, take_over
 

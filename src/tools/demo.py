@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from vae.cli import UserError
-from vae.params import override_params
-from vae.rebuild.build import ROOT, run_pipeline
+from vae.rebuild.build import ROOT, override_params, run_pipeline
 
 # As many frames as the full run has, from as many steps.
 OVERRIDES = {
@@ -27,12 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="a new folder, instead of one in /tmp")
     folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="vae-demo-"))
-    prepare(folder)
+    copy_pipeline(folder)
     run_pipeline(folder)
     print(f"the demo's results: {folder.resolve()}/report.html, plots/ and metrics/ beside it")
 
 
-def prepare(folder: Path) -> None:
+def copy_pipeline(folder: Path) -> None:
     """Copy the pipeline to `folder`, with other parameters. Raises UserError if it is not empty."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder")

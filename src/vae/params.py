@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
-from vae.files import written_whole
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -200,16 +199,6 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
     except ValidationError as error:
         problems = [f"{path}: {_describe(problem)}" for problem in error.errors()]
         raise UserError("; ".join(problems)) from None
-
-
-def override_params(path: Path, overrides: dict[str, Any]) -> None:
-    """Change values in a params.yaml, by group and key, or by key alone at the top."""
-    yaml = YAML()
-    params = yaml.load(path)
-    for name, value in overrides.items():
-        params[name] = {**params[name], **value} if isinstance(value, dict) else value
-    with written_whole(path) as temporary:
-        yaml.dump(params, temporary)
 
 
 def training_params(params: Params, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from urllib.request import urlopen
 
 from conftest import copy_demo
-from vae.params import override_params
+from vae.rebuild.build import override_params
 
 import psutil
 import pytest

@@ -10,9 +10,11 @@ from typing import Any
 
 from vae.cli import UserError
 from vae.data import RAW_FOLDER
-from vae.params import override_params, read_params
+from vae.files import written_whole
+from vae.params import read_params
 
 import psutil
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[3]
 # Places that a user's environment may name; a pipeline in a scratch folder has its own.
@@ -75,6 +77,16 @@ def _group(leader: int) -> set[psutil.Process]:
             alive = process.status() != psutil.STATUS_ZOMBIE
             found |= {process} if alive and os.getpgid(process.pid) == leader else set()
     return found
+
+
+def override_params(path: Path, overrides: dict[str, Any]) -> None:
+    """Change values in a params.yaml, by group and key, or by key alone at the top."""
+    yaml = YAML()
+    params = yaml.load(path)
+    for name, value in overrides.items():
+        params[name] = {**params[name], **value} if isinstance(value, dict) else value
+    with written_whole(path) as temporary:
+        yaml.dump(params, temporary)
 
 
 def scratch_environment() -> dict[str, str]:

@@ -7,15 +7,17 @@ cli.begin()
 from pathlib import Path
 
 from vae.cli import arguments, locked_versions
-from vae.data import FILE_NAMES, RAW_FOLDER
+from vae.data import FILE_NAMES, RAW_FOLDER, load_split
 from vae.files import md5, read_json, records, write_json, write_text
 from vae.params import MODELS, check_params, read_params
 from vae.report import figures as draw
 from vae.report.page import page
+from vae.report.play import play_data
 from vae.report.text import report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
+from vae.weights import load_network
 
 # What the report shows of the parameters.
 GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
@@ -23,12 +25,24 @@ GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
 
 
 def main() -> None:
-    raw, models, metrics, plots, published, studies, lock, report = arguments(
-        __doc__, "raw", "models", "metrics", "plots", "published", "studies", "lock", "report"
+    names = [
+        "raw",
+        "binarized",
+        "models",
+        "metrics",
+        "plots",
+        "published",
+        "studies",
+        "lock",
+        "report",
+    ]
+    raw, binarized, models, metrics, plots, published, studies, lock, report = arguments(
+        __doc__, *names
     )
     params = dict(zip(GROUPS, read_params(*GROUPS), strict=True))
+    checked = check_params(Path("params.yaml"))
     study, tables = load_intervals(studies / "seeds.csv"), load_published(published)
-    others = other_parameters(check_params(Path("params.yaml")), studies / "seeds.json")
+    others = other_parameters(checked, studies / "seeds.json")
     values = judge_run(metrics, plots, tables, study, others)
     shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
     post = tables[(tables["model"] == "2d") & (tables["source"] == "post")]
@@ -58,7 +72,12 @@ def main() -> None:
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}
     body = report_text(values, earlier, anomaly, likelihood, params, locked_versions(lock), sums)
-    write_text(report, page(body, report.parent))
+    networks = {model: load_network(models / f"{model}.safetensors") for model in MODELS}
+    splits = [load_split(binarized, split) for split in ("train", "test")]
+    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
+    write_text(
+        report, page(body, report.parent, play_data(checked, networks, *splits, models, ours))
+    )
     if params["download.dataset"] == "mnist":
         print(f"the notebook's run: {replay_answer(losses)}")
         print(verdict_table(values))

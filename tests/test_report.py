@@ -1,6 +1,9 @@
-"""The report of the demo, and how a page is made."""
+"""The report of the demo, and how a page is made; what its script does is in tests/services."""
 
-from base64 import b64decode
+import hashlib
+import json
+import re
+from base64 import b64decode, b64encode
 from html.parser import HTMLParser
 from importlib.metadata import version
 from io import BytesIO
@@ -8,19 +11,22 @@ from pathlib import Path
 
 import report
 from vae.cli import UserError
-from vae.data import FILE_NAMES, RAW_FOLDER
+from vae.data import FILE_NAMES, RAW_FOLDER, tiled
 from vae.files import md5, read_json
+from vae.frames import load_frames
 from vae.report import text
 from vae.report.page import page
+from vae.reproduction.published import load_losses
+from vae.weights import load_network
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")
-ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video"}
+ACTIVE = {"iframe", "object", "embed", "link", "base", "form", "audio", "video"}
 
 
 class Page(HTMLParser):
@@ -29,6 +35,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements, self.rows, self.text, self.cell = [], [], "", None
+        self.texts = {}  # the first text in each kind of element
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -44,6 +51,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self.elements:
+            tag, attributes = self.elements[-1]
+            self.texts.setdefault("numbers" if attributes.get("id") == "data" else tag, data)
         if self.cell:
             self.rows[-1][-1] += data
 
@@ -58,7 +68,7 @@ def html(finished_demo: Path) -> Page:
 
 def embedded(uri: str) -> bytes:
     kind, _, content = uri.partition(";base64,")
-    assert kind in ("data:image/png", "data:image/gif")
+    assert kind == "data:image/png"
     return b64decode(content, validate=True)
 
 
@@ -70,7 +80,9 @@ def cells(table: str) -> list[list[str]]:
     ]
 
 
-def test_the_report_refers_to_nothing_outside_itself_and_runs_no_script(html):
+def test_the_report_refers_to_nothing_outside_itself_and_runs_its_own_script_alone(html):
+    scripts = html.all("script")
+    assert [script.get("type") for script in scripts] == ["application/json", None]
     assert not ACTIVE & {tag for tag, _ in html.elements}
     for tag, attributes in html.elements:
         assert not [name for name in attributes if name.startswith("on")]
@@ -78,10 +90,12 @@ def test_the_report_refers_to_nothing_outside_itself_and_runs_no_script(html):
             assert attributes.get(name, "data:").startswith("data:"), (tag, name)
         assert attributes.get("href", "#").startswith("#")
         assert "url(" not in attributes.get("style", "")
-    # The style, which is text to the parser, too.
+    # The style and the script, which are text to the parser, too.
     assert ":root {" in html.text
-    assert "url(" not in html.text
-    assert "@import" not in html.text
+    for reaching_out in ("url(", "@import", "fetch(", "XMLHttpRequest", "import("):
+        assert reaching_out not in html.text
+    known = re.search(r"script-src 'sha256-([^']+)'", html.all("meta")[1]["content"])[1]
+    assert known == b64encode(hashlib.sha256(html.texts["script"].encode()).digest()).decode()
 
 
 def test_every_link_of_the_report_leads_to_a_chapter(html):
@@ -96,35 +110,52 @@ def test_every_image_of_the_report_says_what_it_shows(html):
     assert len(html.all("figure")) == len(html.all("figcaption"))
 
 
-def test_the_report_holds_every_figure_of_plots_to_the_byte(html, finished_demo):
-    shown = [embedded(image["src"]) for image in html.all("img") if image.get("class") != "paper"]
-    figures = [
-        path.read_bytes() for path in (finished_demo / "plots").iterdir() if path.suffix != ".csv"
-    ]
-    assert len(figures) == 13
-    assert sorted(shown) == sorted(figures)
+def test_the_report_holds_every_picture_of_plots_to_the_byte(html, finished_demo):
+    shown = [embedded(image["src"]) for image in html.all("img")]
+    pictures = [path.read_bytes() for path in (finished_demo / "plots").glob("*.png")]
+    assert len(pictures) == 9
+    assert not [picture for picture in pictures if picture not in shown]
 
 
-def test_each_gif_of_the_report_has_its_last_frame_for_reduced_motion_and_for_paper(html):
-    stills = []
-    for (tag, source), (_, image) in zip(html.elements, html.elements[1:], strict=False):
-        if tag == "source":
-            assert source["media"] == "(prefers-reduced-motion: reduce)"
-            still = embedded(source["srcset"])
-            *_, last = (
-                np.asarray(f)
-                for f in ImageSequence.Iterator(Image.open(BytesIO(embedded(image["src"]))))
+def test_the_report_has_the_last_frame_of_the_reconstructions(html, finished_demo):
+    (still,) = (image["src"] for image in html.all("img") if image["data-name"] == "reconstruction")
+    frames = load_frames(finished_demo / "models/20d-frames.arrow", "reconstructions")
+    shown = np.asarray(Image.open(BytesIO(embedded(still))))
+    last = frames[: len(frames) : 5][-1]
+    assert np.array_equal(shown[shown.shape[0] // 2 :: 4, ::4], tiled(last, 1))
+
+
+def test_the_pages_numbers_are_the_models_the_scores_and_the_frames(html, finished_demo):
+    data = json.loads(html.texts["numbers"])
+    for name in ("20d", "2d"):
+        network = load_network(finished_demo / f"models/{name}.safetensors")
+        for (weight, bias), layer in zip(
+            network.layers, data["models"][name]["layers"], strict=True
+        ):
+            numbers, steps, biases = (
+                np.frombuffer(b64decode(layer[part]), kind)
+                for part, kind in (("weights", "<i2"), ("steps", "<f4"), ("bias", "<f4"))
             )
-            assert np.array_equal(np.asarray(Image.open(BytesIO(still))), last)
-            stills.append(still)
-    assert stills == [
-        embedded(image["src"]) for image in html.all("img") if image.get("class") == "paper"
-    ]
-    assert (
-        len(stills)
-        == sum(image["src"].startswith("data:image/gif") for image in html.all("img"))
-        == 4
+            assert np.array_equal(biases, bias)
+            rounded = numbers.reshape(len(steps), -1) * steps[:, None]
+            assert np.all(np.abs(rounded - weight.T) <= 0.501 * steps[:, None])
+        losses = load_losses(finished_demo / f"plots/{name}-losses.csv")
+        assert data["losses"][name]["test_loss"] == losses["test_loss"].tolist()
+    epochs = data["training"]["epochs"]
+    assert epochs[0] == 0
+    assert 9 < epochs[-1] <= 10
+    assert epochs == sorted(epochs)
+    manifolds = load_frames(finished_demo / "models/2d-frames.arrow", "manifold")
+    first, last = (
+        np.asarray(Image.open(BytesIO(b64decode(data["training"]["manifolds"][at]))).convert("L"))
+        for at in (0, -1)
     )
+    assert np.array_equal(first, tiled(manifolds[0], 20))
+    assert np.array_equal(last, tiled(manifolds[-1], 20))
+
+
+def test_the_page_stays_smaller_than_eight_million_bytes(finished_demo):
+    assert (finished_demo / "report.html").stat().st_size < 8e6
 
 
 def test_the_report_has_every_table(html, finished_demo):
@@ -173,7 +204,7 @@ def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished
 
 def test_what_looks_like_html_is_shown_as_it_is(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    text = page('# 1 < 2 {x} & "y"\n\n## <b>\n\n![A "b" <c>](a.png "d & <e>")\n', tmp_path)
+    text = page('# 1 < 2 {x} & "y"\n\n## <b>\n\n![A "b" <c>](a.png "d & <e>")\n', tmp_path, {})
     found = Page(text)
     assert found.text.count('1 < 2 {x} & "y"') == 2
     assert "d & <e>" in found.text
@@ -183,4 +214,4 @@ def test_what_looks_like_html_is_shown_as_it_is(tmp_path):
 
 def test_a_missing_figure_ends_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*/plots/gone.png .*; run `dvc repro`"):
-        page('# Report\n\n![What](plots/gone.png "Caption")\n', tmp_path)
+        page('# Report\n\n![What](plots/gone.png "Caption")\n', tmp_path, {})

@@ -12,7 +12,7 @@ from conftest import ROOT
 from vae.cli import UserError
 from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx, upscaled_digits
 from vae.images import as_mnist, read_pictures
-from vae.scores import anomaly_scores
+from vae.scores import anomaly_scores, limits
 from vae.weights import load_network
 
 import numpy as np
@@ -322,8 +322,9 @@ def test_an_image_is_anomalous_above_the_kl_or_the_negative_elbo_or_below_the_re
         "reconstruction": np.array([500.0, 2000.0, 500.0, 0.0]),
         "negative_elbo": np.array([500.0, 500.0, 999.0, 0.0]),
     }
-    limits, rows = score.score_rows(scores, training, 99.9)
-    assert limits == pytest.approx(
+    beyond = limits(training, 99.9)
+    rows = score.score_rows(scores, training, beyond)
+    assert beyond == pytest.approx(
         {"kl": 998.001, "negative_elbo": 998.001, "reconstruction": 0.999}
     )
     found = [row["anomalous_by"] for row in rows]

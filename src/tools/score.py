@@ -20,7 +20,7 @@ from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures, write_picture
 from vae.params import read_params
 from vae.report.figures import save_figure
-from vae.scores import SCORE_NAMES, anomaly_scores, reconstruct
+from vae.scores import SCORE_NAMES, anomaly_scores, limits, reconstruct
 from vae.weights import load_network
 
 import numpy as np
@@ -49,41 +49,39 @@ def main() -> None:
     scores, training = (
         anomaly_scores(network, each, settings.batch_size) for each in (images, known)
     )
-    limits, rows = score_rows(scores, training, settings.threshold_percentile)
+    beyond = limits(training, settings.threshold_percentile)
+    rows = score_rows(scores, training, beyond)
     for row, picture in zip(rows, pictures, strict=True):
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
     if options.figure:
         drawn = figure(rows[:100], pictures, images, reconstruct(network, images))
         write_picture(options.figure, options.images, save_figure, drawn)
     if options.json:
-        about = {"model": str(options.model), "training_images": len(known), "thresholds": limits}
+        about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
     else:
-        print(table(rows, limits, len(known)))
+        print(table(rows, beyond, len(known)))
 
 
 def score_rows(
-    scores: Mapping[str, np.ndarray], training: Mapping[str, np.ndarray], percentile: float
-) -> tuple[dict[str, float], list[Row]]:
-    """Give thresholds, and for each image scores, percentiles and verdict, by `anomaly_scores`.
-
-    Too easy to reconstruct is strange too: the blank image is.
-    """
-    sides = {"kl": percentile, "negative_elbo": percentile, "reconstruction": 100 - percentile}
-    limits = {name: float(np.percentile(training[name], side)) for name, side in sides.items()}
+    scores: Mapping[str, np.ndarray],
+    training: Mapping[str, np.ndarray],
+    beyond: Mapping[str, float],
+) -> list[Row]:
+    """Give for each image its `anomaly_scores`, their percentiles and the verdict by `limits`."""
     rows = []
     for values in zip(*scores.values(), strict=True):
         row: Row = dict(zip(scores, map(float, values), strict=True))
-        over = {name: row[name] - limit for name, limit in limits.items()}
+        over = {name: row[name] - limit for name, limit in beyond.items()}
         over["reconstruction"] *= -1
         by = [name for name, distance in over.items() if distance > 0]
         for name in scores:
             row[f"{name}_percentile"] = 100 * float((training[name] <= row[name]).mean())
         rows.append({**row, "verdict": "anomalous" if by else "ordinary", "anomalous_by": by})
-    return limits, rows
+    return rows
 
 
-def table(rows: Sequence[Row], limits: Mapping[str, float], count: int) -> str:
+def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
     """Write a line for each image, and two on what the numbers mean."""
     width = max(len(row["name"]) for row in rows)
     names = SCORE_NAMES.items()
@@ -94,9 +92,9 @@ def table(rows: Sequence[Row], limits: Mapping[str, float], count: int) -> str:
         )
         by = ", ".join(SCORE_NAMES[name] for name in row["anomalous_by"])
         lines.append(f"{row['name']:{width}}{cells}  {row['verdict']}{by and f' by {by}'}")
-    high = f"KL above {limits['kl']:.2f}, negative ELBO above {limits['negative_elbo']:.2f}"
+    high = f"KL above {beyond['kl']:.2f}, negative ELBO above {beyond['negative_elbo']:.2f}"
     share = f"in nats, and the percentage of the {count:,} training images that score no more"
-    low = f"reconstruction below {limits['reconstruction']:.2f}"
+    low = f"reconstruction below {beyond['reconstruction']:.2f}"
     return "\n".join([*lines, f"{share}; anomalous:", f"{high} or {low}"])
 
 

@@ -50,6 +50,16 @@ def anomaly_scores(
     return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}
 
 
+def limits(training: Mapping[str, np.ndarray], percentile: float) -> dict[str, float]:
+    """Beyond which score, in nats, an image is anomalous, from the training images' scores.
+
+    Above for `kl` and `negative_elbo`; below for `reconstruction`, since too easy is strange too:
+    the blank image is.
+    """
+    sides = {"kl": percentile, "negative_elbo": percentile, "reconstruction": 100 - percentile}
+    return {name: float(np.percentile(training[name], side)) for name, side in sides.items()}
+
+
 def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
     """Images of fair coin flips, `(count, 784)` uint8, drawn as the post drew its one."""
     return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)

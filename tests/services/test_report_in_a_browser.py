@@ -1,9 +1,18 @@
 """The demo's report in Chromium, with the network off."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+from vae.data import load_split
+from vae.scores import anomaly_scores, posterior_means
+from vae.terms import probabilities
+from vae.weights import load_network
+
+import numpy as np
 import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
@@ -12,6 +21,16 @@ DRIVER = shutil.which("chromedriver")
 if not (BROWSER and DRIVER):
     pytest.skip("needs Chromium and chromedriver", allow_module_level=True)
 
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+# All PNG files of plots/ and the end of reconstruction.gif.
+PICTURES = 10
+# The gray values of a canvas.
+DIGIT = """const canvas = document.querySelector(arguments[0]);
+    const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;
+    return [...pixels].filter((_, index) => index % 4 === 0)"""
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
     "--disable-background-networking --disable-component-update --disable-sync"
@@ -43,12 +62,13 @@ def browser(finished_demo, tmp_path_factory):
     driver.quit()
 
 
-def opened(driver, address, medium="screen", width=1280, **features):
+def opened(driver, address, medium="screen", width=1280, script=True, **features):
     """Open the page on a screen this wide, or on paper, by a reader who prefers these features."""
     chosen = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": chosen})
     screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
     driver.get(address)
     return driver
 
@@ -56,7 +76,7 @@ def opened(driver, address, medium="screen", width=1280, **features):
 def test_every_figure_is_shown_and_nothing_is_fetched_or_refused(browser):
     page = browser()
     shown = page.execute_script(IMAGES)
-    assert len(shown) == 17
+    assert len(shown) == PICTURES + 2  # those of the slider
     assert all(complete and width > 0 for complete, width, _ in shown)
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
@@ -89,21 +109,124 @@ def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
         assert abs(sum(paper) - sum(ink)) > 500
 
 
-def test_gifs_stand_still_for_who_prefers_reduced_motion_and_move_for_others(browser):
-    kinds = [kind for *_, kind in browser(prefers_reduced_motion="reduce").execute_script(IMAGES)]
-    assert set(kinds) == {"data:image/png"}
-    kinds = [
-        kind for *_, kind in browser(prefers_reduced_motion="no-preference").execute_script(IMAGES)
-    ]
-    assert kinds.count("data:image/gif") == 4
-
-
-def test_on_paper_the_page_is_light_whole_and_shows_the_last_frames(browser):
+def test_on_paper_the_page_is_light_whole_and_its_pictures_stand_for_the_playground(browser):
     page = browser(medium="print", width=680, prefers_color_scheme="dark")
     assert page.execute_script(COLOR.format("backgroundColor")) == [255, 255, 255]
     seen = (
         "return [...document.images].filter(i => i.checkVisibility())"
         ".map(i => i.currentSrc.slice(0, 14))"
     )
-    assert page.execute_script(seen) == ["data:image/png"] * 13
+    assert page.execute_script(seen) == ["data:image/png"] * PICTURES
+    assert page.execute_script("return document.querySelector('.play').checkVisibility()") is False
     assert page.execute_script(CUT) == []
+
+
+def test_without_a_script_the_page_has_its_pictures_and_no_empty_places(browser):
+    page = browser(script=False)
+    assert len(page.execute_script(IMAGES)) == PICTURES
+    places = "return [...document.querySelectorAll('.play')].map(p => p.checkVisibility())"
+    assert page.execute_script(places) == [False] * 3
+
+
+def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth_of_a_nat(
+    browser, finished_demo
+):
+    page = browser()
+    images = load_split(finished_demo / "data/binarized", "test").images[:100]
+    ours = anomaly_scores(load_network(finished_demo / "models/20d.safetensors"), images)
+    found = page.execute_script(
+        "return arguments[0].map(image => vae.scores(vae.models['20d'], image))"
+        ".map(({kl, reconstruction, negative_elbo}) => [kl, reconstruction, negative_elbo])",
+        images.tolist(),
+    )
+    for score, theirs in zip(ours, np.transpose(found), strict=True):
+        assert np.abs(ours[score] - theirs).max() < 1e-2, score
+
+
+def test_the_page_finds_the_same_places_on_the_plane_as_python(browser, finished_demo):
+    images = load_split(finished_demo / "data/binarized", "test").images[:100]
+    ours = posterior_means(load_network(finished_demo / "models/2d.safetensors"), images)
+    found = browser().execute_script(
+        "return arguments[0].map(image => [...vae.scores(vae.models['2d'], image).mean])",
+        images.tolist(),
+    )
+    assert np.abs(ours - found).max() < 1e-2
+
+
+def test_arrow_keys_move_the_point_on_the_plane_and_say_where_it_is(browser):
+    page = browser()
+    said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]")
+    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
+    plane.click()
+    before, digit = said.text, page.execute_script(DIGIT, "#plane .digit")
+    for _ in range(5):
+        plane.send_keys(Keys.SHIFT + Keys.ARROW_RIGHT)
+    x, y = (float(part) for part in re.match(r"\((.*), (.*)\);", said.text).groups())
+    x_before, y_before = (float(p) for p in re.match(r"\((.*), (.*)\);", before).groups())
+    assert x > x_before
+    assert y == pytest.approx(y_before, abs=0.05)
+    assert page.execute_script(DIGIT, "#plane .digit") != digit
+
+
+@pytest.mark.parametrize("view", ["decoded digits", "test images"])
+def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_demo, view):
+    page = browser()
+    page.find_element(By.XPATH, f"//label[contains(., '{view}')]/input").click()
+    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
+    ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
+    said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]").text
+    point = [float(part) for part in re.match(r"\((.*), (.*)\);", said).groups()]
+    network = load_network(finished_demo / "models/2d.safetensors")
+    expected = 255 * probabilities(network.decode(np.array([point], np.float32)))[0]
+    shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
+    # The coordinates are shown with two decimals.
+    assert np.abs(shown - expected).max() < 8
+
+
+def test_a_drawn_digit_gets_the_scores_and_the_verdict_of_score_py(browser, finished_demo):
+    page = browser()
+    sheet = page.find_element(By.CSS_SELECTOR, "#draw .sheet")
+    page.find_element(By.XPATH, "//button[.='Clear']").click()
+    chain = ActionChains(page).move_to_element_with_offset(sheet, 0, -80).click_and_hold()
+    chain.move_by_offset(0, 80).move_by_offset(0, 80).release().perform()
+    image = np.array(page.execute_script(DIGIT, "#draw .sheet"), np.uint8) // 255
+    assert 20 < image.sum() < 100
+    path = finished_demo / "drawn.npy"
+    np.save(path, image)
+    command = ["src/tools/score.py", "--json", "drawn.npy", "--polarity", "light-on-dark"]
+    scored = subprocess.run(
+        [sys.executable, *command], cwd=finished_demo, capture_output=True, text=True, check=True
+    )
+    path.unlink()
+    (row,) = json.loads(scored.stdout)["images"]
+    cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#draw tbody td")]
+    for number, name in enumerate(("kl", "reconstruction", "negative_elbo")):
+        assert float(cells[3 * number + 1]) == pytest.approx(row[name], abs=0.015)
+        assert float(cells[3 * number + 2]) == pytest.approx(row[f"{name}_percentile"], abs=0.2)
+    verdict = page.find_element(By.CSS_SELECTOR, "#draw [role=status]").text
+    assert verdict.lower().startswith(row["verdict"])
+
+
+def test_one_slider_moves_the_losses_the_reconstructions_and_the_manifold(browser):
+    page = browser()
+    shown = (
+        "return [...document.querySelectorAll('#training img')].map(i => i.src)"
+        ".concat([...document.querySelectorAll('#training text')].map(t => t.textContent))"
+    )
+    last = page.execute_script(shown)
+    slider = page.find_element(By.CSS_SELECTOR, "#training input")
+    slider.send_keys(Keys.HOME)
+    first = page.execute_script(shown)
+    assert all(one != other for one, other in zip(first, last, strict=True))
+    assert first[2:] == ["20d: no epoch has ended", "2d: no epoch has ended"]
+    assert slider.get_attribute("aria-valuetext") == "after 0.00 epochs"
+
+
+def test_all_that_one_can_use_has_a_name_and_can_be_reached_by_the_keyboard(browser):
+    page = browser()
+    named = """return [...document.querySelectorAll('.play button, .play input, .play canvas')]
+        .filter(e => e.tabIndex >= 0 || e.tagName === 'CANVAS')
+        .filter(e => !(e.getAttribute('aria-label') || e.textContent || e.labels?.length))"""
+    assert page.execute_script(named) == []
+    reached = "return [...document.querySelectorAll('.map, .sheet')].map(e => e.tabIndex)"
+    assert page.execute_script(reached) == [0, 0]

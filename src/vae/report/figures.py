@@ -57,7 +57,11 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 
 def save_gif(path: Path, frames: np.ndarray, milliseconds: int) -> None:
-    """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss."""
+    """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss.
+
+    It starts with its last frame, which paper and previews show; in the loop that changes nothing.
+    """
+    frames = np.roll(frames, 1, axis=0)
     # Pillow's optimizing moves some gray values by one when a frame has all 256.
     form = {"plugin": "pillow", "mode": "L", "optimize": False}
     with written_whole(path) as file:
@@ -120,6 +124,7 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray) -> Figure:
     axes.scatter(*means.T, s=4, c=np.array(DIGIT_COLORS)[labels], alpha=0.6, linewidths=0)
     for digit, color in enumerate(DIGIT_COLORS):
         axes.scatter([], [], color=color, label=str(digit))
+    axes.invert_yaxis()  # downwards, as on the manifold
     axes.legend(title="Digit", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 

@@ -1,11 +1,15 @@
-"""A Markdown text as one HTML page that needs no other file: figures inside, no script."""
+"""A Markdown text as one HTML page that needs no other file: figures, numbers and script inside."""
 
+import hashlib
+import json
+import re
 from base64 import b64encode
 from html import escape
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from vae.cli import UserError
 
@@ -13,7 +17,9 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from PIL import Image
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "js"))
+# Where the text has a word alone in brackets, the script shows something to play with.
+PLACE = re.compile(r"<p>\[(\w+)\]</p>")
 BOXES = {
     "<table>": '<div class="wide" tabindex="0"><table>',
     "</table>": "</table></div>",
@@ -27,41 +33,32 @@ class Renderer(RendererHTML):
     """Markdown's elements, images among them as figures that hold what they show."""
 
     def image(self, tokens, index, options, env) -> str:
-        """Write a figure and its caption; of a GIF a still too, for reduced motion and paper."""
+        """Write a figure and its caption; a GIF as the first frame, which shows its end."""
         path, alt = env["folder"] / tokens[index].attrs["src"], escape(tokens[index].content)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
-        source, before, after = data_url(path.suffix[1:], content), "", ""
         with Image.open(BytesIO(content)) as picture:
             width, height = picture.size
-            # Gray pictures are pixels to look at, charts are not; a wide chart scrolls on a phone.
-            kind = "wide" if width > max(1000, height) else "chart"
-            kind = "pixels" if picture.mode == "L" else kind
+            # Pictures are pixels to look at; charts are on white, and wide ones scroll on a phone.
+            chart = picture.convert("L").getpixel((0, 0)) == 255
+            kind = ("wide" if width > max(1000, height) else "chart") if chart else "pixels"
             if picture.format == "GIF":
-                picture.seek(picture.n_frames - 1)
-                picture.convert("L").save(png := BytesIO(), "PNG")
-                still = data_url("png", png.getvalue())
-                before = f'<source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
-                # A browser prints the picture that it shows, and of a GIF the first frame.
-                after = f'<img class="paper" src="{still}" alt="{alt}">'
+                picture.convert("L").save(still := BytesIO(), "PNG")
+                content = still.getvalue()
+        source = f"data:image/png;base64,{b64encode(content).decode()}"
         return (
-            f'<figure class="{kind}"><picture>{before}'
-            f'<img src="{source}" width="{width}" height="{height}" alt="{alt}"></picture>{after}'
+            f'<figure class="{kind}"><img src="{source}" data-name="{escape(path.stem)}" '
+            f'width="{width}" height="{height}" alt="{alt}">'
             f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
         )
 
 
-def data_url(kind: str, image: bytes) -> str:
-    """Give an address that holds an image."""
-    return f"data:image/{kind};base64,{b64encode(image).decode()}"
+def page(text: str, folder: Path, data: Any) -> str:
+    """Write the page of a Markdown text that links to images in `folder`; the script reads `data`.
 
-
-def page(text: str, folder: Path) -> str:
-    """Write the page of a Markdown text that links to images in `folder`.
-
-    Raises UserError if one is missing.
+    Raises UserError if an image is missing.
     """
     markdown = MarkdownIt("js-default", renderer_cls=Renderer)
     tokens, links = markdown.parse(text), []
@@ -73,5 +70,10 @@ def page(text: str, folder: Path) -> str:
     for old, new in BOXES.items():
         body = body.replace(old, new)
     body = body.replace("<h2", f"<nav>{' '.join(links)}</nav>\n<h2", 1)
+    body = PLACE.sub(r'<div class="play" id="\1" hidden></div>', body)
+    script = f"\n{SCRIPT.read_text(encoding='utf-8')}"
+    # By its hash the browser knows the one script that it may run.
+    known = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {"script": script, "hash": known, "data": json.dumps(data).replace("<", "\\u003c")}
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(title=escape(tokens[1].content), body=body)
+    return template.substitute(title=escape(tokens[1].content), body=body, **parts)

@@ -67,6 +67,7 @@ experiments: setup ## Compare the experiments: what differs between them, and th
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
 	python src/tools/pretraining.py data/binarized studies/pretraining.csv
+	python src/tools/bias.py data/binarized models studies/likelihood.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 ##@ Verify

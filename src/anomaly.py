@@ -9,6 +9,7 @@ from vae.data import load_split
 from vae.files import write_json, written_whole
 from vae.params import read_params
 from vae.report import figures as draw
+from vae.report.score_charts import kl_histogram, score_histograms
 from vae.scores import (
     FAILS_BELOW,
     anomalies,
@@ -52,9 +53,9 @@ def main() -> None:
         kind: (images[0], reconstruct(network, images[:1])[0]) for kind, images in samples.items()
     }
     with written_whole(plots / "anomalies.png") as path:
-        draw.save_figure(path, draw.score_histograms(pairs, ordinary, found, kinds))
+        draw.save_figure(path, score_histograms(pairs, ordinary, found, kinds))
     with written_whole(plots / "kl-divergence.png") as path:
-        draw.save_figure(path, draw.kl_histogram(training, scores["noise_kl"], scores["threshold"]))
+        draw.save_figure(path, kl_histogram(training, scores["noise_kl"], scores["threshold"]))
     with written_whole(plots / "noise.png") as path:
         draw.save_png(path, draw.enlarged(draw.strip(noise * np.uint8(255)), 8))
     print(

@@ -1,35 +1,48 @@
-"""Estimate the log-likelihood of test images, the number by which VAEs are compared."""
+"""Estimate the log-likelihood of test images, the number by which VAEs are compared; split the KL,
+and give the loss in other units."""
 
 from vae import cli
 
 cli.begin()
 
-import math
-
-from vae.data import load_split
+from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx
+from vae.decomposition import decomposition, units
 from vae.draws import Generator
 from vae.files import write_json
-from vae.importance import log_likelihoods
+from vae.importance import log_likelihoods, mean_and_error
 from vae.params import MODELS, read_params
+from vae.report import figures as draw
+from vae.report.score_charts import kl_bars
 from vae.weights import load_network
+
+import numpy as np
 
 
 def main() -> None:
-    data, models, output = cli.arguments(__doc__, "binarized", "models", "metrics")
-    seed, settings = read_params("seed", "likelihood")
-    images = load_split(data, "test").images[: settings.images]
-    metrics = {"images": len(images), "samples": settings.samples}
+    raw, data, models, output, plots = cli.arguments(
+        __doc__, "raw", "binarized", "models", "metrics", "plots"
+    )
+    seed, batch, settings = read_params("seed", "train.batch_size", "likelihood")
+    test = load_split(data, "test").images
+    gray = read_idx(raw / RAW_FOLDER / FILE_NAMES["test"][0], 3).reshape(test.shape)
+    images = test[: settings.images]
+    metrics = {"images": len(images), "samples": settings.samples, "test_images": len(test)}
     for name in MODELS:
         network = load_network(models / f"{name}.safetensors")
-        generator = Generator(seed)
-        values = log_likelihoods(network, images, settings.samples, generator)
-        # The error is that of the mean over these images, as a sample of all there could be.
-        mean = math.fsum(values) / len(values)
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        error = (squares / (len(values) - 1) / len(values)) ** 0.5
-        metrics[name] = {"test_log_likelihood": mean, "standard_error": error}
+        values, sizes = log_likelihoods(network, images, settings.samples, Generator(seed))
+        mean, error = mean_and_error(values)
+        metrics[name] = {
+            "test_log_likelihood": mean,
+            "standard_error": error,
+            # NumPy's exp differs between processors in its last bits.
+            "effective_samples": round(float(np.mean(sizes)), 3),
+            "decomposition": decomposition(network, test, Generator(seed)),
+            "units": units(network, test, gray, batch),
+        }
         print(f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats")
     write_json(output, metrics)
+    kl = {name: metrics[name]["decomposition"]["kl_by_dimension"] for name in MODELS}
+    draw.save_figure(plots / "kl-by-dimension.png", kl_bars(kl))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from vae.params import MODELS, check_params, read_params
 from vae.report import figures as draw
 from vae.report.page import page
 from vae.report.play import play_data
+from vae.report.score_charts import bias_curves
 from vae.report.text import report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
 from vae.weights import load_network
+
+import pandas as pd
 
 # What the report shows of the parameters.
 GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
@@ -68,6 +71,8 @@ def main() -> None:
 
     losses = values[values["split"] != "noise"]
     draw.save_figure(plots / "reproduction.png", draw.difference_curves(losses))
+    bias = pd.read_csv(studies / "likelihood.csv")
+    draw.save_figure(plots / "likelihood.png", bias_curves(bias))
     files = [raw / RAW_FOLDER / name for names in FILE_NAMES.values() for name in names]
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}

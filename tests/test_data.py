@@ -14,6 +14,7 @@ from vae.data import (
     binarize,
     load_split,
     read_idx,
+    sample_pixels,
     save_split,
     write_idx,
 )
@@ -30,6 +31,19 @@ def test_binarize_is_the_posts_round_for_every_gray_value():
     grays = np.arange(256, dtype=np.uint8)[None]
     as_in_the_post = torch.from_numpy(grays).float().div(255).round()
     assert (binarize(grays, threshold=128) == as_in_the_post.numpy()).all()
+
+
+def test_drawn_pixels_are_one_as_often_as_they_are_light_and_the_seed_decides_them():
+    gray = np.tile(np.arange(256, dtype=np.uint8), (4000, 4))[:, :784]
+    drawn, again, other = (sample_pixels(gray, np.random.RandomState(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(drawn, again)
+    assert not np.array_equal(drawn, other)
+    assert drawn.max() == 1
+    share = np.array([drawn[gray == value].mean() for value in range(256)])
+    assert share[0] == 0
+    assert share[255] == 1
+    # Five standard errors of 12,000 draws.
+    assert np.abs(share - np.arange(256) / 255).max() < 5 * 0.5 / 12000**0.5
 
 
 def test_an_idx_file_reads_back_and_its_bytes_repeat(tmp_path):

@@ -2,7 +2,7 @@ import math
 
 from conftest import network_of
 from vae.draws import Generator
-from vae.importance import log_likelihoods
+from vae.importance import log_likelihoods, mean_and_error
 from vae.kernel import default_threads, set_threads
 from vae.network import Network
 from vae.params import Architecture
@@ -18,7 +18,7 @@ def network() -> Network:
 
 
 def estimate(network, images, samples):
-    return log_likelihoods(network, images, samples, Generator(0))
+    return log_likelihoods(network, images, samples, Generator(0))[0]
 
 
 def log_sum_exp(values):
@@ -52,6 +52,26 @@ def test_it_is_exact_when_the_decoder_ignores_the_latent_and_the_posterior_is_th
 def test_it_lies_above_the_elbo_and_grows_with_the_samples(network, images):
     one, many = (estimate(network, images, samples).mean() for samples in (1, 500))
     assert one < many < 0
+
+
+def test_the_effective_size_is_all_samples_with_equal_weights_and_one_with_very_unequal_ones(
+    network, images
+):
+    for values in (*network.layers[1], network.layers[-1][0]):
+        values[...] = 0
+    _, sizes = log_likelihoods(network, images, 7, Generator(0))
+    np.testing.assert_allclose(sizes, 7, rtol=1e-4)
+    network.layers[-1][0][...] = np.where(np.arange(784) % 2, 300.0, -300.0)[:, None]
+    _, sizes = log_likelihoods(network, images, 7, Generator(0))
+    assert np.median(sizes) == pytest.approx(1, abs=0.01)
+    assert sizes.min() > 0.999
+
+
+def test_the_mean_and_its_error_are_those_of_statistics():
+    values = np.random.default_rng(0).normal(-80, 5, 1000)
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(values.mean())
+    assert error == pytest.approx(values.std(ddof=1) / 1000**0.5)
 
 
 def test_extreme_weights_stay_finite(network, images):

@@ -51,7 +51,7 @@ MISTAKES = [
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor"),
     ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
-    ("  images: 1000 ", "  images: 1 ", "likelihood.images is 1; it should be greater"),
+    ("  images: 10000 ", "  images: 1 ", "likelihood.images is 1; it should be greater"),
     ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
     ("epochs: 10", "epochs: 10\n  epochs: 11", 'found duplicate key "epochs"'),
     ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key"),

@@ -71,6 +71,16 @@ def binarize(pixels: np.ndarray, threshold: int) -> np.ndarray:
     return (pixels.reshape(len(pixels), -1) >= threshold).astype(np.uint8)
 
 
+def sample_pixels(pixels: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+    """Draw 1 with the probability x / 255 of a pixel x, else 0, uint8 `(images, 784)`.
+
+    As Salakhutdinov and Murray (2008) binarized MNIST, with other random numbers.
+    """
+    images = pixels.reshape(len(pixels), -1)
+    # Of 255 equally likely numbers, x lie below x.
+    return (generator.randint(0, 255, images.shape, dtype=np.uint8) < images).astype(np.uint8)
+
+
 def save_split(split: Split, path: Path) -> None:
     """Write a split as safetensors, the bytes of which repeat."""
     write_tensors(path, split._asdict())

@@ -41,8 +41,10 @@ class Download(Group):
 
 
 class Binarize(Group):
-    """The pixel value, of 0 to 255, from which on a pixel is 1."""
+    """By which pixel value, of 0 to 255, a pixel becomes 1: from `threshold` on, or drawn with the
+    probability value / 255."""
 
+    mode: Literal["threshold", "sample"]
     threshold: Annotated[int, Field(ge=1, le=255)]
 
 

@@ -28,8 +28,6 @@ DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
 MARKERS = {"post": "o", "notebook": "x"}
 LINES = {"post": "-", "notebook": ":"}
-# A histogram as one shape: a hundred bars would take a second to draw.
-FILLED = {"histtype": "stepfilled"}
 LOSS = "Loss (nats per image)"
 # Of the map of digits, along a side of a decoded digit.
 POINTS = 7
@@ -187,52 +185,9 @@ def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
 
 
 @styled
-def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Figure:
-    """Draw how the training images' KL spreads, with the threshold and the noise image's KL."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.set(title="Distribution of KL Divergences in Training Set")
-    axes.set(xlabel="KL Divergence", ylabel="Frequency")
-    axes.hist(scores, bins=100, color="tab:blue", **FILLED)
-    marks = {"threshold": (threshold, "tab:orange"), "noise image": (noise_score, "tab:red")}
-    for name, (value, color) in marks.items():
-        axes.axvline(value, color=color, linestyle="--", label=f"{name}: {value:.2f}")
-    axes.legend(frameon=False)
-    return figure
-
-
 @styled
-def score_histograms(
-    examples: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    ordinary: Mapping[str, np.ndarray],
-    anomalous: Mapping[str, Mapping[str, np.ndarray]],
-    kinds: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> Figure:
-    """Draw a row for each kind of anomaly: an image with its reconstruction `(784,)`, and how each
-    score `(images,)`, in nats, spreads over ordinary images and over these."""
-    figure = Figure(figsize=(13, 2.1 * len(examples)), layout="constrained")
-    widths = [0.7, 0.7, *[1.6] * len(ordinary)]
-    panels = figure.subplots(len(examples), len(widths), squeeze=False, width_ratios=widths)
-    for row, (kind, pictures) in zip(panels, examples.items(), strict=True):
-        for axes, picture, title in zip(row, pictures, (kind, "reconstruction"), strict=False):
-            axes.imshow(picture.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
-            axes.set_title(title, fontsize=9)
-            axes.axis("off")
-        for axes, (name, scores) in zip(row[2:], ordinary.items(), strict=True):
-            strange = anomalous[kind][name]
-            bins = np.histogram_bin_edges(np.concatenate((scores, strange)), 80)
-            look = {"density": True, "alpha": 0.6, **FILLED}
-            axes.hist(scores, bins, color="tab:blue", label="test images", **look)
-            axes.hist(strange, bins, color="tab:red", label="anomalies", **look)
-            area = kinds[kind][name]["roc_auc"]
-            axes.set_title(f"{name.replace('_', ' ')}: ROC AUC {area:.3f}", fontsize=9)
-            axes.set_yticks([])
-    for axes in panels[-1, 2:]:
-        axes.set_xlabel("nats")
-    panels[0, 2].legend(frameon=False, fontsize=8)
-    return figure
-
-
+@styled
+@styled
 @styled
 def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Draw a study's mean losses by epoch, and bands in which 99 % of further trials fall, with the

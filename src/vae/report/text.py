@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae.decomposition import POINTS
 from vae.params import MODELS, Group
 from vae.reproduction.intervals import LEVEL
 from vae.reproduction.published import PUBLISHED_NOISE_KL
@@ -23,6 +24,16 @@ OTHERS = (
     "**A model of this run was trained with other parameters than the study's: its published "
     "numbers stand beside it without a verdict (·).**\n\n"
 )
+
+# With what the likelihood may be compared, by how pixels were binarized.
+COMPARABLE = {
+    "threshold": "It may be compared with other models of MNIST with pixels of at least {} set to "
+    "1. It may not be compared with the numbers of most papers, which are of Larochelle's fixed "
+    "binarization or of pixels drawn anew at each use: those images have other, noisier pixels.",
+    "sample": "Pixels were drawn once, by the seed. Larochelle's fixed binarization, which many "
+    "papers use, was drawn in the same way with other numbers: compare with care. Where pixels are "
+    "drawn anew at each use, the numbers are other ones.",
+}
 
 
 def report_text(
@@ -60,6 +71,13 @@ def report_text(
         replay=replay_answer(losses),
         losses={model: loss_table(losses[losses["model"] == model]) for model in MODELS},
         likelihood=likelihood,
+        likelihood_table=likelihood_table(likelihood),
+        comparable=COMPARABLE[params["binarize"].mode].format(params["binarize"].threshold),
+        points=min(POINTS, likelihood["test_images"]),
+        most_information=likelihood["20d"]["decomposition"]["most_information"],
+        decomposition=decomposition_table(likelihood),
+        prior_gap=prior_gap(likelihood["20d"]["decomposition"], anomaly["fails_on"]["kl"]),
+        units=units_table(likelihood),
         anomaly=anomaly,
         posts=PUBLISHED_NOISE_KL,
         difference=anomaly["noise_kl"] - PUBLISHED_NOISE_KL,
@@ -118,6 +136,46 @@ def loss_table(values: pd.DataFrame) -> str:
                 published = f"{number(value.published)} {SIGNS[value.verdict]}"
                 rows[value.epoch] += [published, number(value.difference, "+")]
     return markdown_table(head, rows.values(), texts=0)
+
+
+def likelihood_table(likelihood: Mapping[str, Any]) -> str:
+    """Write each model's log-likelihood."""
+    names = ("test_log_likelihood", "standard_error", "effective_samples")
+    rows = ([model, *(number(likelihood[model][name]) for name in names)] for model in MODELS)
+    head = ["Model", "test log-likelihood, nats", "standard error", "effective samples"]
+    return markdown_table(head, rows)
+
+
+def decomposition_table(likelihood: Mapping[str, Any]) -> str:
+    """Write the parts of each model's KL, in nats, and how many units are active."""
+    rows = []
+    for model in MODELS:
+        parts = likelihood[model]["decomposition"]
+        of_kl = (parts[name] for name in ("kl", "mutual_information", "aggregated_kl"))
+        active = f"{parts['active_units']} of {len(parts['kl_by_dimension'])}"
+        rows.append([model, *map(number, of_kl), active])
+    return markdown_table(
+        ["Model", "KL to the prior", "information", "aggregated posterior", "active units"], rows
+    )
+
+
+def prior_gap(parts: Mapping[str, Any], failed: Sequence[str]) -> str:
+    """Say what the aggregated posterior's distance from the prior means for the KL as a score."""
+    if not failed:
+        return ""
+    return (
+        f"The 20-d model's aggregated posterior is {parts['aggregated_kl']:.1f} nats from the "
+        "prior: digits take up a small part of it. The KL says how far an image's posterior is "
+        "from the prior, not how far it is from the digits' part, so it can be ordinary for images "
+        f"that are no digits: it fails on {', '.join(failed)}, see below."
+    )
+
+
+def units_table(likelihood: Mapping[str, Any]) -> str:
+    """Write the loss under other conventions, a column for each model."""
+    columns = [likelihood[model]["units"] for model in MODELS]
+    rows = ([name, *(number(column[name]) for column in columns)] for name in columns[0])
+    return markdown_table(["Loss", *MODELS], rows)
 
 
 def anomaly_table(kinds: Mapping[str, Any]) -> str:

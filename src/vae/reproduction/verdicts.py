@@ -14,7 +14,7 @@ import pandas as pd
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
 # A model of these is compared with the post's: its data set, and its round(x / 255).
-DATASET, THRESHOLD = "mnist", 128
+DATASET, BINARIZED = "mnist", ("threshold", 128)
 # What identifies a published value.
 KEY = ["source", "model", "split", "epoch"]
 # How far a replay of the notebook's run may be from it, by model and split, in nats per image:
@@ -34,7 +34,8 @@ def other_parameters(params: Params, study: Path) -> list[str]:
 
     `study` is its summary in JSON. Raises UserError.
     """
-    if (params.download.dataset, params.binarize.threshold) != (DATASET, THRESHOLD):
+    binarized = params.binarize.mode, params.binarize.threshold
+    if params.download.dataset != DATASET or binarized != BINARIZED:
         return list(MODELS)
     studied = read_json(study)["parameters"]
     return [name for name in MODELS if seedless(params, name) != studied[name]]

@@ -28,7 +28,10 @@ DATA = Path("data/binarized")
 MODEL_TAG = "model.md5"
 # What its frames show.
 PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
-# The figures of each model's run; both runs have the report, the losses and the verdicts as well.
+# What metrics/anomaly.json has beside measurements.
+CHOSEN = ("fails_below", "noise_images", "threshold_percentile")
+# The figures of each model's run; both runs have the report as well.
+BOTH = "losses.png reproduction.png likelihood.png kl-by-dimension.png"
 FIGURES = {
     "20d": "originals.png reconstruction.gif reconstruction-early.gif "
     "kl-divergence.png noise.png anomalies.png",
@@ -45,14 +48,15 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     anomaly, likelihood = (
         read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood")
     )
-    scores = {"20d": {**_anomaly_scores(anomaly), **likelihood["20d"]}, "2d": likelihood["2d"]}
+    scores = {name: _likelihood_scores(likelihood[name]) for name in MODELS}
+    scores["20d"] |= _anomaly_scores(anomaly)
     store = Store(settings)
     # Two of these at once would make the same run twice.
     with store.errors(), FileLock(".dvc/tmp/sync.lock"):
         store.close_killed()
         for name in MODELS:
             run_id = run_of(store, name, models, plots)
-            names = f"losses.png reproduction.png {FIGURES[name]}".split()
+            names = f"{FIGURES[name]} {BOTH}".split()
             files = [report, *(plots / figure for figure in names)]
             log_results(store, run_id, files, scores[name])
 
@@ -179,9 +183,17 @@ def log_results(
             store.client.log_metric(run_id, f"scores/{name}", value)
 
 
+def _likelihood_scores(found: Mapping) -> dict[str, float]:
+    """The likelihood stage's results for a model under flat names."""
+    parts = {name: found["decomposition"][name] for name in ("mutual_information", "aggregated_kl")}
+    names = ("test_log_likelihood", "standard_error", "effective_samples")
+    return {**{name: found[name] for name in names}, **parts}
+
+
 def _anomaly_scores(anomaly: Mapping) -> dict[str, float]:
     """The anomaly stage's results under flat names."""
-    numbers = {name: value for name, value in anomaly.items() if isinstance(value, int | float)}
+    measured = {name: value for name, value in anomaly.items() if name not in CHOSEN}
+    numbers = {name: value for name, value in measured.items() if isinstance(value, float)}
     for kind, scores in anomaly["kinds"].items():
         numbers |= {f"roc_auc {kind} {name}": found["roc_auc"] for name, found in scores.items()}
     return numbers

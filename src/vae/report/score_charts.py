@@ -1,0 +1,83 @@
+"""Charts of what the trained models say of images: scores, KL by dimension, likelihood."""
+
+from collections.abc import Mapping, Sequence
+
+from vae.data import IMAGE_SIDE
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# A histogram as one shape: a hundred bars would take a second to draw.
+FILLED = {"histtype": "stepfilled"}
+
+
+def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Figure:
+    """Draw how the training images' KL spreads, with the threshold and the noise image's KL."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title="Distribution of KL Divergences in Training Set")
+    axes.set(xlabel="KL Divergence", ylabel="Frequency")
+    axes.hist(scores, bins=100, color="tab:blue", **FILLED)
+    marks = {"threshold": (threshold, "tab:orange"), "noise image": (noise_score, "tab:red")}
+    for name, (value, color) in marks.items():
+        axes.axvline(value, color=color, linestyle="--", label=f"{name}: {value:.2f}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def bias_curves(table: pd.DataFrame) -> Figure:
+    """Draw each model's estimated log-likelihood by the number of samples, with standard errors;
+    columns as of studies/likelihood.csv."""
+    models = table.groupby("model", sort=False)
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    for axes, (model, rows) in zip(figure.subplots(1, len(models)), models, strict=True):
+        errors = rows["standard_error"]
+        axes.errorbar("samples", "log_likelihood", errors, data=rows, marker="o", capsize=3)
+        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Samples of an image's posterior")
+        axes.set(xscale="log", ylabel="Log-likelihood (nats)")
+    return figure
+
+
+def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw each model's mean KL by latent dimension, in nats, the largest first."""
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    widths = [2 + len(values) for values in kl.values()]
+    panels = figure.subplots(1, len(kl), width_ratios=widths, sharey=True)
+    for axes, (model, values) in zip(panels, kl.items(), strict=True):
+        axes.bar(range(1, len(values) + 1), sorted(values, reverse=True), color="tab:blue")
+        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Latent dimension, by KL")
+        axes.set_xticks(range(1, len(values) + 1))
+    panels[0].set_ylabel("Mean KL (nats per image)")
+    return figure
+
+
+def score_histograms(
+    examples: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ordinary: Mapping[str, np.ndarray],
+    anomalous: Mapping[str, Mapping[str, np.ndarray]],
+    kinds: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> Figure:
+    """Draw a row for each kind of anomaly: an image with its reconstruction `(784,)`, and how each
+    score `(images,)`, in nats, spreads over ordinary images and over these."""
+    figure = Figure(figsize=(13, 2.1 * len(examples)), layout="constrained")
+    widths = [0.7, 0.7, *[1.6] * len(ordinary)]
+    panels = figure.subplots(len(examples), len(widths), squeeze=False, width_ratios=widths)
+    for row, (kind, pictures) in zip(panels, examples.items(), strict=True):
+        for axes, picture, title in zip(row, pictures, (kind, "reconstruction"), strict=False):
+            axes.imshow(picture.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=9)
+            axes.axis("off")
+        for axes, (name, scores) in zip(row[2:], ordinary.items(), strict=True):
+            strange = anomalous[kind][name]
+            bins = np.histogram_bin_edges(np.concatenate((scores, strange)), 80)
+            look = {"density": True, "alpha": 0.6, **FILLED}
+            axes.hist(scores, bins, color="tab:blue", label="test images", **look)
+            axes.hist(strange, bins, color="tab:red", label="anomalies", **look)
+            area = kinds[kind][name]["roc_auc"]
+            axes.set_title(f"{name.replace('_', ' ')}: ROC AUC {area:.3f}", fontsize=9)
+            axes.set_yticks([])
+    for axes in panels[-1, 2:]:
+        axes.set_xlabel("nats")
+    panels[0, 2].legend(frameon=False, fontsize=8)
+    return figure

@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
     grid.add_argument("--seed", type=int, default=0, help="%(default)s")
     grid.add_argument("--count", type=int, default=64, help="%(default)s")
     path = kinds.add_parser("interpolate", help="two pictures, and decoded images between them")
-    path.add_argument("inputs", nargs=2, type=Path, metavar="IMAGE", help="PNG, JPEG or .npy")
+    path.add_argument("inputs", nargs=2, type=Path, metavar="IMAGE", help="picture or .npy")
     path.add_argument("--steps", type=int, default=10, dest="count", help="both ends included (10)")
     path.add_argument("--polarity", choices=POLARITIES, default="auto", help="of the digits (auto)")
     weights = Path("models/20d.safetensors")

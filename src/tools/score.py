@@ -1,8 +1,8 @@
 """Score your own images: how strange does a trained model find them among its training images?
 
-An image is a PNG or JPEG picture of one digit on an even background, or a .npy array of such.
-docs/images.md says how they are read and judged. An image that cannot be read ends this with
-status 1 before anything is printed; an anomalous one does not.
+An image is a picture of one digit on an even background, or a .npy array of such.
+docs/images.md says how they are read and judged. The status is 1 where an image cannot be read;
+an anomalous one does not change it.
 """
 
 import src_path  # noqa: F401
@@ -12,10 +12,12 @@ cli.begin()
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures, write_picture
 from vae.params import read_params
@@ -34,7 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or .npy")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="picture or .npy")
     add("--polarity", choices=POLARITIES, default="auto", help="of the digits (%(default)s)")
     add("--json", action="store_true", help="print one JSON document")
     add("--figure", type=Path, help="PNG: input, binarized, reconstruction of the first 100")
@@ -42,7 +44,14 @@ def main() -> None:
     add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
     options = parser.parse_args()
     binarized, settings = read_params("binarize", "anomaly")
-    pictures = read_pictures(options.images, options.polarity)
+    pictures, unread = [], []
+    for path in options.images:
+        try:
+            pictures += read_pictures([path], options.polarity)
+        except UserError as error:
+            unread.append(str(error))
+    if not pictures:
+        raise UserError("; ".join(unread))
     network = load_network(options.model)
     known = load_split(options.data, "train").images
     images = binarize(np.stack([picture.pixels for picture in pictures]), binarized.threshold)
@@ -53,6 +62,7 @@ def main() -> None:
     rows = score_rows(scores, training, beyond)
     for row, picture in zip(rows, pictures, strict=True):
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
+        row["notes"] = picture.notes(binarized.threshold)
     if options.figure:
         drawn = figure(rows[:100], pictures, images, reconstruct(network, images))
         write_picture(options.figure, options.images, save_figure, drawn)
@@ -61,6 +71,8 @@ def main() -> None:
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
     else:
         print(table(rows, beyond, len(known)))
+    if unread:
+        raise UserError("; ".join(unread))
 
 
 def score_rows(
@@ -82,7 +94,7 @@ def score_rows(
 
 
 def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
-    """Write a line for each image, and two on what the numbers mean."""
+    """Write a line for each image, its notes, and two lines on what the numbers mean."""
     width = max(len(row["name"]) for row in rows)
     names = SCORE_NAMES.items()
     lines = [" " * width + "".join(f"{label:>20}" for _, label in names) + "  verdict"]
@@ -92,6 +104,7 @@ def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
         )
         by = ", ".join(SCORE_NAMES[name] for name in row["anomalous_by"])
         lines.append(f"{row['name']:{width}}{cells}  {row['verdict']}{by and f' by {by}'}")
+        lines += [f"{'':{width}}  note: {note}" for note in row["notes"]]
     high = f"KL above {beyond['kl']:.2f}, negative ELBO above {beyond['negative_elbo']:.2f}"
     share = f"in nats, and the percentage of the {count:,} training images that score no more"
     low = f"reconstruction below {beyond['reconstruction']:.2f}"
@@ -101,9 +114,13 @@ def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
 def figure(
     rows: Sequence[Row], pictures: Sequence[Picture], images: np.ndarray, decoded: np.ndarray
 ) -> Figure:
-    """Draw a row for each image: as read, binarized and reconstructed, both `(images, 784)`."""
-    drawn = Figure(figsize=(9, 3.1 * len(rows)), layout="constrained")
-    panels = drawn.subplots(len(rows), 3, squeeze=False)
+    """Draw three panels for each image: as read, binarized and reconstructed, `(images, 784)`."""
+    across = min(len(rows), math.ceil(len(rows) ** 0.5 / 1.5))
+    down = math.ceil(len(rows) / across)
+    drawn = Figure(figsize=(9 * across, 3.1 * down), layout="constrained")
+    panels = drawn.subplots(down, 3 * across, squeeze=False).reshape(-1, 3)
+    for axes in panels[len(rows) :].ravel():
+        axes.axis("off")
     for line, row, picture, *squares in zip(panels, rows, pictures, images, decoded, strict=False):
         terms = f"KL {row['kl']:.2f} + reconstruction {row['reconstruction']:.2f} nats"
         titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)

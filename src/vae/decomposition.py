@@ -64,7 +64,9 @@ def _densities(
     return np.concatenate(own), np.concatenate(mixed)
 
 
-def units(network: Network, images: np.ndarray, gray: np.ndarray, batch: int) -> dict[str, float]:
+def units(
+    network: Network, images: np.ndarray, gray: np.ndarray, batch: int
+) -> list[dict[str, Any]]:
     """The loss of images `(n, 784)` as other programs would print it, rounded to six decimals.
 
     `images` are 0 or 1, `gray` the same ones with values of 0 to 255, uint8; decoded at the
@@ -79,18 +81,16 @@ def units(network: Network, images: np.ndarray, gray: np.ndarray, batch: int) ->
     light = gray.astype(np.float64) / 255
     shares = probabilities(logits).astype(np.float64)
     values = {
-        "cross-entropy summed over pixels + KL, mean over images (here)": binary + kl,
-        f"the same, summed over a batch of {batch}": batch * (binary + kl),
-        "the same, divided by the pixels": (binary + kl) / PIXELS,
-        "the same, in bits per pixel": (binary + kl) / PIXELS / math.log(2),
-        "cross-entropy averaged over pixels + KL summed": binary / PIXELS + kl,
+        "negative ELBO, nats per image": binary + kl,
+        f"negative ELBO, sum over a batch of {batch}": batch * (binary + kl),
+        "negative ELBO, nats per pixel": (binary + kl) / PIXELS,
+        "negative ELBO, bits per pixel": (binary + kl) / PIXELS / math.log(2),
+        "cross-entropy averaged over pixels + KL": binary / PIXELS + kl,
         "cross-entropy to gray pixels + KL": black
         - float((logits * light).sum()) / len(images)
         + kl,
-        "squared error summed over pixels + KL": float(np.square(shares - images).sum())
-        / len(images)
-        + kl,
+        "squared error + KL": float(np.square(shares - images).sum()) / len(images) + kl,
         "squared error to gray pixels + KL": float(np.square(shares - light).sum()) / len(images)
         + kl,
     }
-    return {name: round(value, 6) for name, value in values.items()}
+    return [{"loss": name, "value": round(value, 6)} for name, value in values.items()]

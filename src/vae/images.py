@@ -16,11 +16,12 @@ from vae.files import written_whole
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy.ndimage import center_of_mass, maximum_filter
+from scipy.ndimage import center_of_mass, label, maximum_filter
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
 BOX = 20
 LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
+FEWEST = 20  # pixels; MNIST's thinnest digits have some more
 FAINTEST = 24  # gray values; where nothing differs more from the background, there is no ink
 PAPER = 170  # a border of a higher mean is paper; one of coin flips does not come near it
 
@@ -33,13 +34,28 @@ class Picture(NamedTuple):
     pixels: np.ndarray
     inverted: bool
 
+    def notes(self, threshold: int) -> list[str]:
+        """What a reader of its scores should know of it: that it may not be one digit."""
+        figure = self.pixels.reshape(IMAGE_SIDE, IMAGE_SIDE) >= threshold
+        count, light = figure.sum(), figure.mean()
+        sizes = np.bincount(label(figure, np.ones((3, 3)))[0].ravel())[1:]
+        figures = (4 * sizes >= sizes.max(initial=1)).sum()
+        notes = {
+            "there is no figure on it": count == 0,
+            f"only {count} pixels are left of it": 0 < count < FEWEST,
+            f"it has {figures} separate figures": 1 < figures <= 9,
+            "more of it is light than dark; is its digit dark (--polarity)?": light > 0.6,
+        }
+        return [note for note, applies in notes.items() if applies]
+
 
 def read_pictures(paths: Sequence[Path], polarity: str) -> list[Picture]:
-    """Read PNG, JPEG and .npy files. Raises UserError naming the first that cannot be read."""
+    """Read picture files of any format of Pillow's but EPS, which another program would run, and
+    .npy files. Raises UserError naming the first that cannot be read."""
     found = []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path} is no file; name a PNG or JPEG picture or a .npy array")
+            raise UserError(f"{path} is no file; name a picture or a .npy array")
         images = _read_array(path) if path.suffix.lower() == ".npy" else [_read_image(path)]
         # A name that is not UTF-8 can be neither printed nor drawn.
         name = str(path).encode(errors="backslashreplace").decode()
@@ -71,15 +87,16 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Read gray values `(height, width)`, uint8, from a PNG or JPEG file. Raises UserError."""
+    """Read gray values `(height, width)`, uint8, from a picture file. Raises UserError."""
+    Image.init()
     try:
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=("PNG", "JPEG")) as image,
+            Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
         ):
             upright = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path} as PNG or JPEG ({one_line(error)})") from None
+    except Exception as error:  # some of Pillow's readers fail in many ways
+        raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
     if upright.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
         upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
     gray, alpha = upright.convert("LA").split()

@@ -80,7 +80,8 @@ def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
     for axes, (model, ours) in zip(figure.subplots(1, len(losses)), losses.items(), strict=True):
         axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch", ylabel=LOSS)
         for split, color in SPLIT_COLORS.items():
-            axes.plot("epoch", f"{split}_loss", data=ours, color=color, label=f"this run, {split}")
+            look = {"color": color, "marker": ".", "label": f"this run, {split}"}
+            axes.plot("epoch", f"{split}_loss", data=ours, **look)
             _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
@@ -184,10 +185,6 @@ def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
     return figure
 
 
-@styled
-@styled
-@styled
-@styled
 @styled
 def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Draw a study's mean losses by epoch, and bands in which 99 % of further trials fall, with the

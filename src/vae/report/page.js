@@ -275,7 +275,7 @@ function chart(name) {
   const element = make("svg", {viewBox: "0 0 300 120", role: "img", "aria-label": `Losses of the ${name} model by epoch`}, now, said);
   for (const [key, color] of Object.entries(LINES)) {
     const points = epoch.map((value, index) => `${x(value)} ${y(losses[key][index])}`).join("L");
-    element.append(make("path", {d: `M${points}`, fill: "none", stroke: color, "stroke-width": 2, "stroke-linecap": "round"}));
+    element.append(make("path", {d: `M${points}z`.replace(/z$/, epoch.length > 1 ? "" : "z"), fill: "none", stroke: color, "stroke-width": 2, "stroke-linecap": "round"}));
   }
   return {element, show(passed) {
     now.setAttribute("x1", x(passed));

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vae.data import IMAGE_SIDE
+from vae.report.figures import styled
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 FILLED = {"histtype": "stepfilled"}
 
 
+@styled
 def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Figure:
     """Draw how the training images' KL spreads, with the threshold and the noise image's KL."""
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -26,6 +28,7 @@ def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Fi
     return figure
 
 
+@styled
 def bias_curves(table: pd.DataFrame) -> Figure:
     """Draw each model's estimated log-likelihood by the number of samples, with standard errors;
     columns as of studies/likelihood.csv."""
@@ -39,6 +42,7 @@ def bias_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
     """Draw each model's mean KL by latent dimension, in nats, the largest first."""
     figure = Figure(figsize=(11, 3.5), layout="constrained")
@@ -52,6 +56,7 @@ def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
+@styled
 def score_histograms(
     examples: Mapping[str, tuple[np.ndarray, np.ndarray]],
     ordinary: Mapping[str, np.ndarray],

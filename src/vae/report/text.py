@@ -173,8 +173,8 @@ def prior_gap(parts: Mapping[str, Any], failed: Sequence[str]) -> str:
 
 def units_table(likelihood: Mapping[str, Any]) -> str:
     """Write the loss under other conventions, a column for each model."""
-    columns = [likelihood[model]["units"] for model in MODELS]
-    rows = ([name, *(number(column[name]) for column in columns)] for name in columns[0])
+    lines = zip(*(likelihood[model]["units"] for model in MODELS), strict=True)
+    rows = ([line[0]["loss"], *(number(cell["value"]) for cell in line)] for line in lines)
     return markdown_table(["Loss", *MODELS], rows)
 
 

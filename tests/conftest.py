@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,14 +90,8 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_demo(finished_demo: Path, folder: Path) -> Path:
-    """Copy a finished demo to the new `folder`, so that its runs' files are the copy's own."""
-    shutil.copytree(finished_demo, folder)
-    places = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        for table, column in places:
-            statement = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-            database.execute(statement, (str(finished_demo), str(folder)))
-    return folder
+    """Copy a finished demo to the new `folder`; opening its store makes its runs' files its own."""
+    return Path(shutil.copytree(finished_demo, folder))
 
 
 @pytest.fixture

@@ -127,6 +127,25 @@ def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_mode
     assert files == ["20d-losses.csv", "20d.json", "20d.safetensors"]
 
 
+def test_a_copied_checkout_writes_into_its_own_artifacts_and_not_into_the_originals(
+    finished_demo, tmp_path, monkeypatch
+):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    original = shutil.copytree(finished_demo, tmp_path / "the original")
+    monkeypatch.chdir(original)
+    subprocess.run(TRACK, check=True)
+    shutil.rmtree(tmp_path / "the original/mlartifacts")  # what comes back would be written there
+    (original / "mlartifacts").mkdir()
+    copy = shutil.copytree(original, tmp_path / "a copy")
+    monkeypatch.chdir(copy)
+    subprocess.run(TRACK, check=True)
+    assert not list((original / "mlartifacts").rglob("*.gif"))
+    assert len(list((copy / "mlartifacts").rglob("manifold.gif"))) == 1
+    assert len(runs()) == 2
+    assert all(run.info.artifact_uri.startswith(copy.as_uri()) for run in runs())
+
+
 def test_pictures_have_the_names_that_mlflows_own_image_logging_gives_them(workspace, params):
     """On which the image grid relies; tests/services looks at it in a browser."""
     train(params)

@@ -152,10 +152,12 @@ class Store:
                     for left in temporary.parent.glob(f"{temporary.name}*"):
                         left.unlink()
                     MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+            artifacts = (database.parent / "mlartifacts").as_uri()
             # MLflow would try a locked or damaged file for minutes.
-            with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
+            with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
                 connection.execute("BEGIN IMMEDIATE")
-            self._open(experiment, (database.parent / "mlartifacts").as_uri())
+                _move_artifacts(connection, experiment, artifacts)
+            self._open(experiment, artifacts)
 
     def _reach(self) -> None:
         """Raise UserError or OSError, soon, where nothing answers."""
@@ -171,3 +173,16 @@ class Store:
             requests.get(f"{self.uri.rstrip('/')}/health", timeout=PATIENCE)
         elif all(address):
             socket.create_connection(address, PATIENCE).close()
+
+
+def _move_artifacts(connection: sqlite3.Connection, experiment: str, place: str) -> None:
+    """Let an experiment's files be where its database is: MLflow keeps their old folder's name when
+    a checkout is renamed or copied, and would write into the original."""
+    query = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+    for number, before in connection.execute(query, [experiment]).fetchall():
+        if before != place and before.endswith("/mlartifacts"):
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                moved = f"{column} = ? || substr({column}, ?)"
+                where = f"experiment_id = ? AND substr({column}, 1, ?) = ?"
+                values = (place, len(before) + 1, number, len(before), before)
+                connection.execute(f"UPDATE {table} SET {moved} WHERE {where}", values)

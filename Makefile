@@ -62,7 +62,7 @@ check: setup ## Judge every published number, and compare with the committed ver
 
 ##@ Experiment
 experiments: setup ## Compare the experiments: what differs between them, and their losses
-	dvc exp show --only-changed --drop '.*/|.*likelihood|Created|report.html'
+	python src/tools/experiments.py
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv

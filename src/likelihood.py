@@ -22,7 +22,7 @@ def main() -> None:
     raw, data, models, output, plots = cli.arguments(
         __doc__, "raw", "binarized", "models", "metrics", "plots"
     )
-    seed, batch, settings = read_params("seed", "train.batch_size", "likelihood")
+    seed, settings = read_params("seed", "likelihood")
     test = load_split(data, "test").images
     gray = read_idx(raw / RAW_FOLDER / FILE_NAMES["test"][0], 3).reshape(test.shape)
     images = test[: settings.images]
@@ -37,7 +37,7 @@ def main() -> None:
             # NumPy's exp differs between processors in its last bits.
             "effective_samples": round(float(np.mean(sizes)), 3),
             "decomposition": decomposition(network, test, Generator(seed)),
-            "units": units(network, test, gray, batch),
+            "units": units(network, test, gray),
         }
         print(f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats")
     write_json(output, metrics)

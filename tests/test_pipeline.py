@@ -164,8 +164,7 @@ def test_dvc_lock_belongs_to_the_committed_code_parameters_and_results(stage):
     of_git = {dep["path"]: dep for dep in locked["deps"] if dep["path"].startswith("src/")}
     uncached = {
         path
-        for out in STAGES[stage].get("outs", [])
-        if isinstance(out, dict)
+        for out in STAGES[stage].get("metrics", [])
         for path, options in out.items()
         if options.get("cache") is False
     }

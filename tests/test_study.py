@@ -1,5 +1,6 @@
 """Studies: what needs no Ray, and real Ray processes, which `make test-all` installs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from vae.study.trials import append_rows, plan, take_over
 import pandas as pd
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -204,6 +207,63 @@ def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pair
     rows = take_over(table, workspace / "out.csv.partial", larger)
     assert set(rows["arm"]) == {"defaults"}
     assert len(rows) == 2
+
+
+def cheap_trials(order, ends_after):
+    """In place of Ray and training: trials in some order, with losses that their parameters decide,
+    and Ctrl-C after so many."""
+
+    def run(trials, splits, *resources):
+        for number, trial in enumerate(order.sample(trials, len(trials))):
+            if number == ends_after:
+                raise KeyboardInterrupt
+            loss = int(trial.fingerprint, 16) % 1000 / 10 + 80
+            epochs = [row(trial.fingerprint, epoch, None) for epoch in (1, 2)]
+            for each in epochs:
+                names = {"model": trial.model, "arm": trial.arm, "seed": trial.seed}
+                each |= {**names, "train_loss": loss + 1 / each["epoch"], "test_loss": loss}
+            epochs[-1]["noise_kl"] = loss / 2
+            yield trial, epochs
+
+    return run
+
+
+some_seeds = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
+some_rates = st.lists(st.sampled_from([0.001, 0.002, 0.003]), min_size=1, unique=True)
+studies_before = st.lists(st.tuples(some_seeds, some_rates, st.integers(0, 9)), max_size=4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
+@given(studies_before, some_seeds, some_rates, st.randoms(use_true_random=False))
+def test_whatever_was_run_or_cut_short_before_a_study_ends_with_the_same_table_and_summary(
+    main, workspace, monkeypatch, before, seeds, rates, order
+):
+    """The figure is left out, which takes a second to draw."""
+    monkeypatch.setattr(study_script.draw, "study_bands", lambda *tables: None)
+    monkeypatch.setattr(study_script.draw, "save_figure", lambda path, _: path.touch())
+
+    def run(seeds, rates, ends_after=None):
+        monkeypatch.setattr(study_script, "run_trials", cheap_trials(order, ends_after))
+        grid = f"train.learning_rate={','.join(map(str, rates))}"
+        main("--models", "20d", "--seeds", ",".join(map(str, seeds)), "--set", grid)
+
+    def results():
+        found = [(workspace / f"out.{kind}").read_bytes() for kind in ("csv", "json")]
+        assert not (workspace / "out.csv.partial").exists()
+        for path in workspace.glob("out*"):
+            path.unlink()
+        return found
+
+    for seeds_before, rates_before, ends_after in before:
+        # A part of the last study: a finished table of other trials is not added to.
+        part = [seed for seed in seeds_before if seed in seeds] or seeds[:1]
+        arms = [rate for rate in rates_before if rate in rates] or rates[:1]
+        with contextlib.suppress(KeyboardInterrupt, UserError):
+            run(part, arms, ends_after)
+    run(seeds, rates)
+    found = results()
+    run(seeds, rates)
+    assert results() == found
 
 
 @needs_ray

@@ -64,9 +64,7 @@ def _densities(
     return np.concatenate(own), np.concatenate(mixed)
 
 
-def units(
-    network: Network, images: np.ndarray, gray: np.ndarray, batch: int
-) -> list[dict[str, Any]]:
+def units(network: Network, images: np.ndarray, gray: np.ndarray) -> list[dict[str, Any]]:
     """The loss of images `(n, 784)` as other programs would print it, rounded to six decimals.
 
     `images` are 0 or 1, `gray` the same ones with values of 0 to 255, uint8; decoded at the
@@ -82,7 +80,7 @@ def units(
     shares = probabilities(logits).astype(np.float64)
     values = {
         "negative ELBO, nats per image": binary + kl,
-        f"negative ELBO, sum over a batch of {batch}": batch * (binary + kl),
+        "negative ELBO, sum over a batch of 128": 128 * (binary + kl),
         "negative ELBO, nats per pixel": (binary + kl) / PIXELS,
         "negative ELBO, bits per pixel": (binary + kl) / PIXELS / math.log(2),
         "cross-entropy averaged over pixels + KL": binary / PIXELS + kl,

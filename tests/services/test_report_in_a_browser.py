@@ -26,7 +26,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 # All PNG files of plots/ and the end of reconstruction.gif.
-PICTURES = 10
+PICTURES = 12
 # The gray values of a canvas.
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;

@@ -113,7 +113,7 @@ def test_every_image_of_the_report_says_what_it_shows(html):
 def test_the_report_holds_every_picture_of_plots_to_the_byte(html, finished_demo):
     shown = [embedded(image["src"]) for image in html.all("img")]
     pictures = [path.read_bytes() for path in (finished_demo / "plots").glob("*.png")]
-    assert len(pictures) == 9
+    assert len(pictures) == 11
     assert not [picture for picture in pictures if picture not in shown]
 
 
@@ -169,11 +169,15 @@ def test_the_report_has_every_table(html, finished_demo):
         text.loss_table(losses[losses["model"] == "20d"]),
         text.loss_table(losses[losses["model"] == "2d"]),
         text.anomaly_table(anomaly["kinds"]),
+        text.likelihood_table(likelihood),
+        text.decomposition_table(likelihood),
+        text.units_table(likelihood),
     ):
         for row in cells(table):
             assert row in html.rows
     for model in ("20d", "2d"):
-        found = [likelihood[model][key] for key in ("test_log_likelihood", "standard_error")]
+        names = ("test_log_likelihood", "standard_error", "effective_samples")
+        found = [likelihood[model][name] for name in names]
         assert [model, *(f"{value:.3f}" for value in found)] in html.rows
     for name, value in (
         ("KL of the noise image, nats", anomaly["noise_kl"]),

@@ -18,6 +18,7 @@ from vae.report.text import report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
+from vae.scores import ANOMALY_KEYS
 from vae.weights import load_network
 
 import pandas as pd
@@ -57,14 +58,12 @@ def main() -> None:
     }
     write_json(metrics / "reproduction.json", found)
 
-    anomaly, likelihood = (
-        read_json(metrics / "anomaly.json"),
-        read_json(metrics / "likelihood.json"),
-    )
+    anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
+    likelihood = read_json(metrics / "likelihood.json", *MODELS)
     # The few numbers, in nats, that `dvc metrics diff` and `dvc exp show` compare runs by.
     summary = {"noise_kl": anomaly["noise_kl"]}
     for model in MODELS:
-        last = read_json(metrics / f"{model}.json")
+        last = read_json(metrics / f"{model}.json", "train_loss", "test_loss")
         summary[model] = {name: last[name] for name in ("train_loss", "test_loss")}
         summary[model]["test_log_likelihood"] = likelihood[model]["test_log_likelihood"]
     write_json(metrics / "summary.json", summary)
@@ -77,7 +76,10 @@ def main() -> None:
     files += [models / f"{name}.safetensors" for name in MODELS]
     sums = {path.as_posix(): md5(path) for path in files}
     body = report_text(values, earlier, anomaly, likelihood, params, locked_versions(lock), sums)
-    networks = {model: load_network(models / f"{model}.safetensors") for model in MODELS}
+    networks = {
+        model: load_network(models / f"{model}.safetensors", 2 if model == "2d" else None)
+        for model in MODELS
+    }
     splits = [load_split(binarized, split) for split in ("train", "test")]
     ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
     write_text(

@@ -30,16 +30,19 @@ def main() -> None:
     originals = draw.strip(test.images[list(recorded.images)] * np.uint8(255))
     originals = draw.enlarged(originals, settings.image_scale)
     draw.save_png(plots / "originals.png", originals)
-    frames = load_frames(models / "20d-frames.arrow", "reconstructions")
+    pictures = len(recorded.images)
+    frames = load_frames(models / "20d-frames.arrow", "reconstructions", pictures)
     rows = draw.enlarged(draw.strip(frames), settings.image_scale)
     rows = np.concatenate((np.broadcast_to(originals, rows.shape), rows), axis=1)
     animate(plots / "reconstruction.gif", rows, settings.whole)
     animate(plots / "reconstruction-early.gif", rows, settings.early_reconstruction)
-    manifolds = draw.mosaic(load_frames(models / "2d-frames.arrow", "manifold"))
+    manifolds = draw.mosaic(
+        load_frames(models / "2d-frames.arrow", "manifold", recorded.grid_size**2)
+    )
     animate(plots / "manifold.gif", manifolds, settings.whole)
     animate(plots / "manifold-early.gif", manifolds, settings.early_manifold)
 
-    network = load_network(models / "2d.safetensors")
+    network = load_network(models / "2d.safetensors", latent=2)
     size, quantiles = recorded.grid_size, recorded.grid_quantiles
     logits = network.decode(latent_grid(grid_axis(size, quantiles)))
     manifold = draw.mosaic(quantized(logits))

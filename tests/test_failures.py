@@ -1,6 +1,7 @@
 """Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
 
 import errno
+import json
 import os
 import re
 import resource
@@ -18,6 +19,7 @@ from vae.rebuild.build import override_params
 
 import pytest
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:
@@ -310,3 +312,53 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
         result, "not enough memory; free some, or lower what decides it in params.yaml: layer sizes"
     )
     assert outputs(demo) == before
+
+
+def without_a_key(demo):
+    path = demo / "metrics/anomaly.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps({key: scores[key] for key in scores if key != "fails_on"}))
+
+
+def other_frames(demo):
+    shutil.copy(demo / "models/20d-frames.arrow", demo / "models/2d-frames.arrow")
+
+
+def another_count_of_pictures(demo):
+    override_params(demo / "params.yaml", {"figures": {"images": [1, 2, 3]}})
+
+
+def the_other_model(demo):
+    for suffix in ("json", "safetensors"):
+        shutil.copy(demo / f"models/20d.{suffix}", demo / f"models/2d.{suffix}")
+
+
+def an_epoch_twice(demo):
+    path = demo / "plots/2d-losses.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[3]]) + "\n")
+
+
+def a_pipe(demo):
+    (demo / "params.yaml").unlink()
+    os.mkfifo(demo / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("damage", "stage", "message"),
+    [
+        (without_a_key, "report", "cannot read metrics/anomaly.json (it has no fails_on); run"),
+        (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
+        (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
+        (the_other_model, "visualize", "(it has 20 latent dimensions, not 2); run"),
+        (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is there twice); "),
+        (a_pipe, "binarize", "cannot read params.yaml: it is a pipe"),
+    ],
+)
+def test_a_damaged_file_between_stages_ends_a_script_run_by_hand_in_one_line(
+    demo, damage, stage, message
+):
+    damage(demo)
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    result = script(demo, stage, *stages[stage]["cmd"].split()[2:])
+    assert_one_line(result, message)

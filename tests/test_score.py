@@ -17,9 +17,9 @@ from vae.weights import load_network
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
 
 
@@ -307,6 +307,59 @@ def test_a_photo_is_turned_upright(tmp_path, depth):
     one, other = read_pictures([tmp_path / "upright.png", tmp_path / "turned.png"], "auto")
     assert (one.gray == drawn(0, 255)).all()
     assert (one.pixels == other.pixels).all()
+
+
+# How a picture is laid down for a reader that turns it by its EXIF orientation.
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+FORMS = [("png", mode) for mode in ("L", "RGB", "RGBA", "P", "16 bits")]
+FORMS += [("tiff", "16 bits"), ("tiff", "L"), ("webp", "RGB"), ("webp", "RGBA")]
+
+
+@st.composite
+def pictures(draw):
+    """A dark or light figure of strokes on an even background, of at least 30 pixels a side."""
+    width, height = draw(st.integers(30, 120)), draw(st.integers(30, 120))
+    paper, ink = draw(st.sampled_from([(255, 0), (0, 255), (200, 40), (20, 180)]))
+    picture = Image.new("L", (width, height), paper)
+    inside = st.tuples(st.integers(6, width - 7), st.integers(6, height - 7))
+    points = draw(st.lists(inside, min_size=2, max_size=5, unique=True))
+    ImageDraw.Draw(picture).line(points, fill=ink, width=draw(st.integers(2, 6)))
+    return picture
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
+@given(pictures(), st.sampled_from(FORMS), st.sampled_from([*TURNS]), st.booleans())
+def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polarity(
+    tmp_path, picture, form, orientation, inverted
+):
+    """And so the same scores; or it is refused."""
+    suffix, mode = form
+    expected = as_mnist(np.asarray(picture), "auto")[0]
+    laid = ImageOps.invert(picture) if inverted else picture
+    laid = laid.transpose(TURNS[orientation]) if TURNS[orientation] is not None else laid
+    if mode == "16 bits":
+        laid = Image.fromarray(np.asarray(laid).astype(np.uint16) * 257)
+    else:
+        laid = laid.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    laid.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    if suffix == "tiff" and orientation > 4:
+        with pytest.raises(UserError, match="a TIFF on its side; turn it, or save it as PNG"):
+            read_pictures([path], "auto")
+        return
+    (found,) = read_pictures([path], "auto")
+    assert np.array_equal(found.pixels, expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (28, 28), (56, 56), (90, 60)])

@@ -75,12 +75,15 @@ def records(table: "DataFrame") -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises UserError when it is missing or damaged."""
+def read_json(path: Path, *keys: str) -> Any:
+    """A JSON file's value. Raises UserError when it is missing, damaged or lacks one of `keys`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if missing := [key for key in keys if key not in value]:
+            raise ValueError(f"it has no {missing[0]}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
+    return value
 
 
 def shown(address: str) -> str:

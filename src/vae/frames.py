@@ -82,14 +82,17 @@ def quantized(logits: np.ndarray, levels: int = 256) -> np.ndarray:
     return np.rint(probabilities(logits) * np.float32(levels - 1)).astype(np.uint8)
 
 
-def load_frames(path: Path, name: str) -> np.ndarray:
+def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:
     """Read what `FrameRecorder.save` wrote as `name`, `(frames, n, 784)` uint8. Raises UserError
-    when it is missing or damaged."""
+    when it is missing or damaged, or has not `count` pictures a frame."""
     try:
         with pa.OSFile(str(path)) as file:
             column = pa.ipc.open_file(file).read_all()[name].combine_chunks()
         values = np.frombuffer(column.buffers()[1], np.uint8)
-        return values.reshape(len(column), -1, PIXELS)
+        frames = values.reshape(len(column), -1, PIXELS)
+        if count not in (None, frames.shape[1]):
+            raise ValueError(f"{frames.shape[1]} {name} a frame, not {count}")
+        return frames
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = one_line(error)
         raise UserError(f"cannot read {path} ({reason}); run `dvc repro`") from None

@@ -15,7 +15,7 @@ from vae.data import IMAGE_SIDE, PIXELS
 from vae.files import written_whole
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from scipy.ndimage import center_of_mass, label, maximum_filter
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
@@ -94,6 +94,9 @@ def _read_image(path: Path) -> np.ndarray:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
         ):
+            # Pillow 13.0 mixes up the pixels of these, without an error.
+            if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
+                raise ValueError("a TIFF on its side; turn it, or save it as PNG")
             upright = ImageOps.exif_transpose(image)
     except Exception as error:  # some of Pillow's readers fail in many ways
         raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None

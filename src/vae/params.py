@@ -16,7 +16,6 @@ from ruamel.yaml import YAML
 # The models: a group train-NAME for each.
 MODELS = ("20d", "2d")
 
-# NumPy and torch count in 64 bits.
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -41,8 +40,7 @@ class Download(Group):
 
 
 class Binarize(Group):
-    """By which pixel value, of 0 to 255, a pixel becomes 1: from `threshold` on, or drawn with the
-    probability value / 255."""
+    """When a pixel x of 0 to 255 becomes 1: from `threshold` on, or with probability x / 255."""
 
     mode: Literal["threshold", "sample"]
     threshold: Annotated[int, Field(ge=1, le=255)]
@@ -141,7 +139,7 @@ class Likelihood(Group):
 
 
 class Tracking(Group):
-    """Whether and under which experiment results are mirrored to MLflow, and what else it gets."""
+    """Whether and under which experiment results are mirrored to MLflow."""
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
@@ -179,6 +177,8 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
     Raises UserError with every mistake: its key, its value and what is allowed.
     """
     try:
+        if path.is_fifo():
+            raise OSError("it is a pipe, and reading it would never end")
         # DVC's own reader: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
         values = YAML(typ="safe").load(path)
     except FileNotFoundError:

@@ -9,6 +9,15 @@ from vae.terms import kl_terms, probabilities, reconstruction_terms
 import numpy as np
 
 SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
+# What metrics/anomaly.json has, which the report and MLflow read.
+ANOMALY_KEYS = (
+    "kinds",
+    "fails_on",
+    "fails_below",
+    "noise_kl",
+    "noise_images_caught",
+    "training_share_above_noise",
+)
 # A detector that is wrong once in ten pairs of an ordinary image and an anomaly fails.
 FAILS_BELOW = 0.9
 

@@ -18,11 +18,14 @@ def save_network(network: Network, architecture: Architecture, path: Path) -> No
     write_json(path.with_suffix(".json"), architecture.model_dump(exclude={"preceded_by"}))
 
 
-def load_network(path: Path) -> Network:
-    """Read what `save_network` wrote. Raises UserError if a file is missing, damaged or unfit."""
+def load_network(path: Path, latent: int | None = None) -> Network:
+    """Read what `save_network` wrote. Raises UserError if a file is missing, damaged or unfit, or
+    if the model has not so many `latent` dimensions."""
     try:
         description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         architecture = Architecture.model_validate(description)
+        if latent not in (None, architecture.latent_size):
+            raise ValueError(f"it has {architecture.latent_size} latent dimensions, not {latent}")
         network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
         network.restore(load_file(path))
     except (OSError, ValueError, RecursionError, SafetensorError, MemoryError) as error:

@@ -85,8 +85,8 @@ def _columns(losses: pd.DataFrame) -> dict[str, list[float]]:
 
 def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:
     """Frames of both models at some moments: how many epochs had passed, and their pictures."""
-    rows = load_frames(models / "20d-frames.arrow", "reconstructions")
-    manifolds = load_frames(models / "2d-frames.arrow", "manifold")
+    rows = load_frames(models / "20d-frames.arrow", "reconstructions", len(params.figures.images))
+    manifolds = load_frames(models / "2d-frames.arrow", "manifold", params.figures.grid_size**2)
     batches = -(-images // params.train.batch_size)
     after = np.arange(0, batches, params.figures.interval) + 1
     passed = np.concatenate(

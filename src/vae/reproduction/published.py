@@ -38,6 +38,8 @@ def load_losses(path: Path, *columns: str) -> pd.DataFrame:
         table = read_table(path, types)
         if not np.isfinite(table[LOSSES]).all(axis=None):
             raise ValueError("a loss is missing or infinite")
+        if (twice := table[table.duplicated([*columns, "epoch"])]).size:
+            raise ValueError(f"epoch {twice['epoch'].iloc[0]} is there twice")
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the losses of {path} ({one_line(error)}); {RESTORE}"

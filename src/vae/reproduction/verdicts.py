@@ -37,7 +37,7 @@ def other_parameters(params: Params, study: Path) -> list[str]:
     binarized = params.binarize.mode, params.binarize.threshold
     if params.download.dataset != DATASET or binarized != BINARIZED:
         return list(MODELS)
-    studied = read_json(study)["parameters"]
+    studied = read_json(study, "parameters")["parameters"]
     return [name for name in MODELS if seedless(params, name) != studied[name]]
 
 
@@ -80,7 +80,7 @@ def judge_run(
     ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
     noise = pd.DataFrame([{"model": "20d", "source": "post", "epoch": 0, "split": "noise"}])
     noise["published"] = PUBLISHED_NOISE_KL
-    noise["ours"] = read_json(metrics / "anomaly.json")["noise_kl"]
+    noise["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
     noise["difference"] = noise["ours"] - noise["published"]
     values = pd.concat([compare_losses(ours, published), noise], ignore_index=True)
     return judge(values, study, others)

@@ -14,6 +14,7 @@ from vae.frames import load_frames
 from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.reproduction.published import load_losses
+from vae.scores import ANOMALY_KEYS
 from vae.tracking.origin import differences, origin
 from vae.tracking.store import Store
 
@@ -45,9 +46,8 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     if not settings.enabled:
         print("tracking: off, by tracking.enabled in params.yaml")
         return
-    anomaly, likelihood = (
-        read_json(metrics / f"{name}.json") for name in ("anomaly", "likelihood")
-    )
+    anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
+    likelihood = read_json(metrics / "likelihood.json", *MODELS)
     scores = {name: _likelihood_scores(likelihood[name]) for name in MODELS}
     scores["20d"] |= _anomaly_scores(anomaly)
     store = Store(settings)

@@ -146,6 +146,24 @@ def test_a_copied_checkout_writes_into_its_own_artifacts_and_not_into_the_origin
     assert all(run.info.artifact_uri.startswith(copy.as_uri()) for run in runs())
 
 
+@pytest.mark.parametrize(
+    "name", ["a b", "per%20cent", "ques?tion", "hash#tag", "ünï-日本", "quo'te"]
+)
+def test_the_database_and_the_files_are_in_the_folder_whatever_its_name(
+    workspace, params, monkeypatch, name
+):
+    folder = workspace / name
+    folder.mkdir()
+    for file in ("params.yaml", "train.safetensors"):
+        shutil.copy(workspace / file, folder)
+    monkeypatch.chdir(folder)
+    train(params)
+    assert (folder / "mlflow.db").is_file()
+    assert len(list((folder / "mlartifacts").rglob("20d.safetensors"))) == 1
+    beside = {path.name for path in workspace.iterdir() if path.is_file()}
+    assert beside == {"mlflow.db", "params.yaml", "train.safetensors"}
+
+
 def test_pictures_have_the_names_that_mlflows_own_image_logging_gives_them(workspace, params):
     """On which the image grid relies; tests/services looks at it in a browser."""
     train(params)

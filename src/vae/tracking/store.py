@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vae.cli import UserError, one_line
 from vae.files import shown, written_whole
@@ -139,11 +139,11 @@ class Store:
         """Open an SQLite file, made where it is missing."""
         from mlflow import MlflowClient
 
-        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        path = unquote(self.uri.removeprefix("sqlite:///").partition("?")[0])
         # DVC runs an experiment in a temporary folder, with the repository's root in DVC_ROOT.
         database = Path(os.environ.get("DVC_ROOT", ""), path).absolute()
         database.parent.mkdir(parents=True, exist_ok=True)
-        self.uri = f"sqlite:///{database}"
+        self.uri = _sqlite_uri(database)
         # Processes that open a new database at once would each create its tables, and crash.
         with FileLock(f"{database}.lock", timeout=60):
             if not database.exists():
@@ -151,7 +151,7 @@ class Store:
                 with written_whole(database) as temporary:
                     for left in temporary.parent.glob(f"{temporary.name}*"):
                         left.unlink()
-                    MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+                    MlflowClient(_sqlite_uri(temporary)).search_experiments(max_results=1)
             artifacts = (database.parent / "mlartifacts").as_uri()
             # MLflow would try a locked or damaged file for minutes.
             with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
@@ -173,6 +173,12 @@ class Store:
             requests.get(f"{self.uri.rstrip('/')}/health", timeout=PATIENCE)
         elif all(address):
             socket.create_connection(address, PATIENCE).close()
+
+
+def _sqlite_uri(path: Path) -> str:
+    """A database's address, in which SQLAlchemy takes a ? for a query and a % for a code. MLflow
+    makes an empty folder of the coded name, too."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def _move_artifacts(connection: sqlite3.Connection, experiment: str, place: str) -> None:

@@ -336,7 +336,7 @@ def pictures(draw):
     return picture
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
 @given(pictures(), st.sampled_from(FORMS), st.sampled_from([*TURNS]), st.booleans())
 def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polarity(
     tmp_path, picture, form, orientation, inverted

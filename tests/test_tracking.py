@@ -146,9 +146,7 @@ def test_a_copied_checkout_writes_into_its_own_artifacts_and_not_into_the_origin
     assert all(run.info.artifact_uri.startswith(copy.as_uri()) for run in runs())
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "per%20cent", "ques?tion", "hash#tag", "ünï-日本", "quo'te"]
-)
+@pytest.mark.parametrize("name", ["per%20cent", "ques?tion", "quo'te #ünï"])
 def test_the_database_and_the_files_are_in_the_folder_whatever_its_name(
     workspace, params, monkeypatch, name
 ):

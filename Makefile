@@ -39,7 +39,8 @@ endif
 repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
 	python src/tools/repro.py
 
-# Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad disks, kills, many at once, Ray, MLflow's server, rebuilds.
+# Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
+# disks, kills, many at once, Ray, MLflow's server, rebuilds.
 SLOW = $(patsubst %,tests/test_%.py,kernel commands extremes failures kill many study tracking_server verify)
 # Two workers of pytest-xdist with half the tests each, on one core each; the first to end takes over some.
 PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal

@@ -23,25 +23,16 @@ from vae.weights import load_network
 
 import pandas as pd
 
+ARGUMENTS = ("raw", "binarized", "models", "metrics", "plots")
+ARGUMENTS += ("published", "studies", "lock", "report")
 # What the report shows of the parameters.
 GROUPS = ("seed", "download.dataset", "binarize", "figures", "train", "train-20d")
 GROUPS += ("train-2d", "visualize", "anomaly", "likelihood")
 
 
 def main() -> None:
-    names = [
-        "raw",
-        "binarized",
-        "models",
-        "metrics",
-        "plots",
-        "published",
-        "studies",
-        "lock",
-        "report",
-    ]
     raw, binarized, models, metrics, plots, published, studies, lock, report = arguments(
-        __doc__, *names
+        __doc__, *ARGUMENTS
     )
     params = dict(zip(GROUPS, read_params(*GROUPS), strict=True))
     checked = check_params(Path("params.yaml"))

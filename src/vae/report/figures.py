@@ -128,6 +128,15 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray) -> Figure:
     return figure
 
 
+def manifold_axis(size: int, quantiles: Sequence[float], points: int) -> np.ndarray:
+    """Latent coordinates along a side of the manifold, `(size * points,)`: so many points in each
+    of its `size` digits, evenly spaced in the prior's quantiles like the digits."""
+    low, high = quantiles
+    position = (np.arange(size * points) + 0.5) / points - 0.5
+    # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
+    return ndtri(np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4))
+
+
 def digit_shares(
     means: np.ndarray, labels: np.ndarray, size: int, quantiles: Sequence[float], neighbours: int
 ) -> np.ndarray:
@@ -138,10 +147,7 @@ def digit_shares(
     would have an island of its own. Along a side, each of the `size` decoded digits has 7 points,
     spaced like the digits: evenly in the quantiles of the prior.
     """
-    low, high = quantiles
-    position = (np.arange(size * POINTS) + 0.5) / POINTS - 0.5
-    # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
-    axis = ndtri(np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4))
+    axis = manifold_axis(size, quantiles, POINTS)
     points = np.stack(np.meshgrid(axis, axis), axis=-1)
     nearest_first = [*range(1, min(neighbours, len(means)) + 1)]
     votes = labels[KDTree(means).query(points, k=nearest_first, workers=-1)[1]]

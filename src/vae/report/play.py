@@ -6,17 +6,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from vae.data import Split, tiled
+from vae.data import IMAGE_SIDE, Split, tiled
 from vae.frames import load_frames
 from vae.network import Network
 from vae.params import MODELS, Params
-from vae.report.figures import DIGIT_COLORS
+from vae.report.figures import DIGIT_COLORS, manifold_axis
 from vae.scores import anomaly_scores, limits, posterior_means
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.special import ndtri
 
 # Moments of the training that the slider shows: dense at first, where most happens.
 MOMENTS = 40
@@ -40,10 +39,7 @@ def play_data(
     shares = np.linspace(0, 100, QUANTILES)
     quantiles = {name: packed(np.percentile(known[name], shares), "<f4") for name in known}
     means = posterior_means(networks["2d"], test.images)
-    size, (low, high) = params.figures.grid_size, params.figures.grid_quantiles
-    # The manifold's pixels are evenly spaced in the prior's quantiles, as its digits are.
-    position = (np.arange(28 * size) + 0.5) / 28 - 0.5
-    axis = ndtri(np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4))
+    axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     return {
         "models": {name: _model(network) for name, network in networks.items()},
         "scores": {

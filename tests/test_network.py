@@ -38,25 +38,25 @@ def work(batch: int, latent: int, images: int = 200):
     return pixels, generator.permutation(np.arange(batch) % images), noise
 
 
-def exact_gradient(network: Network, pixels, rows, noise) -> tuple[np.ndarray, list[np.ndarray]]:
+def exact_gradient(network: Network, pixels, rows, noise, beta) -> tuple[np.ndarray, list[np.ndarray]]:
     """Terms and gradients by float64 autograd."""
     model = as_module(network).double()
     batch = torch.from_numpy(pixels[rows]).double()
     posterior = model.encode(batch)
     logits = model.decode(posterior.sample(torch.from_numpy(noise).double()))
     terms = objective.terms(logits, posterior, batch)
-    gradients = torch.autograd.grad(terms.sum(), list(model.parameters()))
+    gradients = torch.autograd.grad((terms[0] + beta * terms[1]).sum(), list(model.parameters()))
     return terms.detach().numpy(), [gradient.numpy() for gradient in gradients]
 
 
-@pytest.mark.parametrize("batch", [1, 7, 127, 128, 129])
+@pytest.mark.parametrize(("batch", "beta"), [(1, 1), (7, 4), (127, 0.3), (128, 1), (129, 0)])
 @pytest.mark.parametrize("architecture", [*POSTS, *ODD], ids=str)
-def test_losses_and_gradients_are_those_of_float64_autograd(architecture, batch):
+def test_losses_and_gradients_are_those_of_float64_autograd(architecture, batch, beta):
     network = network_of(architecture)
     pixels, rows, noise = work(batch, network.latent)
-    trainer = Trainer(network, batch, *SETTINGS)
+    trainer = Trainer(network, batch, *SETTINGS, beta)
     terms = trainer.gradient(pixels, rows, noise)
-    expected_terms, expected = exact_gradient(network, pixels, rows, noise)
+    expected_terms, expected = exact_gradient(network, pixels, rows, noise, beta)
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-5, atol=1e-4)
     ours = [part for layer in network.views(trainer.gradients) for part in layer]
     for gradient, exact in zip(ours, expected, strict=True):
@@ -149,13 +149,16 @@ def test_steps_by_torch_on_a_device_are_the_same_up_to_rounding():
     architecture = Architecture(hidden_sizes=(17,), latent_size=3)
     networks = [network_of(architecture) for _ in range(2)]
     pixels, rows, noise = work(32, 3)
-    trainers = Trainer(networks[0], 32, *SETTINGS), CudaTrainer(networks[1], 32, *SETTINGS, "cpu")
+    trainers = (
+        Trainer(networks[0], 32, *SETTINGS, 0.5),
+        CudaTrainer(networks[1], 32, *SETTINGS, 0.5, device="cpu"),
+    )
     for _ in range(3):
         terms = [trainer.step(pixels, rows, noise) for trainer in trainers]
         np.testing.assert_allclose(*terms, rtol=1e-4)
     trainers[1].write_back()
     np.testing.assert_allclose(networks[0].values, networks[1].values, atol=2e-4)
-    again = CudaTrainer(network_of(architecture, 2), 32, *SETTINGS, "cpu")
+    again = CudaTrainer(network_of(architecture, 2), 32, *SETTINGS, device="cpu")
     again.restore(trainers[1].state())
     assert (again.network.values == networks[1].values).all()
     torch.use_deterministic_algorithms(False)

@@ -21,6 +21,8 @@ class CudaTrainer:
         learning_rate: float,
         betas: tuple[float, float],
         epsilon: float,
+        beta: float = 1.0,
+        *,
         device: str = "cuda",
     ) -> None:
         """Copy the network to the device. Raises UserError when there is none."""
@@ -30,7 +32,8 @@ class CudaTrainer:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         print(f"training on {device}: the bits are the device's, not those of dvc.lock", flush=True)
-        self.network, self.settings, self.steps = network, (learning_rate, *betas, epsilon), 0
+        self.network, self.beta, self.steps = network, beta, 0
+        self.settings = (learning_rate, *betas, epsilon)
         self.module = as_module(network).to(device)
         self.parameters = list(self.module.parameters())
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
@@ -45,7 +48,7 @@ class CudaTrainer:
         posterior = self.module.encode(batch)
         latent = posterior.sample(torch.from_numpy(noise).to(device))
         terms = objective.terms(self.module.decode(latent), posterior, batch)
-        gradients = torch.autograd.grad(terms.sum(), self.parameters)
+        gradients = torch.autograd.grad((terms[0] + self.beta * terms[1]).sum(), self.parameters)
         self.steps += 1
         rate, beta1, beta2, epsilon = self.settings
         rate *= (1 - beta2**self.steps) ** 0.5 / (1 - beta1**self.steps)

@@ -45,7 +45,7 @@ _POINTER, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 SIGNATURES = {
     "make_net": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER),
     "free_net": (_POINTER,),
-    "gradient": (_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER),
+    "gradient": (_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _DOUBLE, _POINTER),
     "encode": (_POINTER, _POINTER, _LONG, _POINTER),
     "decode": (_POINTER, _POINTER, _LONG, _POINTER),
     "adam": (*[_POINTER] * 4, _LONG, _LONG, *[_DOUBLE] * 4),

@@ -119,14 +119,16 @@ class Trainer:
         learning_rate: float,
         betas: tuple[float, float],
         epsilon: float,
+        beta: float = 1.0,
     ) -> None:
         self.network, self.most, self.settings = network, most, (learning_rate, *betas, epsilon)
+        self.beta = beta
         self.gradients, self.first, self.second = (buffer(network.values.size) for _ in range(3))
         self.steps = 0
         self._net = _Net(network, most, self.gradients)
 
     def gradient(self, images: np.ndarray, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Set `gradients` to those of the summed negative ELBO of `images[rows]`.
+        """Set `gradients` to those of the summed reconstruction + `beta` KL of `images[rows]`.
 
         `images` `(n, 784)` uint8 0 or 1, `rows` `(batch,)` int64, `noise` `(batch, latent)`
         float32, one posterior sample each. Returns reconstruction and KL, `(2, batch)` float64,
@@ -142,6 +144,7 @@ class Trainer:
             address(rows, np.int64, count),
             count,
             address(noise, np.float32, count, network.latent),
+            self.beta,
             terms.ctypes.data,
         )
         return terms

@@ -64,13 +64,14 @@ class Figures(Group):
 
 
 class Train(Group):
-    """How either model is trained."""
+    """How either model is trained; `beta` weighs the KL in the objective, not in the losses."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
     adam_epsilon: Annotated[float, Field(gt=0, le=1)]
+    beta: Annotated[float, Field(ge=0, le=1000)]
     device: Literal["cpu", "cuda"]
 
 

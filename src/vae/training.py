@@ -78,7 +78,7 @@ def prepare(
 def make_trainer(network: Network, settings: Train, images: np.ndarray) -> Trainer:
     """Return what makes the steps, on the processor or on CUDA. Raises UserError without CUDA."""
     batch = min(settings.batch_size, len(images))
-    arguments = settings.learning_rate, settings.adam_betas, settings.adam_epsilon
+    arguments = settings.learning_rate, settings.adam_betas, settings.adam_epsilon, settings.beta
     if settings.device == "cpu":
         return Trainer(network, batch, *arguments)
     # PyTorch takes seconds to import, and the processor needs none of it here.

@@ -98,17 +98,17 @@ void sample(const float *mean, const float *log_variance, long stride, const flo
     }
 )
 
-// By m: by_z + m. By v: 1/2 (by_z noise exp(v / 2) + exp(v) - 1). The KL's gradient is in both.
+// By m: by_z + beta m. By v: 1/2 (by_z noise exp(v / 2) + beta exp(v) - beta). Beta weighs the KL.
 static void sample_backward(const float *mean, const float *log_variance, long stride,
                             const float *noise, long rows, long latent, const float *by_z,
-                            float *by_mean) {
+                            float *by_mean, double beta) {
     for (long i = 0; i < rows; i++, by_z += latent, noise += latent) {
         const float *m = mean + i * stride, *v = log_variance + i * stride;
         float *by_m = by_mean + i * stride, *by_v = by_m + latent;
         for (long j = 0; j < latent; j++) {
             double s = exp_(0.5 * v[j]), by_s = (double)by_z[j] * noise[j];
-            by_m[j] = by_z[j] + m[j];
-            by_v[j] = (float)(0.5 * (by_s * s + exp_(v[j]) - 1));
+            by_m[j] = (float)(by_z[j] + beta * m[j]);
+            by_v[j] = (float)(0.5 * (by_s * s + beta * exp_(v[j]) - beta));
         }
     }
 }
@@ -262,9 +262,9 @@ static void backward(Net *net, long from, long to) {
     }
 }
 
-// Sets the gradients of images[order]'s summed negative ELBO; terms (2, count): reconstruction, KL.
+// Sets the gradients of images[order]'s summed reconstruction + beta KL; terms (2, count): the two.
 void gradient(Net *net, const uint8_t *images, const int64_t *order, long count, const float *noise,
-              double *terms) EXACTLY(
+              double beta, double *terms) EXACTLY(
     Layer *code = net->layer + net->encoders - 1; Layer *out = net->layer + net->layers - 1;
     long d = net->latent;
     load(net, images, order, count);
@@ -278,7 +278,8 @@ void gradient(Net *net, const uint8_t *images, const int64_t *order, long count,
     Bernoulli rows = {out->y, images, order, net->pixels, count, terms, out->by_y};
     share(bernoulli_part, &rows, count);
     backward(net, net->encoders, net->layers);
-    sample_backward(code->y, code->y + d, 2 * d, noise, count, d, code[1].by_x, code->by_y);
+    sample_backward(code->y, code->y + d, 2 * d, noise, count, d, code[1].by_x, code->by_y,
+                    beta);
     backward(net, 0, net->encoders)
 )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vae.cli import UserError
-from vae.data import FILE_NAMES, RAW_FOLDER, binarize, read_idx
+from vae.data import binarize, raw_files, read_idx
 from vae.params import Figures, Model, Train, read_params
 
 import numpy as np
@@ -36,7 +36,7 @@ def mnist(model: str) -> Work:
     Raises UserError when the pipeline has not fetched them.
     """
     figures, settings, architecture = read_params("figures", "train", f"train-{model}")
-    paths = [Path("data/raw") / RAW_FOLDER / FILE_NAMES[split][0] for split in ("train", "test")]
+    paths = [images for images, _ in raw_files(Path("data/raw")).values()]
     if not all(path.exists() for path in paths):
         raise UserError(f"no {paths[0]}; run make repro first")
     train, test = (read_idx(path, 3) for path in paths)

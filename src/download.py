@@ -1,4 +1,5 @@
-"""Fetch the four original MNIST files, in torchvision's layout, checked by their MD5 sums."""
+"""Fetch a data set's four files, in torchvision's layout, checked by their MD5 sums; or write
+others in the same form."""
 
 from vae import cli
 
@@ -7,21 +8,25 @@ cli.begin()
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vae.cli import UserError, arguments
-from vae.data import FILE_NAMES, RAW_FOLDER, upscaled_digits, write_idx
+from vae.data import FILE_NAMES, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
+from vae.own_images import OWN, Arrays, own_images
 from vae.params import Download, read_params
 
 import requests
 import urllib3
 from tqdm import tqdm
 
-# Bytes; MNIST's largest file has 10 million.
+# Of torchvision, by the names of params.yaml.
+CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+# Bytes; Fashion-MNIST's largest file has 26 million.
 LARGEST = 2**26
 
 
@@ -34,19 +39,20 @@ def main() -> None:
     (settings,) = read_params("download")
     if settings.dataset == "digits":
         return write_digits(root)
-    # Seconds to import, and of use to MNIST alone.
-    from torchvision.datasets import MNIST
+    if settings.dataset.startswith(OWN):
+        return write_splits(root / "Own/raw", own_images(Path(settings.dataset)))
+    # Seconds to import, and of use to what is fetched alone.
+    from torchvision import datasets
 
-    for name, checksum in MNIST.resources:
-        fetch_from_any(mirrors(settings), name, checksum, root / RAW_FOLDER / name, settings)
+    kind = getattr(datasets, CLASSES[settings.dataset])
+    # params.yaml has mirrors of MNIST; of the others, torchvision.
+    mirrors = settings.mirrors if settings.dataset == "mnist" else kind.mirrors
+    places = [*filter(None, [os.environ.get("MNIST_MIRROR")]), *mirrors]
+    for name, checksum in kind.resources:
+        fetch_from_any(places, name, checksum, root / kind.__name__ / "raw" / name, settings)
     for train in (True, False):
         # It checks the sums too and unpacks the files beside the originals, as its users expect.
-        MNIST(root, train=train, download=True)
-
-
-def mirrors(settings: Download) -> list[str]:
-    """List where to look, in order: the environment variable MNIST_MIRROR, then the parameters."""
-    return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *settings.mirrors]
+        kind(root, train=train, download=True)
 
 
 def fetch_from_any(
@@ -85,7 +91,7 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
         while piece := source.read(2**16):
             bar.update(file.write(piece))
             if file.tell() > LARGEST:
-                raise NoSuchFileHere(f"more than {LARGEST} bytes, so not MNIST's; discarded")
+                raise NoSuchFileHere(f"more than {LARGEST} bytes, too many; discarded")
 
 
 def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None]:
@@ -121,11 +127,20 @@ def connection_problem(error: Exception) -> str:
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's 1,797 digits as MNIST files, the last 297 for test."""
+    """Write scikit-learn's 1,797 digits, the last 297 for test."""
     images, labels = upscaled_digits()
-    for split, part in (("train", slice(0, 1500)), ("test", slice(1500, None))):
-        for name, values in zip(FILE_NAMES[split], (images, labels), strict=True):
-            write_idx(root / RAW_FOLDER / name, values[part])
+    parts = {"train": slice(0, 1500), "test": slice(1500, None)}
+    splits = {split: (images[part], labels[part]) for split, part in parts.items()}
+    write_splits(root / "Digits/raw", splits)
+
+
+def write_splits(folder: Path, splits: Mapping[str, Arrays]) -> None:
+    """Write images and, where there are any, labels in files like MNIST's."""
+    for split, arrays in splits.items():
+        for name, values in zip(FILE_NAMES[split], arrays, strict=True):
+            if values is not None:
+                write_idx(folder / name, values)
+        print(f"{split}: {len(arrays[0])} images")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from vae import cli
 
 cli.begin()
 
-from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx
+from vae.data import load_split, raw_files, read_idx
 from vae.decomposition import decomposition, units
 from vae.draws import Generator
 from vae.files import write_json
@@ -24,7 +24,7 @@ def main() -> None:
     )
     seed, settings = read_params("seed", "likelihood")
     test = load_split(data, "test").images
-    gray = read_idx(raw / RAW_FOLDER / FILE_NAMES["test"][0], 3).reshape(test.shape)
+    gray = read_idx(raw_files(raw)["test"][0], 3).reshape(test.shape)
     images = test[: settings.images]
     metrics = {"images": len(images), "samples": settings.samples, "test_images": len(test)}
     for name in MODELS:

@@ -7,16 +7,16 @@ cli.begin()
 from pathlib import Path
 
 from vae.cli import arguments, locked_versions
-from vae.data import FILE_NAMES, RAW_FOLDER, load_split
+from vae.data import load_split, raw_files
 from vae.files import md5, read_json, records, write_json, write_text
-from vae.params import MODELS, check_params, read_params
+from vae.params import MODELS, check_params
 from vae.report import figures as draw
 from vae.report.page import page
 from vae.report.play import play_data
 from vae.report.score_charts import bias_curves
-from vae.report.text import report_text, verdict_table
+from vae.report.text import markdown_table, parameter_table, plain_table, report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import load_losses, load_published
+from vae.reproduction.published import load_index, load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
 from vae.scores import ANOMALY_KEYS
 from vae.weights import load_network
@@ -34,14 +34,16 @@ def main() -> None:
     raw, binarized, models, metrics, plots, published, studies, lock, report = arguments(
         __doc__, *ARGUMENTS
     )
-    params = dict(zip(GROUPS, read_params(*GROUPS), strict=True))
-    checked = check_params(Path("params.yaml"))
-    study, tables = load_intervals(studies / "seeds.csv"), load_published(published)
-    others = other_parameters(checked, studies / "seeds.json")
-    values = judge_run(metrics, plots, tables, study, others)
-    shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
-    post = tables[(tables["model"] == "2d") & (tables["source"] == "post")]
-    earlier = fit_batches(shifted, post, study)
+    params = check_params(Path("params.yaml"))
+    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
+    of_data = published, params.download.dataset, params.binarize
+    index, tables = load_index(*of_data), load_published(*of_data)
+    values = judge_run(params, published, metrics, ours, studies)
+    earlier = None
+    if source := index.earlier_training:
+        shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
+        table = tables[(tables["model"] == "2d") & (tables["source"] == source)]
+        earlier = fit_batches(shifted, table, load_intervals(studies / "seeds.csv"))
     found = {
         "published": records(values.sort_values(KEY)),
         "verdicts": values["verdict"].value_counts().to_dict(),
@@ -63,24 +65,37 @@ def main() -> None:
     draw.save_figure(plots / "reproduction.png", draw.difference_curves(losses))
     bias = pd.read_csv(studies / "likelihood.csv")
     draw.save_figure(plots / "likelihood.png", bias_curves(bias))
-    files = [raw / RAW_FOLDER / name for names in FILE_NAMES.values() for name in names]
+    files = [file for pair in raw_files(raw).values() for file in pair if file.exists()]
     files += [models / f"{name}.safetensors" for name in MODELS]
-    sums = {path.as_posix(): md5(path) for path in files}
-    body = report_text(values, earlier, anomaly, likelihood, params, locked_versions(lock), sums)
+    sums = [[f"`{path.as_posix()}`", f"`{md5(path)}`"] for path in files]
+    versions = (f"{name} {version}" for name, version in locked_versions(lock).items())
     networks = {
         model: load_network(models / f"{model}.safetensors", 2 if model == "2d" else None)
         for model in MODELS
     }
-    splits = [load_split(binarized, split) for split in ("train", "test")]
-    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
-    write_text(
-        report, page(body, report.parent, play_data(checked, networks, *splits, models, ours))
+    train, test = (load_split(binarized, split) for split in ("train", "test"))
+    body = report_text(
+        values,
+        index,
+        earlier,
+        anomaly,
+        likelihood,
+        params,
+        ours,
+        labelled=test.labels is not None,
+        versions=", ".join(versions),
+        parameters=parameter_table(params, GROUPS),
+        sums=markdown_table(["File", "MD5"], sums, texts=2),
     )
-    if params["download.dataset"] == "mnist":
-        print(f"the notebook's run: {replay_answer(losses)}")
-        print(verdict_table(values))
-        if others:
+    data = play_data(params, networks, train, test, models, ours)
+    write_text(report, page(body, report.parent, data))
+    if len(values):
+        print(replay_answer(losses))
+        print(verdict_table(values, plain_table))
+        if others := other_parameters(params, studies / "seeds.json"):
             print(f"of the {' and the '.join(others)} model the parameters are not the study's")
+    else:
+        print("data/published has no numbers of this data: the report has no verdicts")
     print(f"every table and figure: {report}")
 
 

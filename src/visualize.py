@@ -20,11 +20,13 @@ import numpy as np
 
 def main() -> None:
     data, models, plots = arguments(__doc__, "binarized", "models", "plots")
-    recorded, settings = read_params("figures", "visualize")
+    dataset, binarized, recorded, settings = read_params(
+        "download.dataset", "binarize", "figures", "visualize"
+    )
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
-    curves = draw.loss_curves(losses, load_published(Path("data/published")))
+    curves = draw.loss_curves(losses, load_published(Path("data/published"), dataset, binarized))
     draw.save_figure(plots / "losses.png", curves)
 
     originals = draw.strip(test.images[list(recorded.images)] * np.uint8(255))
@@ -48,7 +50,9 @@ def main() -> None:
     manifold = draw.mosaic(quantized(logits))
     draw.save_png(plots / "manifold.png", manifold)
     means = posterior_means(network, train.images)
-    shares = draw.digit_shares(means, train.labels, size, quantiles, settings.neighbours)
+    shares = np.empty((0, 1, 1))  # without labels there are no boundaries to draw
+    if train.labels is not None:
+        shares = draw.digit_shares(means, train.labels, size, quantiles, settings.neighbours)
     draw.save_figure(plots / "manifold-regions.png", draw.manifold_regions(manifold, shares))
     means = posterior_means(network, test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))

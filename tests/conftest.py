@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import download
-from vae.data import FILE_NAMES, RAW_FOLDER, Split, binarize, read_idx, save_split
+from vae.data import Split, binarize, raw_files, read_idx, save_split
 from vae.frames import FrameRecorder
 from vae.network import Network
 from vae.params import Architecture, Params, check_params
@@ -43,11 +43,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like data/binarized, of scikit-learn's digits."""
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("binarized")
     download.write_digits(raw)
-    for name, (images, labels) in FILE_NAMES.items():
-        pixels, classes = (
-            read_idx(raw / RAW_FOLDER / images, 3),
-            read_idx(raw / RAW_FOLDER / labels, 1),
-        )
+    for name, (images, labels) in raw_files(raw).items():
+        pixels, classes = read_idx(images, 3), read_idx(labels, 1)
         save_split(Split(binarize(pixels, 128), classes), folder / f"{name}.safetensors")
     return folder
 

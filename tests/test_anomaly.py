@@ -66,7 +66,7 @@ def test_each_kind_of_anomaly_is_what_it_says(images):
     kinds = anomalies(ordinary, 50, 128, np.random.RandomState(0))
     assert {kind: shown.shape for kind, shown in kinds.items()} == dict.fromkeys(kinds, (50, 784))
     assert all(set(np.unique(shown)) <= {0, 1} for shown in kinds.values())
-    assert (kinds["inverted digits"] + ordinary[:50] == 1).all()
+    assert (kinds["inverted images"] + ordinary[:50] == 1).all()
     assert kinds["blank images"].sum() == 0
     assert (kinds["shuffled pixels"].sum(axis=1) == ordinary[:50].sum(axis=1)).all()
     assert (kinds["shuffled pixels"] != ordinary[:50]).any(axis=1).all()

@@ -8,11 +8,10 @@ import download
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import (
-    FILE_NAMES,
-    RAW_FOLDER,
     Split,
     binarize,
     load_split,
+    raw_files,
     read_idx,
     sample_pixels,
     save_split,
@@ -172,10 +171,8 @@ def test_a_split_of_another_kind_is_refused_in_one_line(tmp_path, content):
 def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch, swap):
     """An images file for the labels, the train set's for the test set's."""
     download.write_digits(tmp_path / "raw")
-    a, b = (
-        tmp_path / "raw" / RAW_FOLDER / FILE_NAMES[split][kind]
-        for split, kind in (swap[:2], swap[2:])
-    )
+    files = raw_files(tmp_path / "raw")
+    a, b = (files[split][kind] for split, kind in (swap[:2], swap[2:]))
     content = a.read_bytes()
     a.write_bytes(b.read_bytes())
     b.write_bytes(content)

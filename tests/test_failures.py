@@ -133,10 +133,10 @@ def test_what_dvc_itself_refuses_can_be_restored_too(repository, old, new, messa
 
 def test_damaged_outputs_are_replaced_by_dvc_repro(repository):
     before = outputs(repository)
-    damaged = ["data/raw/MNIST/raw/train-labels-idx1-ubyte.gz", "data/binarized/test.safetensors"]
+    damaged = ["data/raw/Digits/raw/train-labels-idx1-ubyte.gz", "data/binarized/test.safetensors"]
     for name in damaged:
         (repository / name).write_bytes(b"damaged")
-    (repository / "data/raw/MNIST/raw/more").write_bytes(b"more")
+    (repository / "data/raw/Digits/raw/more").write_bytes(b"more")
     result = dvc(repository, "repro", "binarize")
     assert result.returncode == 0, result.stdout
     assert outputs(repository) == before
@@ -281,7 +281,7 @@ def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, 
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
     assert_one_line(
         script(folder, "download", "data/raw"),
-        "Read-only file system: data/raw/MNIST/raw/train-images",
+        "Read-only file system: data/raw/Digits/raw/train-images",
     )
     result = dvc(folder, "repro", "--force")
     assert result.returncode != 0

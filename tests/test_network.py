@@ -38,7 +38,9 @@ def work(batch: int, latent: int, images: int = 200):
     return pixels, generator.permutation(np.arange(batch) % images), noise
 
 
-def exact_gradient(network: Network, pixels, rows, noise, beta) -> tuple[np.ndarray, list[np.ndarray]]:
+def exact_gradient(
+    network: Network, pixels, rows, noise, beta
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Terms and gradients by float64 autograd."""
     model = as_module(network).double()
     batch = torch.from_numpy(pixels[rows]).double()

@@ -28,7 +28,7 @@ STAGES = PIPELINE["stages"]
 
 # DESIGN's table of outputs, which others rely on.
 OUTPUTS = [
-    "data/raw/MNIST/raw/train-images-idx3-ubyte.gz",
+    "data/raw/Digits/raw/train-images-idx3-ubyte.gz",
     "data/binarized/train.safetensors",
     "data/binarized/test.safetensors",
     "models/20d.safetensors",
@@ -98,13 +98,11 @@ def keys_read(script: Path) -> set[str]:
     """The groups of params.yaml that a script reads: names given to read_params, or attributes of
     what check_params returns."""
     found = set()
+    if groups := getattr(importlib.import_module(script.stem), "GROUPS", None):
+        return {group.partition(".")[0] for group in groups}
     for node in ast.walk(ast.parse(script.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "read_params":
-            if isinstance(node.args[0], ast.Starred):
-                name = node.args[0].value.id
-                groups = getattr(importlib.import_module(script.stem), name)
-                return {group.partition(".")[0] for group in groups}
-            found |= {argument.value for argument in node.args}
+            found |= {argument.value.partition(".")[0] for argument in node.args}
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "params":
             found.add(node.attr)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import report
 from vae.cli import UserError
-from vae.data import FILE_NAMES, RAW_FOLDER, tiled
+from vae.data import raw_files, tiled
 from vae.files import md5, read_json
 from vae.frames import load_frames
 from vae.report import text
@@ -190,10 +190,9 @@ def test_the_report_has_every_table(html, finished_demo):
 
 def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished_demo, params):
     rows = {row[0]: row[-1] for row in html.rows}
-    for split in FILE_NAMES.values():
-        for name in split:
-            path = f"data/raw/{RAW_FOLDER}/{name}"
-            assert rows[path] == md5(finished_demo / path)
+    for pair in raw_files(finished_demo / "data/raw").values():
+        for path in pair:
+            assert rows[path.relative_to(finished_demo).as_posix()] == md5(path)
     for path in ("models/20d.safetensors", "models/2d.safetensors"):
         assert rows[path] == md5(finished_demo / path)
     assert rows["seed"] == str(params.seed)

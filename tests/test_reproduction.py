@@ -4,6 +4,7 @@ import shutil
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
+from vae.params import Binarize
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import LOSSES, compare_losses, load_losses, load_published
 from vae.reproduction.verdicts import judge
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
+
 
 @pytest.fixture
 def published():
-    return load_published(ROOT / "data/published")
+    return load_published(ROOT / "data/published", *OF_MNIST)
 
 
 def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
@@ -92,7 +95,7 @@ def test_a_published_table_without_each_epoch_once_is_refused_by_name(tmp_path, 
     path = folder / "notebook-2019-06-05-2d.csv"
     path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
     with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
-        load_published(folder)
+        load_published(folder, *OF_MNIST)
 
 
 STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
@@ -135,7 +138,7 @@ def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
     start = int(place * len(text))
     path.write_text(text[:start] + more + text[start + fewer :])
     try:
-        assert len(compare_losses(runs(published, 10), load_published(folder))) == 80
+        assert len(compare_losses(runs(published, 10), load_published(folder, *OF_MNIST))) == 80
     except UserError as error:
         assert "\n" not in str(error)
 

@@ -10,7 +10,7 @@ import zlib
 import score
 from conftest import ROOT
 from vae.cli import UserError
-from vae.data import FILE_NAMES, RAW_FOLDER, load_split, read_idx, upscaled_digits
+from vae.data import load_split, raw_files, read_idx, upscaled_digits
 from vae.images import Picture, as_mnist, read_pictures
 from vae.scores import anomaly_scores, limits
 from vae.weights import load_network
@@ -26,7 +26,7 @@ from scipy import ndimage
 @pytest.fixture(scope="module")
 def gray(finished_demo):
     """The demo's test images `(images, 28, 28)` as gray values."""
-    return read_idx(finished_demo / "data/raw" / RAW_FOLDER / FILE_NAMES["test"][0], 3)
+    return read_idx(raw_files(finished_demo / "data/raw")["test"][0], 3)
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 
 from vae.cli import UserError, arguments
-from vae.params import check_params
-from vae.report.text import verdict_table
-from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import load_published
+from vae.params import MODELS, check_params
+from vae.report.text import plain_table, verdict_table
+from vae.reproduction.published import load_losses
 from vae.reproduction.verdicts import judge_run, other_parameters, worse_than
 from vae.tracking.origin import git
 
@@ -21,12 +20,14 @@ COMMITTED = "metrics/reproduction.json"
 
 def main() -> None:
     arguments(__doc__)
-    study = load_intervals(Path("studies/seeds.csv"))
-    published = load_published(Path("data/published"))
-    others = other_parameters(check_params(Path("params.yaml")), Path("studies/seeds.json"))
-    values = judge_run(Path("metrics"), Path("plots"), published, study, others)
-    print(verdict_table(values))
-    for name in others:
+    params, studies = check_params(Path("params.yaml")), Path("studies")
+    ours = {model: load_losses(Path(f"plots/{model}-losses.csv")) for model in MODELS}
+    values = judge_run(params, Path("data/published"), Path("metrics"), ours, studies)
+    if values.empty:
+        print("data/published has no numbers of this data: there is nothing to judge")
+        return
+    print(verdict_table(values, plain_table))
+    for name in other_parameters(params, studies / "seeds.json"):
         print(f"params.yaml has other parameters of the {name} model than the study: not judged")
     try:
         committed = json.loads(git("show", f"HEAD:{COMMITTED}"))["published"]

@@ -39,7 +39,14 @@ def copy_pipeline(folder: Path) -> None:
     unwanted = shutil.ignore_patterns("__pycache__", "dvc.*")
     for name in ("src", "data/published", "studies", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
-    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
+    (folder / "data/own").mkdir()
+    for name in (
+        "data/own/README.md",
+        "dvc.yaml",
+        "params.yaml",
+        "requirements.lock",
+        ".dvcignore",
+    ):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     override_params(folder / "params.yaml", OVERRIDES)

@@ -15,7 +15,7 @@ from typing import Any
 from vae.cli import UserError
 from vae.data import load_split
 from vae.files import md5, records, write_csv, write_json, written_whole
-from vae.params import MODELS
+from vae.params import MODELS, check_params
 from vae.report import figures as draw
 from vae.reproduction.intervals import (
     DEFAULTS,
@@ -125,8 +125,11 @@ def finish(
     write_json(
         output.with_suffix(".json"), {**summary, "failures": failures, "parameters": parameters}
     )
+    params = check_params(Path("params.yaml"))
+    of_data = Path("data/published"), params.download.dataset, params.binarize
+    published = load_published(*of_data)
     with written_whole(output.with_suffix(".png")) as path:
-        draw.save_figure(path, draw.study_bands(losses, load_published(Path("data/published"))))
+        draw.save_figure(path, draw.study_bands(losses, published))
     write_csv(output, rows)
     last = losses[losses["epoch"] == losses.groupby(["model", "arm"])["epoch"].transform("max")]
     print(last.drop(columns="epoch").to_string(index=False, float_format="{:.3f}".format))

@@ -16,8 +16,7 @@ from safetensors.numpy import load_file
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
 
-# Where torchvision keeps the files, below its root, and their names by split.
-RAW_FOLDER = Path("MNIST/raw")
+# The names of a data set's files, as torchvision keeps them: images and labels, by split.
 FILE_NAMES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
@@ -25,10 +24,27 @@ FILE_NAMES = {
 
 
 class Split(NamedTuple):
-    """Images `(images, 784)`, 0 or 1, and labels `(images,)`, 0 to 9, both uint8."""
+    """Images `(images, 784)`, 0 or 1, and labels `(images,)`, 0 to 9, if there are any; uint8."""
 
     images: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None = None
+
+
+def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
+    """The files of images and labels of each split, in the one data set below `root`: torchvision
+    keeps it in a folder of its class's name. Raises UserError."""
+    folders = sorted(root.glob("*/raw"))
+    if len(folders) != 1:
+        raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
+    files = {
+        split: (folders[0] / images, folders[0] / labels)
+        for split, (images, labels) in FILE_NAMES.items()
+    }
+    if len({labels.exists() for _, labels in files.values()}) == 2:
+        raise UserError(
+            f"{folders[0]} has labels of one split only; run `dvc repro --force download`"
+        )
+    return files
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -83,7 +99,8 @@ def sample_pixels(pixels: np.ndarray, generator: np.random.RandomState) -> np.nd
 
 def save_split(split: Split, path: Path) -> None:
     """Write a split as safetensors, the bytes of which repeat."""
-    write_tensors(path, split._asdict())
+    arrays = split._asdict()
+    write_tensors(path, {name: arrays[name] for name in arrays if arrays[name] is not None})
 
 
 def load_split(folder: Path, name: str) -> Split:
@@ -99,7 +116,8 @@ def load_split(folder: Path, name: str) -> Split:
 def checked(split: Split, path: Path) -> Split:
     """Return the split of `path`. Raises UserError unless it is what `Split` says, and not
     empty."""
-    images, labels = split
+    images = split.images
+    labels = np.zeros(len(images), np.uint8) if split.labels is None else split.labels
     fits = images.dtype == labels.dtype == np.uint8 and images.shape == (*labels.shape, PIXELS)
     if not (fits and images.size and images.max() <= 1 and labels.max() <= 9):
         raise UserError(

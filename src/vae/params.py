@@ -5,20 +5,22 @@ import re
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
+DATASETS = ("mnist", "fashion-mnist", "kmnist", "digits")
 # The models: a group train-NAME for each.
 MODELS = ("20d", "2d")
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Kind = TypeVar("Kind", bound="Group")
 # YAML has lists only; strict types would ask for a tuple.
 LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
 
@@ -30,13 +32,21 @@ class Group(BaseModel):
 
 
 class Download(Group):
-    """Where the four MNIST files come from. `pause` and `timeout` are in seconds."""
+    """Where the images come from. `pause` and `timeout` are in seconds."""
 
-    dataset: Literal["mnist", "digits"]
+    dataset: str
     mirrors: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
     attempts: Annotated[int, Field(ge=1, le=100)]
     pause: Annotated[float, Field(ge=0, le=3600)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        own = name.startswith("data/own/") and not {"..", ""} & set(name.split("/"))
+        if own or name in DATASETS:
+            return name
+        raise ValueError(f"it should be {', '.join(DATASETS)}, or data/own/ and a name there")
 
 
 class Binarize(Group):
@@ -177,6 +187,11 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
 
     Raises UserError with every mistake: its key, its value and what is allowed.
     """
+    return read_yaml(path, Params, overrides)
+
+
+def read_yaml(path: Path, kind: type[Kind], overrides: Mapping[str, Any] | None = None) -> Kind:
+    """Read a YAML file as a `kind` of group; otherwise as `check_params`."""
     try:
         if path.is_fifo():
             raise OSError("it is a pipe, and reading it would never end")
@@ -198,9 +213,9 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
             raise UserError(f"{path} has no group {'.'.join(groups)}, which {name} names")
         group[key] = value
     try:
-        return Params.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        problems = [f"{path}: {_describe(problem)}" for problem in error.errors()]
+        problems = [f"{path}: {_describe(problem, kind)}" for problem in error.errors()]
         raise UserError("; ".join(problems)) from None
 
 
@@ -219,13 +234,13 @@ def flat(params: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(list(v) if isinstance(v, tuple) else v) for key, v in found.items()}
 
 
-def _describe(problem: Any) -> str:
-    """One mistake in the words of params.yaml: key, value, what is allowed."""
+def _describe(problem: Any, kind: type[Group]) -> str:
+    """One mistake in the file's words: key, value, what is allowed."""
     place = one_line(".".join(map(str, problem["loc"]))) or "the file"
     if problem["type"] == "missing":
         return f"{place} is missing"
     if problem["type"] in ("extra_forbidden", "invalid_key"):
-        allowed = _keys_beside(problem["loc"])
+        allowed = _keys_beside(problem["loc"], kind)
         close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{place} is an unknown key; {hint}allowed: {', '.join(allowed)}"
@@ -240,10 +255,12 @@ def _describe(problem: Any) -> str:
     return f"{place} is {value if len(value) <= 80 else f'{value[:77]}...'}; {message}"
 
 
-def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+def _keys_beside(location: tuple[Any, ...], kind: type[Group]) -> list[str]:
     """The keys allowed where the unknown key at `location` stands."""
-    group: Any = Params
+    group: Any = kind
     for part in location[:-1]:
+        if isinstance(part, int):  # in a list, whose items are of one kind
+            continue
         field = next(f for name, f in group.model_fields.items() if part in (name, f.alias))
         # `X | None` holds its group among its arguments.
         kinds = getattr(field.annotation, "__args__", (field.annotation,))

@@ -108,7 +108,7 @@ def anomalies(
     first = ordinary[:count]
     return {
         "coin flips": noise_images(generator, count),
-        "inverted digits": 1 - first,
+        "inverted images": 1 - first,
         "blank images": np.zeros_like(first),
         "shuffled pixels": np.stack([generator.permutation(image) for image in first]),
         "scikit-learn digits": binarize(upscaled_digits()[0][:count], threshold),

@@ -168,7 +168,7 @@ def test_arrow_keys_move_the_point_on_the_plane_and_say_where_it_is(browser):
     assert page.execute_script(DIGIT, "#plane .digit") != digit
 
 
-@pytest.mark.parametrize("view", ["decoded digits", "test images"])
+@pytest.mark.parametrize("view", ["decoded images", "test images"])
 def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_demo, view):
     page = browser()
     page.find_element(By.XPATH, f"//label[contains(., '{view}')]/input").click()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vae.cli import UserError
-from vae.data import RAW_FOLDER
 from vae.files import written_whole
 from vae.params import read_params
 
@@ -99,6 +98,6 @@ def scratch_environment() -> dict[str, str]:
 def local_mnist() -> str:
     """Find MNIST for clones: this checkout's own, a mirror that is a folder, else MNIST_MIRROR."""
     (download,) = read_params("download", path=ROOT / "params.yaml")
-    folders = [ROOT / name for name in ("data/raw" / RAW_FOLDER, *download.mirrors)]
+    folders = [ROOT / name for name in ("data/raw/MNIST/raw", *download.mirrors)]
     known = os.environ.get("MNIST_MIRROR", "")
     return next((str(folder) for folder in folders if folder.is_dir()), known)

@@ -26,8 +26,8 @@ styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.
 
 DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
-MARKERS = {"post": "o", "notebook": "x"}
-LINES = {"post": "-", "notebook": ":"}
+# Of published sources, in their order.
+MARKERS, LINES = "ox+d", ("-", ":", "--", "-.")
 LOSS = "Loss (nats per image)"
 # Of the map of digits, along a side of a decoded digit.
 POINTS = 7
@@ -90,22 +90,28 @@ def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
 def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
     """Draw a model's published losses as marks, a kind for each source, which `label` names."""
     of_model = published[published["model"] == model]
-    for source, table in of_model.groupby("source", sort=False):
+    groups = of_model.groupby("source", sort=False)
+    for marker, (source, table) in zip(cycle(MARKERS), groups, strict=False):
         look = {"color": color, "fillstyle": "none", "label": label.format(source)}
-        axes.plot("epoch", f"{split}_loss", MARKERS[source], data=table, **look)
+        axes.plot("epoch", f"{split}_loss", marker, data=table, **look)
 
 
 @styled
 def difference_curves(values: pd.DataFrame) -> Figure:
-    """Draw ours minus published by epoch, for each model, from the rows of `compare_losses`."""
-    models = values.groupby("model", sort=False)
+    """Draw ours minus published by epoch, for each model, from the rows of `compare_losses`; a note
+    where there are none."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
+    if values.empty:
+        figure.text(0.5, 0.5, "data/published has no losses of this data", ha="center")
+        return figure
+    models, sources = values.groupby("model", sort=False), values["source"].unique()
+    looks = dict(zip(sources, zip(cycle(MARKERS), cycle(LINES), strict=False), strict=False))
     for axes, (model, of_model) in zip(figure.subplots(1, len(models)), models, strict=True):
         axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch")
         axes.set_ylabel("Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)
         for (source, split), rows in of_model.groupby(["source", "split"], sort=False):
-            look = {"marker": MARKERS[source], "linestyle": LINES[source], "fillstyle": "none"}
+            look = dict(zip(("marker", "linestyle"), looks[source], strict=True), fillstyle="none")
             look |= {"color": SPLIT_COLORS[split], "label": f"{source}, {split}"}
             axes.plot("epoch", "difference", data=rows, **look)
         axes.legend(frameon=False, fontsize="small")
@@ -113,18 +119,20 @@ def difference_curves(values: pd.DataFrame) -> Figure:
 
 
 @styled
-def latent_scatter(means: np.ndarray, labels: np.ndarray) -> Figure:
-    """Draw posterior means `(images, 2)` in the latent plane, coloured by digit."""
+def latent_scatter(means: np.ndarray, labels: np.ndarray | None) -> Figure:
+    """Draw posterior means `(images, 2)` in the latent plane, coloured by label, if any."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     axes.set(title="Posterior means of the test images", aspect="equal")
     axes.set(xlabel="First latent coordinate", ylabel="Second latent coordinate")
     # Image by image in the data set's order, so that no digit lies on top of all others.
-    axes.scatter(*means.T, s=4, c=np.array(DIGIT_COLORS)[labels], alpha=0.6, linewidths=0)
-    for digit, color in enumerate(DIGIT_COLORS):
-        axes.scatter([], [], color=color, label=str(digit))
+    colors = DIGIT_COLORS[:1] if labels is None else np.array(DIGIT_COLORS)[labels]
+    axes.scatter(*means.T, s=4, c=colors, alpha=0.6, linewidths=0)
     axes.invert_yaxis()  # downwards, as on the manifold
-    axes.legend(title="Digit", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if labels is not None:
+        for digit, color in enumerate(DIGIT_COLORS):
+            axes.scatter([], [], color=color, label=str(digit))
+        axes.legend(title="Label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 

@@ -70,7 +70,7 @@ function anomalousBy(found) {
 
 const models = {"20d": readModel(data.models["20d"]), "2d": readModel(data.models["2d"])};
 const quantiles = Object.fromEntries(Object.entries(data.scores.quantiles).map(([name, text]) => [name, floats(text)]));
-const axis = floats(data.plane.axis), means = floats(data.plane.means), labels = bytes(data.plane.labels);
+const axis = floats(data.plane.axis), means = floats(data.plane.means), labels = data.plane.labels && bytes(data.plane.labels);
 const bits = bytes(data.examples);
 const examples = Array.from({length: bits.length * 8 / PIXELS}, (_, image) =>
   Float64Array.from({length: PIXELS}, (_, pixel) => bits[(image * PIXELS + pixel) >> 3] >> (7 - pixel % 8) & 1));
@@ -113,8 +113,8 @@ const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 
 // ---- the latent plane
 
-// The digit of most of the 25 nearest test images.
-function nearestDigit(x, y) {
+// The label of most of the 25 nearest test images.
+function nearestLabel(x, y) {
   const distances = Array.from(labels, (label, index) => [(means[2 * index] - x) ** 2 + (means[2 * index + 1] - y) ** 2, label]);
   const votes = new Array(10).fill(0);
   distances.sort((a, b) => a[0] - b[0]).slice(0, 25).forEach(([, label]) => votes[label]++);
@@ -123,17 +123,18 @@ function nearestDigit(x, y) {
 
 function plane(box) {
   const size = axis.length, reach = 1.05 * means.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const pictures = Object.fromEntries(["manifold", "manifold-regions"].map(name => [name, document.querySelector(`img[data-name="${name}"]`)]));
+  const pictures = {};
+  for (const image of document.querySelectorAll("img[data-name^=manifold]")) pictures[image.dataset.name] = image;
   const map = canvas(size, "Latent plane: arrow keys move the point, with Shift in larger steps", {tabindex: 0, role: "application", class: "map"});
-  const digit = canvas(SIDE, "The decoded digit", {class: "digit"});
+  const digit = canvas(SIDE, "The decoded image", {class: "digit"});
   const said = make("p", {role: "status"});
   const legend = make("p", {class: "legend"}, ...data.plane.colors.map((color, digit) => {
     const mark = make("b", {}, String(digit));
     mark.style.color = `rgb(${color})`;
     return mark;
   }));
-  const views = {"decoded digits": "manifold", "boundaries": "manifold-regions", "test images": null};
-  let view = "decoded digits", point = [0, 0];
+  const views = {"decoded images": "manifold", ...(labels && {"boundaries": "manifold-regions"}), "test images": null};
+  let view = "decoded images", point = [0, 0];
 
   // From a share of the canvas to a latent coordinate, and back.
   const coordinate = share => views[view] ? axis[Math.floor(share * size)] : (2 * share - 1) * reach;
@@ -148,10 +149,10 @@ function plane(box) {
       if (picture.naturalWidth) context.drawImage(picture, 0, 0, size, size);
       else return layer;
     } else {
-      labels.forEach((label, index) => {
-        context.fillStyle = `rgb(${data.plane.colors[label]})`;
+      for (let index = 0; 2 * index < means.length; index++) {
+        context.fillStyle = `rgb(${data.plane.colors[labels ? labels[index] : 0]})`;
         context.fillRect(size * share(means[2 * index]) - 1, size * share(means[2 * index + 1]) - 1, 2, 2);
-      });
+      }
     }
     return drawings[view] = layer;
   }
@@ -159,11 +160,11 @@ function plane(box) {
   function show(x, y) {
     point = [x, y];
     showDigit(digit, probabilities(decode(models["2d"], point)));
-    const near = nearestDigit(x, y);
-    said.textContent = `(${x.toFixed(2)}, ${y.toFixed(2)}); the nearest test images are of digit ${near}`;
-    digit.setAttribute("aria-label", `The decoded digit; the nearest test images are of digit ${near}`);
+    const near = labels ? `; the nearest test images are of label ${nearestLabel(x, y)}` : "";
+    said.textContent = `(${x.toFixed(2)}, ${y.toFixed(2)})${near}`;
+    digit.setAttribute("aria-label", `The decoded image${near}`);
     const context = map.getContext("2d"), [left, top] = [size * share(x), size * share(y)];
-    legend.hidden = Boolean(views[view]);
+    legend.hidden = Boolean(views[view]) || !labels;
     context.clearRect(0, 0, size, size);
     context.drawImage(background(), 0, 0);
     for (const [color, width] of [["#000", 5], ["#ffb000", 2]]) {
@@ -211,7 +212,7 @@ function drawing(box, showOnPlane) {
     showDigit(deep, probabilities(found.logits));
     showDigit(flat, probabilities(onPlane.logits));
     const by = anomalousBy(found);
-    verdict.textContent = by.length ? `Anomalous by ${by.join(", ")}.` : "Ordinary: a digit like the training images.";
+    verdict.textContent = by.length ? `Anomalous by ${by.join(", ")}.` : "Ordinary: like the training images.";
     rows.replaceChildren(...[["KL", "kl"], ["reconstruction", "reconstruction"], ["negative ELBO", "negative_elbo"]].map(([label, name]) =>
       make("tr", {}, make("td", {}, label), make("td", {}, found[name].toFixed(2)), make("td", {}, percentile(name, found[name]).toFixed(1)))));
     showOnPlane(...onPlane.mean);
@@ -275,7 +276,7 @@ function chart(name) {
   const element = make("svg", {viewBox: "0 0 300 120", role: "img", "aria-label": `Losses of the ${name} model by epoch`}, now, said);
   for (const [key, color] of Object.entries(LINES)) {
     const points = epoch.map((value, index) => `${x(value)} ${y(losses[key][index])}`).join("L");
-    element.append(make("path", {d: `M${points}z`.replace(/z$/, epoch.length > 1 ? "" : "z"), fill: "none", stroke: color, "stroke-width": 2, "stroke-linecap": "round"}));
+    element.append(make("path", {d: `M${points}${epoch.length > 1 ? "" : "z"}`, fill: "none", stroke: color, "stroke-width": 2, "stroke-linecap": "round"}));
   }
   return {element, show(passed) {
     now.setAttribute("x1", x(passed));
@@ -289,8 +290,8 @@ function chart(name) {
 function training(box) {
   const {epochs, reconstructions, manifolds} = data.training;
   const charts = ["20d", "2d"].map(chart);
-  const strip = make("img", {class: "strip", alt: "Reconstructions of the five images by the 20-d model"});
-  const grid = make("img", {class: "grid", alt: "Digits decoded from the latent plane"});
+  const strip = make("img", {class: "strip", alt: "Reconstructions of the images by the 20-d model"});
+  const grid = make("img", {class: "grid", alt: "Images decoded from the latent plane"});
   const slider = make("input", {type: "range", min: 0, max: epochs.length - 1, "aria-label": "Moment of the training"});
   const said = make("output", {});
   function show(moment) {

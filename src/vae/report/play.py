@@ -49,7 +49,7 @@ def play_data(
         "plane": {
             "axis": packed(axis, "<f4"),
             "means": packed(means, "<f4"),
-            "labels": packed(test.labels, "u1"),
+            "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
         "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),

@@ -1,31 +1,27 @@
-"""The report's text, in Markdown: the prose is in text.md, the tables are made here."""
+"""The report's text, in Markdown: the prose is in text.md, a Jinja template, the tables are made here."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vae.decomposition import POINTS
-from vae.params import MODELS, Group
+from vae.params import MODELS, Params
 from vae.reproduction.intervals import LEVEL
-from vae.reproduction.published import PUBLISHED_NOISE_KL
+from vae.reproduction.published import SPLITS, Index
 from vae.reproduction.verdicts import VERDICTS, replay_answer
 from vae.scores import SCORE_NAMES
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 TEMPLATE = Path(__file__).with_name("text.md")
 SIGNS = dict(zip(VERDICTS, "=≈≠·", strict=True))
-NOT_MNIST = (
-    "**These models were not trained on MNIST but on scikit-learn's digits: "
-    "the published numbers stand here for the layout only.**\n\n"
-)
 OTHERS = (
     "**A model of this run was trained with other parameters than the study's: its published "
     "numbers stand beside it without a verdict (·).**\n\n"
 )
-
-# With what the likelihood may be compared, by how pixels were binarized.
+# With what the likelihood of MNIST may be compared, by how pixels were binarized.
 COMPARABLE = {
     "threshold": "It may be compared with other models of MNIST with pixels of at least {} set to "
     "1. It may not be compared with the numbers of most papers, which are of Larochelle's fixed "
@@ -34,60 +30,71 @@ COMPARABLE = {
     "papers use, was drawn in the same way with other numbers: compare with care. Where pixels are "
     "drawn anew at each use, the numbers are other ones.",
 }
+# What the data sets show, and what their labels are.
+THINGS = {"mnist": "digit", "digits": "digit"}
 
 
 def report_text(
     values: pd.DataFrame,
-    earlier: Mapping[str, float],
+    index: Index,
+    earlier: Mapping[str, float] | None,
     anomaly: Mapping[str, Any],
     likelihood: Mapping[str, Any],
-    params: Mapping[str, Group | int | str],
-    versions: Mapping[str, str],
-    sums: Mapping[str, str],
+    params: Params,
+    losses: Mapping[str, pd.DataFrame],
+    labelled: bool,
+    **tables: str,
 ) -> str:
     """Write the report in Markdown; images in one paragraph belong together.
 
-    `values` are the rows of `judge_run`, `earlier` is of `fit_batches`, `params` are groups or keys
-    by name, `versions` are the pinned packages', `sums` the MD5 sums of files.
+    `values` are the rows of `judge_run`, `index` says what they are, `earlier` is of `fit_batches`;
+    `losses` are this run's by model; `labelled` says whether the images have labels. `tables` are
+    more texts by their names in text.md.
     """
-    losses = values[values["split"] != "noise"]
     by_interval = values[values["verdict"].isin(VERDICTS[1:3])]
     outside = by_interval[by_interval["outside"] > 0]
     counts = values["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
-    warning = OTHERS if counts[VERDICTS[3]] else ""
-    if params["download.dataset"] != "mnist":
-        warning = NOT_MNIST
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        data=warning,
-        count=len(values),
+    dataset, binarize = params.download.dataset, params.binarize
+    thing = THINGS.get(dataset, "image")
+    of_losses = values[values["split"] != "noise"]
+    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    return template.render(
+        tables,
+        compared=len(values) > 0,
+        others=OTHERS if counts[VERDICTS[3]] else "",
+        index=index,
+        dataset=dataset,
+        thing=thing,
+        kind="digit" if thing == "digit" else "class",
+        labelled=labelled,
+        examples=len(params.figures.images),
+        params=params,
+        values=values,
         verdicts="\n".join(f"- **{counts[v]}** {v} {SIGNS[v]}" for v in VERDICTS if counts[v]),
         verdict_table=verdict_table(values),
-        seeds=values["n"].min(),
-        by_interval=len(by_interval),
-        outside=len(outside),
+        seeds=f"{values['n'].min():.0f}",
+        by_interval=by_interval,
+        outside=outside,
         chance=(1 - LEVEL) * len(by_interval),
         farthest=farthest(outside),
         earlier=earlier,
-        replay=replay_answer(losses),
-        losses={model: loss_table(losses[losses["model"] == model]) for model in MODELS},
+        replay=replay_answer(of_losses),
+        losses={model: loss_table(losses[model], of_losses, model) for model in MODELS},
         likelihood=likelihood,
         likelihood_table=likelihood_table(likelihood),
-        comparable=COMPARABLE[params["binarize"].mode].format(params["binarize"].threshold),
+        comparable=COMPARABLE[binarize.mode].format(binarize.threshold)
+        if dataset == "mnist"
+        else "",
         points=min(POINTS, likelihood["test_images"]),
-        most_information=likelihood["20d"]["decomposition"]["most_information"],
         decomposition=decomposition_table(likelihood),
         prior_gap=prior_gap(likelihood["20d"]["decomposition"], anomaly["fails_on"]["kl"]),
         units=units_table(likelihood),
         anomaly=anomaly,
-        posts=PUBLISHED_NOISE_KL,
-        difference=anomaly["noise_kl"] - PUBLISHED_NOISE_KL,
-        above=100 * anomaly["training_share_above_noise"],
-        caught=100 * anomaly["noise_images_caught"],
         kinds=anomaly_table(anomaly["kinds"]),
         failures=failures(anomaly),
-        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        params=parameter_table(params),
-        sums=markdown_table(["File", "MD5"], ([f"`{k}`", f"`{v}`"] for k, v in sums.items()), 2),
+        number=number,
     )
 
 
@@ -102,15 +109,26 @@ def number(value: float, sign: str = "") -> str:
     return "-" if pd.isna(value) else f"{value:{sign}.3f}"
 
 
-def verdict_table(values: pd.DataFrame) -> str:
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table for a terminal: the first column is text, the others are numbers, to the
+    right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for first, *others in (head, *rows):
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([f"{first:{widths[0]}}", *cells]))
+    return "\n".join(lines)
+
+
+def verdict_table(values: pd.DataFrame, write: Callable[..., str] = markdown_table) -> str:
     """Count the verdicts of each source's losses of a model, and of its noise image's KL."""
     what = (values["model"] + " losses").where(values["split"] != "noise", "KL of the noise image")
     groups = values.groupby(["source", "model", what.rename("what")], sort=False)["verdict"]
     counts = groups.value_counts().unstack(fill_value=0)
     shown = VERDICTS if VERDICTS[3] in counts else VERDICTS[:3]
     counts = counts.reindex(columns=shown, fill_value=0)
-    rows = ([f"{source}, {name}", *map(str, row)] for (source, _, name), row in counts.iterrows())
-    return markdown_table(["Published values", *(f"{v} {SIGNS[v]}" for v in shown)], rows)
+    rows = [[f"{source}, {name}", *map(str, row)] for (source, _, name), row in counts.iterrows()]
+    return write(["Published values", *(f"{v} {SIGNS[v]}" for v in shown)], rows)
 
 
 def farthest(outside: pd.DataFrame) -> str:
@@ -122,20 +140,23 @@ def farthest(outside: pd.DataFrame) -> str:
     return f" The farthest lies {row['outside']:.2f} nats outside: {where}."
 
 
-def loss_table(values: pd.DataFrame) -> str:
-    """Write one model's losses by epoch, ours beside each published one and its verdict."""
-    head, rows = ["Epoch"], {epoch: [str(epoch)] for epoch in values["epoch"].unique()}
-    for split in ("train", "test"):
-        head.append(f"{split}, ours")
-        of_split = values[values["split"] == split]
-        for value in of_split[of_split["source"] == "post"].itertuples():
-            rows[value.epoch].append(number(value.ours))
-        for source in ("post", "notebook"):
-            head += [f"{split}, {source}", "difference"]
-            for value in of_split[of_split["source"] == source].itertuples():
-                published = f"{number(value.published)} {SIGNS[value.verdict]}"
-                rows[value.epoch] += [published, number(value.difference, "+")]
-    return markdown_table(head, rows.values(), texts=0)
+def loss_table(ours: pd.DataFrame, values: pd.DataFrame, model: str) -> str:
+    """Write one model's losses by epoch, ours beside each published one of `values` and its
+    verdict."""
+    columns = {}
+    for split in SPLITS:
+        columns[f"{split}, ours"] = ours.set_index("epoch")[f"{split}_loss"].map(number)
+        of_split = values[(values["model"] == model) & (values["split"] == split)]
+        for source, rows in of_split.set_index("epoch").groupby("source", sort=False):
+            signs = rows["verdict"].map(SIGNS)
+            columns[f"{split}, {source}"] = rows["published"].map(number) + " " + signs
+            columns[f"{split}, difference from {source}"] = rows["difference"].map(
+                lambda value: number(value, "+")
+            )
+    table = pd.DataFrame(columns).sort_index().fillna("-")
+    heads = (name if "difference" not in name else "difference" for name in columns)
+    lines = ([str(epoch), *row] for epoch, row in zip(table.index, table.to_numpy(), strict=True))
+    return markdown_table(["Epoch", *heads], lines, texts=0)
 
 
 def likelihood_table(likelihood: Mapping[str, Any]) -> str:
@@ -202,12 +223,17 @@ def failures(anomaly: Mapping[str, Any]) -> str:
     )
 
 
-def parameter_table(params: Mapping[str, Group | int | str]) -> str:
-    """Write the parameters, a row for each group, of `download.dataset` one for `download`."""
-    rows = []
-    for place, value in params.items():
+def parameter_table(params: Params, groups: Iterable[str]) -> str:
+    """Write these groups of the parameters, a row for each, of `download.dataset` one for
+    `download`."""
+    rows, values = [], params.model_dump(by_alias=True)
+    for place in groups:
         name, _, key = place.partition(".")
-        values = value.model_dump() if isinstance(value, Group) else {key: value}
-        pairs = (f"{key}: {json.dumps(value)}".removeprefix(": ") for key, value in values.items())
+        found = values[name] if isinstance(values[name], dict) else {"": values[name]}
+        pairs = (
+            f"{k}: {json.dumps(v)}".removeprefix(": ")
+            for k, v in found.items()
+            if not key or k == key
+        )
         rows.append([name, f"`{', '.join(pairs)}`"])
     return markdown_table(["Parameters", "values"], rows, texts=2)

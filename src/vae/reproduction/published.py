@@ -1,23 +1,61 @@
 """The published loss tables, and a run's losses beside them."""
 
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, Literal, TextIO
 
 from vae.cli import UserError, one_line
-from vae.params import MODELS
+from vae.params import MODELS, Binarize, Count, Group, read_yaml
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 LOSSES = ["train_loss", "test_loss"]
-# The post's tables, and those saved in the author's notebook: two runs of the same code.
-SOURCES = {"post": "post", "notebook": "notebook-2019-06-05"}
-EPOCHS = [*range(1, 11)]
-# The KL that the post prints for its noise image, in nats.
-PUBLISHED_NOISE_KL = 51.763
+SPLITS = ["train", "test"]
 RESTORE = "restore it with git or `dvc repro`"
+
+Nats = Annotated[float, Field(ge=0)]
+
+
+class Data(Binarize):
+    """On which data numbers were measured, in the words of params.yaml."""
+
+    dataset: str
+
+
+class Replay(Group):
+    """How far a replay of a table's own run may be from it, in nats per image."""
+
+    train: Nats
+    test: Nats
+
+
+class Table(Group):
+    """A CSV of one model's losses by epoch."""
+
+    source: Annotated[str, Field(min_length=1)]
+    model: Literal[MODELS]
+    file: str
+    epochs: Count
+    replay: Replay | None = None
+
+
+class NoiseKL(Group):
+    """The KL, in nats, of an image of coin flips under the 20-d model."""
+
+    source: str
+    value: float
+
+
+class Index(Group):
+    """data/published/tables.yaml."""
+
+    about: str
+    data: Data
+    tables: Annotated[tuple[Table, ...], Field(strict=False)]
+    noise_kl: NoiseKL | None = None
+    earlier_training: str | None = None
 
 
 def read_table(source: Path | TextIO, types: Mapping[str, type]) -> pd.DataFrame:
@@ -47,34 +85,53 @@ def load_losses(path: Path, *columns: str) -> pd.DataFrame:
     return table
 
 
-def load_published(folder: Path) -> pd.DataFrame:
-    """Read every published table: `model, source` and the columns of `load_losses`.
+def load_index(folder: Path, dataset: str, binarize: Binarize) -> Index:
+    """Read which numbers are published of this data, in tables.yaml: none where they are of other
+    data. Raises UserError."""
+    index = read_yaml(folder / "tables.yaml", Index)
+    if index.data == Data(dataset=dataset, **dict(binarize)):
+        return index
+    return index.model_copy(update={"tables": (), "noise_kl": None, "earlier_training": None})
+
+
+def load_published(folder: Path, dataset: str, binarize: Binarize) -> pd.DataFrame:
+    """Read every published table: `model, source`, the columns of `load_losses`, and the tolerances
+    of a replay, `train, test`, NaN where a table has none. Without a row where `load_index` has none.
 
     Raises UserError.
     """
     tables = []
-    for model, (source, prefix) in product(MODELS, SOURCES.items()):
-        path = folder / f"{prefix}-{model}.csv"
+    for entry in load_index(folder, dataset, binarize).tables:
+        path = folder / entry.file
         table = load_losses(path)
-        if table["epoch"].tolist() != EPOCHS:
-            raise UserError(f"{path} should have a row for each epoch, 1 to 10; {RESTORE}")
-        tables.append(table.assign(model=model, source=source))
+        if table["epoch"].tolist() != [*range(1, entry.epochs + 1)]:
+            raise UserError(
+                f"{path} should have a row for each epoch, 1 to {entry.epochs}; {RESTORE}"
+            )
+        replay = dict(entry.replay) if entry.replay else dict.fromkeys(SPLITS, np.nan)
+        tables.append(table.assign(model=entry.model, source=entry.source, **replay))
+    if not tables:
+        return pd.DataFrame(columns=["model", "source", "epoch", *LOSSES, *SPLITS])
     return pd.concat(tables, ignore_index=True)
 
 
 def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
-    """Put ours beside each loss: `model, source, epoch, split, published, ours, difference`.
+    """Put ours beside each loss: `model, source, epoch, split, published, tolerance, ours,
+    difference`.
 
-    `ours` and `difference`, ours minus published, are NaN where this run has no such epoch.
+    `ours` and `difference`, ours minus published, are NaN where this run has no such epoch;
+    `tolerance` is that of a replay, NaN where the table has none.
     """
     tables = {model: table[["epoch", *LOSSES]] for model, table in ours.items()}
     run = pd.concat(tables, names=["model", None]).reset_index("model")
-    values = _by_split(published, ["model", "source", "epoch"], "published")
-    values = values.join(_by_split(run, ["model", "epoch"], "ours")).reset_index()
+    places = ["model", "source", "epoch"]
+    values = _by_split(published, places, LOSSES, "published")
+    values = values.join(_by_split(published, places, SPLITS, "tolerance"))
+    values = values.join(_by_split(run, ["model", "epoch"], LOSSES, "ours")).reset_index()
     return values.assign(difference=values["ours"] - values["published"])
 
 
-def _by_split(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """Give one column of losses, `name`, by `keys` and split."""
-    losses = table.set_index(keys)[LOSSES].set_axis(["train", "test"], axis=1)
-    return losses.rename_axis(columns="split").stack().to_frame(name)
+def _by_split(table: pd.DataFrame, keys: list[str], columns: list[str], name: str) -> pd.DataFrame:
+    """Give the two `columns`, of train and test, as one column `name` by `keys` and split."""
+    pair = table.set_index(keys)[columns].set_axis(SPLITS, axis=1)
+    return pair.rename_axis(columns="split").stack(future_stack=True).to_frame(name)

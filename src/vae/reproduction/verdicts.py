@@ -1,32 +1,26 @@
 """A verdict on every published number."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from vae.files import read_json
 from vae.params import MODELS, Params, flat, training_params
-from vae.reproduction.published import LOSSES, PUBLISHED_NOISE_KL, compare_losses, load_losses
+from vae.reproduction.intervals import load_intervals
+from vae.reproduction.published import LOSSES, compare_losses, load_index, load_published
 
 import numpy as np
 import pandas as pd
 
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
-# A model of these is compared with the post's: its data set, and its round(x / 255).
-DATASET, BINARIZED = "mnist", ("threshold", 128)
 # What identifies a published value.
 KEY = ["source", "model", "split", "epoch"]
-# How far a replay of the notebook's run may be from it, by model and split, in nats per image:
-# rounding differs between processors and versions of PyTorch, and grows in training.
-REPLAY_TOLERANCES = {"20d": {"train": 0.05, "test": 0.25}, "2d": {"train": 0.6, "test": 1.0}}
 
 
 def replayed(values: pd.DataFrame) -> pd.Series:
-    """Say of each row of `compare_losses` whether it is a notebook's loss that ours replays."""
-    places = zip(values["model"], values["split"], strict=True)
-    tolerance = [REPLAY_TOLERANCES[model].get(split, 0) for model, split in places]
-    return (values["source"] == "notebook") & (values["difference"].abs() <= tolerance)
+    """Say of each row of `compare_losses` whether ours replays it, as the notebook's."""
+    return values["difference"].abs() <= values["tolerance"]
 
 
 def other_parameters(params: Params, study: Path) -> list[str]:
@@ -34,9 +28,6 @@ def other_parameters(params: Params, study: Path) -> list[str]:
 
     `study` is its summary in JSON. Raises UserError.
     """
-    binarized = params.binarize.mode, params.binarize.threshold
-    if params.download.dataset != DATASET or binarized != BINARIZED:
-        return list(MODELS)
     studied = read_json(study, "parameters")["parameters"]
     return [name for name in MODELS if seedless(params, name) != studied[name]]
 
@@ -56,7 +47,7 @@ def judge(
     `n` is the number of the study's seeds, `low, high` are the bounds of its 99 % prediction
     interval, `outside` is how far the published value is from the nearer one in nats, 0 inside.
 
-    - replayed: a notebook's loss that ours replays, within `REPLAY_TOLERANCES`;
+    - replayed: within the tolerance of its own run's replay, as a loss of the notebook;
     - consistent: inside the interval, so another seed may well give it;
     - not reproducible as published: outside;
     - other parameters: of one of the models `others`, which no seed of the study can judge.
@@ -70,38 +61,47 @@ def judge(
 
 
 def judge_run(
-    metrics: Path,
-    plots: Path,
-    published: pd.DataFrame,
-    study: pd.DataFrame,
-    others: Collection[str],
+    params: Params, published: Path, metrics: Path, ours: Mapping[str, pd.DataFrame], studies: Path
 ) -> pd.DataFrame:
-    """Judge every published value beside this run's (see `judge`). Raises UserError."""
-    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
-    noise = pd.DataFrame([{"model": "20d", "source": "post", "epoch": 0, "split": "noise"}])
-    noise["published"] = PUBLISHED_NOISE_KL
-    noise["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
-    noise["difference"] = noise["ours"] - noise["published"]
-    values = pd.concat([compare_losses(ours, published), noise], ignore_index=True)
-    return judge(values, study, others)
+    """Judge every value in the folder `published` that is of the data of `params` (see `judge`).
+
+    `ours` are the run's losses by model, `metrics` and `studies` folders. Raises UserError.
+    """
+    of_data = published, params.download.dataset, params.binarize
+    values = compare_losses(ours, load_published(*of_data))
+    if noise := load_index(*of_data).noise_kl:
+        row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
+        row |= {"published": noise.value, "tolerance": np.nan}
+        row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
+        row["difference"] = row["ours"] - noise.value
+        values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
+    others = other_parameters(params, studies / "seeds.json")
+    return judge(values, load_intervals(studies / "seeds.csv"), others)
 
 
 def replay_answer(values: pd.DataFrame) -> str:
-    """Say how far the losses of `compare_losses` replay the notebook's run."""
-    notebook = values[values["source"] == "notebook"]
-    apart = notebook["difference"].abs().groupby([notebook["model"], notebook["split"]], sort=False)
-    farthest = ", ".join(
-        f"{model} {split} {distance:.3f} (tolerance {REPLAY_TOLERANCES[model][split]})"
-        for (model, split), distance in apart.max().items()
-    )
-    share = f"{replayed(notebook).sum()} of {len(notebook)} losses replayed"
-    return f"{share}; farthest apart, in nats: {farthest}"
+    """Say how far the losses of `compare_losses` replay the runs they are of; nothing without
+    tables that name a tolerance."""
+    answers = []
+    for source, of_run in values.dropna(subset="tolerance").groupby("source", sort=False):
+        apart = of_run.assign(apart=of_run["difference"].abs()).groupby(
+            ["model", "split"], sort=False
+        )
+        farthest = ", ".join(
+            f"{model} {split} {row.apart:.3f} (tolerance {row.tolerance})"
+            for (model, split), row in apart[["apart", "tolerance"]].max().iterrows()
+        )
+        share = f"{replayed(of_run).sum()} of {len(of_run)} losses replayed"
+        answers.append(f"the {source}'s run: {share}; farthest apart, in nats: {farthest}")
+    return "\n".join(answers)
 
 
 def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[str]:
     """Describe each value of which the verdict has fallen below the committed one, in a line."""
-    before = pd.DataFrame(committed).set_index(KEY)["verdict"].rename("before")
-    lines = []
+    before = pd.DataFrame(committed, columns=[*KEY, "verdict"]).set_index(KEY)["verdict"]
+    before = before.rename("before")
+    gone = before.index.difference(pd.MultiIndex.from_frame(values[KEY]))
+    lines = [f"{len(gone)} values are no longer in data/published"] if len(gone) else []
     for row in values.join(before, on=KEY, how="inner").itertuples():
         if row.verdict != VERDICTS[3] and VERDICTS.index(row.verdict) > VERDICTS.index(row.before):
             what = "noise KL" if row.split == "noise" else f"{row.split} loss of epoch {row.epoch}"

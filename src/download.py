@@ -1,5 +1,4 @@
-"""Fetch a data set's four files, in torchvision's layout, checked by their MD5 sums; or write
-others in the same form."""
+"""Fetch a data set's files, in torchvision's layout, checked by their MD5 sums, or write them."""
 
 from vae import cli
 
@@ -8,7 +7,7 @@ cli.begin()
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from vae.files import md5, shown, written_whole
 from vae.own_images import OWN, Arrays, own_images
 from vae.params import Download, read_params
 
+import numpy as np
 import requests
 import urllib3
 from tqdm import tqdm
@@ -45,14 +45,19 @@ def main() -> None:
     from torchvision import datasets
 
     kind = getattr(datasets, CLASSES[settings.dataset])
-    # params.yaml has mirrors of MNIST; of the others, torchvision.
-    mirrors = settings.mirrors if settings.dataset == "mnist" else kind.mirrors
-    places = [*filter(None, [os.environ.get("MNIST_MIRROR")]), *mirrors]
     for name, checksum in kind.resources:
-        fetch_from_any(places, name, checksum, root / kind.__name__ / "raw" / name, settings)
+        path = root / kind.__name__ / "raw" / name
+        fetch_from_any(mirrors(settings, kind.mirrors), name, checksum, path, settings)
     for train in (True, False):
         # It checks the sums too and unpacks the files beside the originals, as its users expect.
         kind(root, train=train, download=True)
+
+
+def mirrors(settings: Download, of_torchvision: Sequence[str]) -> list[str]:
+    """List where to look, in order: the environment variable MNIST_MIRROR; then the parameters'
+    places, which have MNIST, or torchvision's for other data."""
+    places = settings.mirrors if settings.dataset == "mnist" else of_torchvision
+    return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *places]
 
 
 def fetch_from_any(
@@ -128,10 +133,8 @@ def connection_problem(error: Exception) -> str:
 
 def write_digits(root: Path) -> None:
     """Write scikit-learn's 1,797 digits, the last 297 for test."""
-    images, labels = upscaled_digits()
-    parts = {"train": slice(0, 1500), "test": slice(1500, None)}
-    splits = {split: (images[part], labels[part]) for split, part in parts.items()}
-    write_splits(root / "Digits/raw", splits)
+    parts = zip(*(np.split(array, [1500]) for array in upscaled_digits()), strict=True)
+    write_splits(root / "Digits/raw", dict(zip(FILE_NAMES, parts, strict=True)))
 
 
 def write_splits(folder: Path, splits: Mapping[str, Arrays]) -> None:

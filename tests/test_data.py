@@ -151,7 +151,7 @@ def arrays(**changed) -> dict[str, np.ndarray]:
         arrays(labels=np.eye(3, dtype=np.uint8)),
         arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
         arrays(more=np.arange(3)),
-        {"images": np.eye(3, 784, dtype=np.uint8)},
+        {"labels": np.arange(3, dtype=np.uint8)},
         pickle.dumps(print),
         b"",
         (2**62).to_bytes(8, "little"),
@@ -183,6 +183,15 @@ def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch,
     with pytest.raises(UserError, match="ubyte"):
         binarize_stage.main()
     assert not (tmp_path / "binarized").exists()
+
+
+def test_a_split_without_labels_is_kept_and_labels_of_one_split_alone_are_refused(tmp_path):
+    save_split(Split(arrays()["images"]), tmp_path / "train.safetensors")
+    assert load_split(tmp_path, "train").labels is None
+    download.write_digits(tmp_path / "raw")
+    raw_files(tmp_path / "raw")["test"][1].unlink()
+    with pytest.raises(UserError, match="has labels of one split only"):
+        raw_files(tmp_path / "raw")
 
 
 IDX = idx(HEADER, b"abcd")

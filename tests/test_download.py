@@ -1,15 +1,22 @@
 import gzip
 import hashlib
 import re
+import shutil
 import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import download
+from conftest import ROOT
 from vae.cli import UserError
+from vae.data import FILE_NAMES, raw_files, read_idx
+from vae.files import md5
+from vae.rebuild.build import override_params
 
 import pytest
+import torchvision
 
 CONTENT = b"the right bytes" * 1000
 CHECKSUM = hashlib.md5(CONTENT).hexdigest()
@@ -119,8 +126,8 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
         str(folders / "loop"): "Too many levels of symbolic links",
         str(folders / "folder"): "Is a directory",
         str(folders / "html"): "its MD5 sum is",
-        str(folders / "large"): "more than 67108864 bytes, so not MNIST's; discarded",
-        f"{server}/large": "more than 67108864 bytes, so not MNIST's; discarded",
+        str(folders / "large"): "more than 67108864 bytes, too many; discarded",
+        f"{server}/large": "more than 67108864 bytes, too many; discarded",
         "http://[": "not a valid URL or answer",
         "http://": "not a valid URL or answer",
     }
@@ -143,9 +150,38 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
 
 def test_the_environment_variable_goes_before_the_parameters(params, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", "/here")
-    assert download.mirrors(params.download) == ["/here", *params.download.mirrors]
+    assert download.mirrors(params.download, ["x"]) == ["/here", *params.download.mirrors]
     monkeypatch.delenv("MNIST_MIRROR")
-    assert download.mirrors(params.download) == list(params.download.mirrors)
+    assert download.mirrors(params.download, ["x"]) == list(params.download.mirrors)
+    fashion = params.download.model_copy(update={"dataset": "fashion-mnist"})
+    assert download.mirrors(fashion, ["x"]) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_other_data_sets_are_fetched_by_torchvisions_own_lists_and_sums(
+    tmp_path, monkeypatch, dataset, name
+):
+    """With other sums: the data sets themselves are on the internet."""
+    kind = getattr(torchvision.datasets, name)
+    download.write_digits(tmp_path)
+    mirror = tmp_path / "Digits/raw"
+    sums = [(file, md5(mirror / file)) for file, _ in kind.resources]
+    assert [file for file, _ in sums] == [file for files in FILE_NAMES.values() for file in files]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    override_params(tmp_path / "params.yaml", {"download": {"dataset": dataset, "attempts": 1}})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    monkeypatch.setattr("sys.argv", ["download.py", "data"])
+    monkeypatch.setattr(kind, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(UserError, match=r"its MD5 sum is .*, not "):
+        download.main()
+    monkeypatch.setattr(kind, "resources", sums)
+    download.main()
+    files = raw_files(Path("data"))
+    assert files["train"][0] == Path("data", name, "raw", "train-images-idx3-ubyte.gz")
+    assert len(read_idx(files["test"][1], 1)) == 297
 
 
 def test_the_offline_copy_beside_the_checkout_comes_before_the_public_mirrors(params):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from conftest import ROOT
 from vae.cli import UserError
-from vae.params import Group, check_params, read_params
+from vae.params import check_params, read_params
+from vae.typed_yaml import Group
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 OWN = "data/own/"
+SIDE = (IMAGE_SIDE, IMAGE_SIDE)
 # Every seventh image is for test, as of MNIST's 70,000.
 TEST_SHARE = 7
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -59,12 +60,7 @@ def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             kind = f"{picture.width} x {picture.height} pixels, {picture.mode}"
-            fits = picture.size == (IMAGE_SIDE, IMAGE_SIDE) and picture.mode in (
-                "1",
-                "L",
-                "P",
-                "RGB",
-            )
+            fits = picture.size == SIDE and picture.mode in ("1", "L", "P", "RGB")
             gray = np.asarray(picture.convert("L")) if fits else None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
@@ -94,10 +90,10 @@ def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Ar
     images, labels = arrays.get(x), arrays.get(y)
     if images is None:
         raise UserError(f"{path} has no array {x}; there are {', '.join(sorted(arrays)) or 'none'}")
-    side = (IMAGE_SIDE, IMAGE_SIDE)
-    if images.dtype != np.uint8 or images.shape[1:] != side or not len(images):
+    if images.dtype != np.uint8 or images.shape[1:] != SIDE or not len(images):
         raise UserError(
-            f"{path}: {x} is {images.dtype} {images.shape}; it should be uint8 (n, 28, 28), 0 to 255"
+            f"{path}: {x} is {images.dtype} {images.shape}; it should be uint8 (n, 28, 28), of 0 "
+            "to 255"
         )
     if labels is None:
         return images, None

@@ -1,17 +1,14 @@
-"""params.yaml, read once into frozen typed objects; a mistake in it stops before work starts."""
+"""params.yaml, read once into frozen typed objects."""
 
-import difflib
-import re
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from vae.cli import UserError, one_line
 from vae.data import PIXELS
+from vae.typed_yaml import Group, read_yaml
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "digits")
 # The models: a group train-NAME for each.
@@ -20,15 +17,8 @@ MODELS = ("20d", "2d")
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Kind = TypeVar("Kind", bound="Group")
 # YAML has lists only; strict types would ask for a tuple.
 LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
-
-
-class Group(BaseModel):
-    """A group of parameters: unknown keys, wrong types and impossible values are errors."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Download(Group):
@@ -190,35 +180,6 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
     return read_yaml(path, Params, overrides)
 
 
-def read_yaml(path: Path, kind: type[Kind], overrides: Mapping[str, Any] | None = None) -> Kind:
-    """Read a YAML file as a `kind` of group; otherwise as `check_params`."""
-    try:
-        if path.is_fifo():
-            raise OSError("it is a pipe, and reading it would never end")
-        # DVC's own reader: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
-        values = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise UserError(f"no {path} in {Path.cwd()}: run from the repository's root") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    except Exception as error:  # the reader's, or a conversion's: `!!bool 3` is a KeyError
-        reason = one_line(error) or type(error).__name__
-        raise UserError(f"{path} is not valid YAML: {reason}") from None
-    for name, value in (overrides or {}).items():
-        *groups, key = name.split(".")
-        group = values
-        for part in groups:
-            group = group.get(part) if isinstance(group, dict) else None
-        if not isinstance(group, dict):
-            raise UserError(f"{path} has no group {'.'.join(groups)}, which {name} names")
-        group[key] = value
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = [f"{path}: {_describe(problem, kind)}" for problem in error.errors()]
-        raise UserError("; ".join(problems)) from None
-
-
 def training_params(params: Params, name: str) -> dict[str, Any]:
     """The parameters of model `name`'s training, its own group as `model`."""
     shared = {key: getattr(params, key) for key in ("seed", "figures", "train")}
@@ -232,37 +193,3 @@ def flat(params: Mapping[str, Any]) -> dict[str, str]:
         group = value.model_dump() if isinstance(value, BaseModel) else None
         found |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
     return {key: str(list(v) if isinstance(v, tuple) else v) for key, v in found.items()}
-
-
-def _describe(problem: Any, kind: type[Group]) -> str:
-    """One mistake in the file's words: key, value, what is allowed."""
-    place = one_line(".".join(map(str, problem["loc"]))) or "the file"
-    if problem["type"] == "missing":
-        return f"{place} is missing"
-    if problem["type"] in ("extra_forbidden", "invalid_key"):
-        allowed = _keys_beside(problem["loc"], kind)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{place} is an unknown key; {hint}allowed: {', '.join(allowed)}"
-    message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list")
-    if problem["type"] == "model_type":
-        message = "it should hold keys and values"
-    message = re.sub("^(Input|String|Tuple) should", "it should", message)
-    try:
-        value = one_line(repr(problem["input"]))
-    except ValueError:  # thousands of digits
-        value = "a value too large to show"
-    return f"{place} is {value if len(value) <= 80 else f'{value[:77]}...'}; {message}"
-
-
-def _keys_beside(location: tuple[Any, ...], kind: type[Group]) -> list[str]:
-    """The keys allowed where the unknown key at `location` stands."""
-    group: Any = kind
-    for part in location[:-1]:
-        if isinstance(part, int):  # in a list, whose items are of one kind
-            continue
-        field = next(f for name, f in group.model_fields.items() if part in (name, f.alias))
-        # `X | None` holds its group among its arguments.
-        kinds = getattr(field.annotation, "__args__", (field.annotation,))
-        group = next(k for k in kinds if isinstance(k, type) and issubclass(k, Group))
-    return [field.alias or name for name, field in group.model_fields.items()]

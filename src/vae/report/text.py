@@ -1,4 +1,4 @@
-"""The report's text, in Markdown: the prose is in text.md, a Jinja template, the tables are made here."""
+"""The report's text, in Markdown: text.md, a Jinja template, has the prose; here are the tables."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 from vae.cli import UserError, one_line
-from vae.params import MODELS, Binarize, Count, Group, read_yaml
+from vae.params import MODELS, Binarize, Count
+from vae.typed_yaml import Group, read_yaml
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,7 @@ def load_index(folder: Path, dataset: str, binarize: Binarize) -> Index:
 
 def load_published(folder: Path, dataset: str, binarize: Binarize) -> pd.DataFrame:
     """Read every published table: `model, source`, the columns of `load_losses`, and the tolerances
-    of a replay, `train, test`, NaN where a table has none. Without a row where `load_index` has none.
+    of a replay, `train, test`, NaN where a table has none; no row where `load_index` has none.
 
     Raises UserError.
     """

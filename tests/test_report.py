@@ -262,7 +262,7 @@ def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number(commit
         NOTHING, index=index, earlier=None, params=other, losses=losses, labelled=False
     )
     assert "trained on fashion-mnist, of which" in report_of
-    for word in ("the post", "notebook", "erdict", "Larochelle", "digit's number", "boundaries"):
+    for word in ("the post's", "2019", "notebook", "erdict", "Larochelle", "digit's number", "boundaries"):
         assert word not in report_of, word
     assert "| Epoch | train, ours | test, ours |" in report_of
 

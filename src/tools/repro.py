@@ -12,13 +12,17 @@ cli.begin()
 import argparse
 import fcntl
 import json
+import logging
 import os
 import shutil
 import sys
 from itertools import chain
 from pathlib import Path
 
+from vae.tracking.origin import git
+
 import psutil
+from dvc.cli import main as dvc
 
 
 def main() -> None:
@@ -28,14 +32,32 @@ def main() -> None:
     Path(".dvc/tmp").mkdir(exist_ok=True)
     wait_for_others(Path(".dvc/tmp/make-repro.lock"))
     restore_after_kill(Path())
-    # DVC takes this process over: Ctrl-C and the status are its own; the lock lasts till it ends.
-    os.execv(sys.executable, [sys.executable, "-m", "dvc", "repro", *options])
+    # Meant for others: the studies are frozen on purpose, and its hint names half of the files.
+    logging.getLogger("dvc.repo.reproduce").addFilter(
+        lambda record: "is frozen" not in str(record.msg)
+    )
+    logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
+    if status := dvc(["repro", *options]):
+        sys.exit(status)
+    if git("rev-parse", "HEAD"):
+        print(against_commit(git("status", "--porcelain", "--untracked-files=no").splitlines()))
+
+
+def against_commit(changed: list[str]) -> str:
+    """Say what of the results and their sources is not as committed, from lines of git's status."""
+    if not changed:
+        return "git: these results are the committed ones"
+    names = ", ".join(line.split(maxsplit=1)[1] for line in changed[:12])
+    more = f" and {len(changed) - 12} more" if len(changed) > 12 else ""
+    return (
+        f"git: not as committed: {names}{more}\nTo keep this state: git commit --all. To go back: "
+        "git checkout . && make repro"
+    )
 
 
 def wait_for_others(path: Path) -> None:
     """Lock `path` as long as this process lives; say who has it already, and wait."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
-    os.set_inheritable(lock, True)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

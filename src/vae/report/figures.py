@@ -106,7 +106,8 @@ def difference_curves(values: pd.DataFrame) -> Figure:
         return figure
     models, sources = values.groupby("model", sort=False), values["source"].unique()
     looks = dict(zip(sources, zip(cycle(MARKERS), cycle(LINES), strict=False), strict=False))
-    for axes, (model, of_model) in zip(figure.subplots(1, len(models)), models, strict=True):
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    for axes, (model, of_model) in zip(panels, models, strict=True):
         axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch")
         axes.set_ylabel("Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)

@@ -37,7 +37,8 @@ def main() -> None:
         lambda record: "is frozen" not in str(record.msg)
     )
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
-    if status := dvc(["repro", *options]):
+    sys.argv = ["dvc", "repro", *options]  # by which DVC names the process that it waits for
+    if status := dvc(sys.argv[1:]):
         sys.exit(status)
     if git("rev-parse", "HEAD"):
         print(against_commit(git("status", "--porcelain", "--untracked-files=no").splitlines()))

@@ -13,6 +13,7 @@ from typing import Any
 
 from vae.cli import UserError
 
+import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from PIL import Image
@@ -41,18 +42,37 @@ class Renderer(RendererHTML):
             raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
         with Image.open(BytesIO(content)) as picture:
             width, height = picture.size
-            # Pictures are pixels to look at; charts are on white, and wide ones scroll on a phone.
+            # Pictures are pixels to look at; charts are on white.
             chart = picture.convert("L").getpixel((0, 0)) == 255
             kind = ("wide" if width > max(1000, height) else "chart") if chart else "pixels"
-            if picture.format == "GIF":
-                picture.convert("L").save(still := BytesIO(), "PNG")
-                content = still.getvalue()
-        source = f"data:image/png;base64,{b64encode(content).decode()}"
+            parts = [picture.convert("L")] if picture.format == "GIF" else []
+            parts = parts or (panels(picture) if kind == "wide" else [picture])
+            images = []
+            for part in parts:
+                if part is not picture:
+                    part.save(file := BytesIO(), "PNG")
+                    content = file.getvalue()
+                source = f"data:image/png;base64,{b64encode(content).decode()}"
+                images.append(
+                    f'<img src="{source}" data-name="{escape(path.stem)}" '
+                    f'width="{part.width}" height="{height}" alt="{"" if images else alt}">'
+                )
+        pictures = images[0] if len(images) == 1 else f'<div class="panels">{"".join(images)}</div>'
         return (
-            f'<figure class="{kind}"><img src="{source}" data-name="{escape(path.stem)}" '
-            f'width="{width}" height="{height}" alt="{alt}">'
+            f'<figure class="{kind}">{pictures}'
             f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
         )
+
+
+def panels(chart: Image.Image) -> list[Image.Image]:
+    """Cut a wide chart of two panels between them, where no column near its middle has ink, so that
+    they stand one below the other on a phone; another chart stays whole."""
+    width, height = chart.size
+    empty = np.flatnonzero((np.asarray(chart.convert("L")) == 255).all(axis=0))
+    cut = int(empty[np.abs(empty - width // 2).argmin()]) if len(empty) else 0
+    if abs(cut - width // 2) > width / 20:
+        return [chart]
+    return [chart.crop(box) for box in ((0, 0, cut, height), (cut, 0, width, height))]
 
 
 def page(text: str, folder: Path, data: Any) -> str:

@@ -63,8 +63,8 @@ check: setup ## Judge every published number, and compare with the committed ver
 	python src/tools/check.py
 
 ##@ Experiment
-experiments: setup ## Compare the experiments: what differs between them, and their losses
-	python src/tools/experiments.py
+experiments: setup ## Compare the experiments; GRID="train-20d.latent_size=5,10" runs some first
+	python src/tools/experiments.py $(GRID)
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv

@@ -136,7 +136,7 @@ def test_the_report_holds_every_picture_of_plots_and_charts_of_both_models_in_tw
             parts = [np.asarray(Image.open(BytesIO(part))) for part in shown[name]]
             whole = np.asarray(Image.open(BytesIO(pictures[name])))
             assert np.array_equal(np.concatenate(parts, axis=1), whole)
-    assert sorted(name for name in shown if len(shown[name]) == 2) == ["kl-by-dimension", "losses"]
+    assert sorted(name for name in shown if len(shown[name]) == 2) == ["losses"]
 
 
 def test_the_report_has_the_last_frame_of_the_reconstructions(html, finished_demo):

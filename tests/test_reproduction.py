@@ -1,12 +1,19 @@
 import json
 import shutil
+from pathlib import Path
 
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
 from vae.params import Binarize
 from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import LOSSES, compare_losses, load_losses, load_published
+from vae.reproduction.published import (
+    LOSSES,
+    compare_losses,
+    load_index,
+    load_losses,
+    load_published,
+)
 from vae.reproduction.verdicts import judge
 
 import pandas as pd
@@ -149,3 +156,57 @@ def test_the_published_tables_hold_the_posts_last_lines(published):
         ["20d", 87.911918, 87.646744],
         ["2d", 138.443796, 140.24413],
     ]
+
+
+def tables(folder: Path, text: str) -> Path:
+    """A folder of published numbers with another tables.yaml."""
+    folder = shutil.copytree(ROOT / "data/published", folder)
+    (folder / "tables.yaml").write_text(text)
+    return folder
+
+
+ANOTHER = """\
+about: Smith (2021) trained one.
+data: {dataset: mnist, mode: threshold, threshold: 128}
+tables:
+  - source: smith-2021
+    model: 20d
+    file: post-20d.csv
+    epochs: 10
+"""
+
+
+def test_another_papers_table_is_a_csv_and_a_few_lines_of_yaml(tmp_path, published):
+    found = load_published(tables(tmp_path / "published", ANOTHER), *OF_MNIST)
+    values = compare_losses(runs(published, 10), found)
+    assert set(values["source"]) == {"smith-2021"}
+    assert len(values) == 20
+    assert values["tolerance"].isna().all()
+    verdicts = judge(values, load_intervals(ROOT / "studies/seeds.csv"))["verdict"]
+    assert set(verdicts) == {"consistent"}
+
+
+@pytest.mark.parametrize(
+    "data", [("fashion-mnist", OF_MNIST[1]), ("mnist", Binarize(mode="sample", threshold=128))]
+)
+def test_numbers_of_other_data_are_not_compared(data):
+    assert load_published(ROOT / "data/published", *data).empty
+    assert load_index(ROOT / "data/published", *data).noise_kl is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("model: 20d", "model: 3d", r"tables\.yaml: tables\.0\.model is '3d'; it should be '20d'"),
+        ("epochs: 10", "epoch: 10", r"tables\.0\.epoch is an unknown key; did you mean epochs\?"),
+        ("epochs: 10", "epochs: 9", r"post-20d\.csv should have a row for each epoch, 1 to 9"),
+        ("post-20d.csv", "gone.csv", r"cannot read the losses of .*gone\.csv"),
+        ("data: {", "date: {", r"tables\.yaml: data is missing"),
+        ("about:", "about: [", r"tables\.yaml is not valid YAML"),
+    ],
+)
+def test_a_mistake_in_tables_yaml_is_named_in_one_line(tmp_path, old, new, message):
+    folder = tables(tmp_path / "published", ANOTHER.replace(old, new))
+    with pytest.raises(UserError, match=message) as caught:
+        load_published(folder, *OF_MNIST)
+    assert "\n" not in str(caught.value)

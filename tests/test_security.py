@@ -14,7 +14,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from conftest import ROOT, link_environment, listening
-from vae.params import Params
+from vae.cli import UserError
+from vae.params import Params, check_params
 from vae.rebuild.build import scratch_environment
 
 import pytest
@@ -90,8 +91,15 @@ def texts(kind: Any, name: str = "") -> Iterator[str]:
                 yield from texts(part, name)
 
 
-def test_the_only_parameters_with_free_text_are_the_mirrors_and_the_experiments_name():
-    assert set(texts(Params)) == {"download.mirrors", "tracking.experiment"}
+def test_the_only_parameters_with_free_text_are_places_and_the_experiments_name():
+    free = {"download.mirrors", "download.dataset", "tracking.experiment"}
+    assert set(texts(Params)) == free
+
+
+@pytest.mark.parametrize("name", ["/etc", "data/own/../../x", "data/own/", "data/own//x", "emnist"])
+def test_a_data_set_of_ones_own_is_below_data_own(name):
+    with pytest.raises(UserError, match=r"it should be mnist, .* or data/own/ and a name there"):
+        check_params(ROOT / "params.yaml", {"download.dataset": name})
 
 
 SCRIPT = """

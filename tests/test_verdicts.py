@@ -110,6 +110,13 @@ def test_a_verdict_that_falls_is_named_with_its_epoch_and_one_that_rises_is_not(
     )
 
 
+def test_a_committed_value_that_is_no_longer_published_is_counted(intervals):
+    both = [judge(value(88.0, 88.1, epoch=epoch), intervals) for epoch in (7, 8)]
+    committed = pd.concat(both).to_dict("records")
+    assert worse_than(both[0], committed) == ["1 values are no longer in data/published"]
+    assert worse_than(both[0], []) == []
+
+
 def test_a_model_of_other_parameters_than_the_studys_gets_no_verdict(intervals):
     values = pd.concat([value(87.8, 88.0), value(140.0, 141.0, model="2d")], ignore_index=True)
     judged = judge(values, intervals, ["20d"])

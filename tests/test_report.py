@@ -277,7 +277,7 @@ def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number(commit
         "the post's",
         "2019",
         "notebook",
-        "erdict",
+        "Verdicts",
         "Larochelle",
         "digit's number",
         "boundaries",

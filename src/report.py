@@ -90,7 +90,8 @@ def main() -> None:
     data = play_data(params, networks, train, test, models, ours)
     write_text(report, page(body, report.parent, data))
     if len(values):
-        print(replay_answer(losses))
+        if answer := replay_answer(losses):
+            print(answer)
         print(verdict_table(values, plain_table))
         if others := other_parameters(params, studies / "seeds.json"):
             print(f"of the {' and the '.join(others)} model the parameters are not the study's")

@@ -72,7 +72,9 @@ def report_text(
         examples=len(params.figures.images),
         params=params,
         values=values,
-        verdicts="\n".join(f"- **{counts[v]}** {v} {SIGNS[v]}" for v in VERDICTS if counts[v]),
+        verdicts="\n".join(
+            f"- **{counts[v]}** {v} {SIGNS[v]}" for v in VERDICTS if counts[v] or v in VERDICTS[:3]
+        ),
         verdict_table=verdict_table(values),
         seeds=f"{values['n'].min():.0f}",
         by_interval=by_interval,

@@ -16,7 +16,7 @@ from vae.report.play import play_data
 from vae.report.score_charts import bias_curves
 from vae.report.text import markdown_table, parameter_table, plain_table, report_text, verdict_table
 from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import load_index, load_losses, load_published
+from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
 from vae.scores import ANOMALY_KEYS
 from vae.weights import load_network
@@ -36,14 +36,16 @@ def main() -> None:
     )
     params = check_params(Path("params.yaml"))
     ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
-    of_data = published, params.download.dataset, params.binarize
-    index, tables = load_index(*of_data), load_published(*of_data)
-    values = judge_run(params, published, metrics, ours, studies)
+    numbers = load_published(published, params.download.dataset, params.binarize)
+    index, tables = numbers
+    study = load_intervals(studies / "seeds.csv")
+    others = other_parameters(params, studies / "seeds.json")
+    values = judge_run(numbers, metrics, ours, study, others)
     earlier = None
     if source := index.earlier_training:
         shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
         table = tables[(tables["model"] == "2d") & (tables["source"] == source)]
-        earlier = fit_batches(shifted, table, load_intervals(studies / "seeds.csv"))
+        earlier = fit_batches(shifted, table, study)
     found = {
         "published": records(values.sort_values(KEY)),
         "verdicts": values["verdict"].value_counts().to_dict(),
@@ -93,7 +95,7 @@ def main() -> None:
         if answer := replay_answer(losses):
             print(answer)
         print(verdict_table(values, plain_table))
-        if others := other_parameters(params, studies / "seeds.json"):
+        if others:
             print(f"of the {' and the '.join(others)} model the parameters are not the study's")
     else:
         print("data/published has no numbers of this data: the report has no verdicts")

@@ -26,7 +26,9 @@ def main() -> None:
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
-    curves = draw.loss_curves(losses, load_published(Path("data/published"), dataset, binarized))
+    curves = draw.loss_curves(
+        losses, load_published(Path("data/published"), dataset, binarized).losses
+    )
     draw.save_figure(plots / "losses.png", curves)
 
     originals = draw.strip(test.images[list(recorded.images)] * np.uint8(255))

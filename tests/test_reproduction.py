@@ -26,7 +26,7 @@ OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
 
 @pytest.fixture
 def published():
-    return load_published(ROOT / "data/published", *OF_MNIST)
+    return load_published(ROOT / "data/published", *OF_MNIST).losses
 
 
 def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
@@ -145,7 +145,9 @@ def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
     start = int(place * len(text))
     path.write_text(text[:start] + more + text[start + fewer :])
     try:
-        assert len(compare_losses(runs(published, 10), load_published(folder, *OF_MNIST))) == 80
+        assert (
+            len(compare_losses(runs(published, 10), load_published(folder, *OF_MNIST).losses)) == 80
+        )
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -177,7 +179,7 @@ tables:
 
 
 def test_another_papers_table_is_a_csv_and_a_few_lines_of_yaml(tmp_path, published):
-    found = load_published(tables(tmp_path / "published", ANOTHER), *OF_MNIST)
+    found = load_published(tables(tmp_path / "published", ANOTHER), *OF_MNIST).losses
     values = compare_losses(runs(published, 10), found)
     assert set(values["source"]) == {"smith-2021"}
     assert len(values) == 20
@@ -190,7 +192,7 @@ def test_another_papers_table_is_a_csv_and_a_few_lines_of_yaml(tmp_path, publish
     "data", [("fashion-mnist", OF_MNIST[1]), ("mnist", Binarize(mode="sample", threshold=128))]
 )
 def test_numbers_of_other_data_are_not_compared(data):
-    assert load_published(ROOT / "data/published", *data).empty
+    assert load_published(ROOT / "data/published", *data).losses.empty
     assert load_index(ROOT / "data/published", *data).noise_kl is None
 
 

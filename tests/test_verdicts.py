@@ -42,7 +42,7 @@ def test_a_notebooks_value_within_the_tolerance_is_replayed_whatever_the_interva
 def test_the_committed_losses_replay_the_authors_run():
     values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
     notebook = values[values["source"] == "notebook"]
-    published = load_published(ROOT / "data/published", *OF_MNIST)
+    published = load_published(ROOT / "data/published", *OF_MNIST).losses
     tables = published[published["source"] == "notebook"][["train_loss", "test_loss"]]
     assert sorted(notebook["published"]) == sorted(tables.to_numpy().ravel())
     assert np.allclose(notebook["ours"] - notebook["published"], notebook["difference"], atol=1e-9)
@@ -51,7 +51,7 @@ def test_the_committed_losses_replay_the_authors_run():
 
 
 def test_a_loss_beyond_the_replay_tolerance_or_missing_is_not_replayed():
-    published = load_published(ROOT / "data/published", *OF_MNIST)
+    published = load_published(ROOT / "data/published", *OF_MNIST).losses
     notebook = published[published["source"] == "notebook"]
     ours = {model: table.reset_index(drop=True) for model, table in notebook.groupby("model")}
     ours["20d"].loc[3, "test_loss"] += 0.26
@@ -161,7 +161,7 @@ def test_the_fit_finds_how_many_batches_made_a_table(intervals):
 
 def test_the_posts_2_d_table_is_closer_to_a_model_with_earlier_training(intervals):
     shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
-    published = load_published(ROOT / "data/published", *OF_MNIST)
+    published = load_published(ROOT / "data/published", *OF_MNIST).losses
     post = published[(published["model"] == "2d") & (published["source"] == "post")]
     found = fit_batches(shifted, post, intervals)
     assert found["distance"] < found["distance_without"] / 2

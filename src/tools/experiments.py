@@ -50,7 +50,7 @@ def main() -> None:
         settings = [f"--set-param={key}={json.dumps(tried)[1:-1]}" for key, tried in grid.items()]
         dvc("exp", "run", "--queue", *settings)
         dvc("exp", "run", "--run-all")
-    rows = list(experiments(json.loads(dvc("exp", "show", "--json"))))
+    rows = list(experiments(json.loads(dvc("exp", "show", "--json", output=subprocess.PIPE))))
     print("\n".join(lines(rows)))
     if len(rows) > 2:
         with written_whole(FIGURE) as path:
@@ -58,12 +58,11 @@ def main() -> None:
         print(f"as a figure: {FIGURE}")
 
 
-def dvc(*arguments: str) -> str:
-    """Run a command of DVC's; what it prints is shown, or, of `show`, returned.
+def dvc(*arguments: str, output: int | None = None) -> str | None:
+    """Run a command of DVC's; what it prints is shown, or returned where `output` is a pipe.
 
     Raises UserError.
     """
-    output = subprocess.PIPE if "show" in arguments else None
     result = subprocess.run([sys.executable, "-m", "dvc", *arguments], stdout=output, text=True)
     if result.returncode:
         raise UserError(f"dvc {' '.join(arguments[:3])} failed; the lines above say why")

@@ -127,7 +127,7 @@ def finish(
     )
     params = check_params(Path("params.yaml"))
     of_data = Path("data/published"), params.download.dataset, params.binarize
-    published = load_published(*of_data)
+    published = load_published(*of_data).losses
     with written_whole(output.with_suffix(".png")) as path:
         draw.save_figure(path, draw.study_bands(losses, published))
     write_csv(output, rows)

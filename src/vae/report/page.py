@@ -45,8 +45,10 @@ class Renderer(RendererHTML):
             # Pictures are pixels to look at; charts are on white.
             chart = picture.convert("L").getpixel((0, 0)) == 255
             kind = ("wide" if width > max(1000, height) else "chart") if chart else "pixels"
-            parts = [picture.convert("L")] if picture.format == "GIF" else []
-            parts = parts or (panels(picture) if chart and width > 2 * height else [picture])
+            if picture.format == "GIF":
+                parts = [picture.convert("L")]
+            else:
+                parts = panels(picture) if chart and width > 2 * height else [picture]
             images = []
             for part in parts:
                 if part is not picture:

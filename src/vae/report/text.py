@@ -145,20 +145,19 @@ def farthest(outside: pd.DataFrame) -> str:
 def loss_table(ours: pd.DataFrame, values: pd.DataFrame, model: str) -> str:
     """Write one model's losses by epoch, ours beside each published one of `values` and its
     verdict."""
-    columns = {}
+    head, columns = ["Epoch"], []
     for split in SPLITS:
-        columns[f"{split}, ours"] = ours.set_index("epoch")[f"{split}_loss"].map(number)
+        head.append(f"{split}, ours")
+        columns.append(ours.set_index("epoch")[f"{split}_loss"].map(number))
         of_split = values[(values["model"] == model) & (values["split"] == split)]
         for source, rows in of_split.set_index("epoch").groupby("source", sort=False):
             signs = rows["verdict"].map(SIGNS)
-            columns[f"{split}, {source}"] = rows["published"].map(number) + " " + signs
-            columns[f"{split}, difference from {source}"] = rows["difference"].map(
-                lambda value: number(value, "+")
-            )
-    table = pd.DataFrame(columns).sort_index().fillna("-")
-    heads = (name if "difference" not in name else "difference" for name in columns)
+            head += [f"{split}, {source}", "difference"]
+            columns.append(rows["published"].map(number) + " " + signs)
+            columns.append(rows["difference"].map(lambda value: number(value, "+")))
+    table = pd.concat(columns, axis=1).sort_index().fillna("-")
     lines = ([str(epoch), *row] for epoch, row in zip(table.index, table.to_numpy(), strict=True))
-    return markdown_table(["Epoch", *heads], lines, texts=0)
+    return markdown_table(head, lines, texts=0)
 
 
 def likelihood_table(likelihood: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Literal, NamedTuple, TextIO
 
 from vae.cli import UserError, one_line
 from vae.params import MODELS, Binarize, Count
@@ -95,14 +95,21 @@ def load_index(folder: Path, dataset: str, binarize: Binarize) -> Index:
     return index.model_copy(update={"tables": (), "noise_kl": None, "earlier_training": None})
 
 
-def load_published(folder: Path, dataset: str, binarize: Binarize) -> pd.DataFrame:
-    """Read every published table: `model, source`, the columns of `load_losses`, and the tolerances
-    of a replay, `train, test`, NaN where a table has none; no row where `load_index` has none.
+class Published(NamedTuple):
+    """The index, and its tables' losses as one: `model, source`, the columns of `load_losses`, and
+    the tolerances of a replay, `train, test`, NaN where a table has none."""
+
+    index: Index
+    losses: pd.DataFrame
+
+
+def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
+    """Read all that is published of this data; no row where `load_index` has no table.
 
     Raises UserError.
     """
-    tables = []
-    for entry in load_index(folder, dataset, binarize).tables:
+    index, tables = load_index(folder, dataset, binarize), []
+    for entry in index.tables:
         path = folder / entry.file
         table = load_losses(path)
         if table["epoch"].tolist() != [*range(1, entry.epochs + 1)]:
@@ -112,8 +119,9 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> pd.DataFra
         replay = dict(entry.replay) if entry.replay else dict.fromkeys(SPLITS, np.nan)
         tables.append(table.assign(model=entry.model, source=entry.source, **replay))
     if not tables:
-        return pd.DataFrame(columns=["model", "source", "epoch", *LOSSES, *SPLITS])
-    return pd.concat(tables, ignore_index=True)
+        columns = ["model", "source", "epoch", *LOSSES, *SPLITS]
+        return Published(index, pd.DataFrame(columns=columns))
+    return Published(index, pd.concat(tables, ignore_index=True))
 
 
 def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,7 @@ from typing import Any
 
 from vae.files import read_json
 from vae.params import MODELS, Params, flat, training_params
-from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import LOSSES, compare_losses, load_index, load_published
+from vae.reproduction.published import LOSSES, Published, compare_losses
 
 import numpy as np
 import pandas as pd
@@ -61,22 +60,22 @@ def judge(
 
 
 def judge_run(
-    params: Params, published: Path, metrics: Path, ours: Mapping[str, pd.DataFrame], studies: Path
+    published: Published,
+    metrics: Path,
+    ours: Mapping[str, pd.DataFrame],
+    study: pd.DataFrame,
+    others: Collection[str],
 ) -> pd.DataFrame:
-    """Judge every value in the folder `published` that is of the data of `params` (see `judge`).
-
-    `ours` are the run's losses by model, `metrics` and `studies` folders. Raises UserError.
-    """
-    of_data = published, params.download.dataset, params.binarize
-    values = compare_losses(ours, load_published(*of_data))
-    if noise := load_index(*of_data).noise_kl:
+    """Judge every published value beside this run's (see `judge`), `ours` being its losses by
+    model. Raises UserError."""
+    values = compare_losses(ours, published.losses)
+    if noise := published.index.noise_kl:
         row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
         row |= {"published": noise.value, "tolerance": np.nan}
         row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
         row["difference"] = row["ours"] - noise.value
         values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    others = other_parameters(params, studies / "seeds.json")
-    return judge(values, load_intervals(studies / "seeds.csv"), others)
+    return judge(values, study, others)
 
 
 def replay_answer(values: pd.DataFrame) -> str:

@@ -33,6 +33,7 @@ endif
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv; \
 	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
 	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock; \
+	place=$$(.venv/bin/uv cache dir); { mkdir -p "$$place" && test -w "$$place"; } 2> /dev/null || export UV_NO_CACHE=1; \
 	.venv/bin/uv pip sync $(QUIET) --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
 	@echo "$(CURDIR)" > $@
 

@@ -28,6 +28,8 @@ from tqdm import tqdm
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 # Bytes; Fashion-MNIST's largest file has 26 million.
 LARGEST = 2**26
+# Bytes per second; a mirror that stays below it for longer than the timeout is given up.
+SLOWEST = 1000
 
 
 class NoSuchFileHere(Exception):
@@ -93,8 +95,12 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
     source, size = opened(mirror, name, timeout)
     options = {"unit": "B", "unit_scale": True, "leave": False, "disable": not sys.stderr.isatty()}
     with source, path.open("wb") as file, tqdm(desc=name, total=size, **options) as bar:
-        while piece := source.read(2**16):
+        start = time.monotonic()
+        # read1 returns what has come: a mirror that drips is noticed before 64 KiB are there.
+        while piece := source.read1(2**16):
             bar.update(file.write(piece))
+            if file.tell() < SLOWEST * (time.monotonic() - start - timeout):
+                raise requests.Timeout
             if file.tell() > LARGEST:
                 raise NoSuchFileHere(f"more than {LARGEST} bytes, too many; discarded")
 
@@ -125,7 +131,9 @@ def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None
 def connection_problem(error: Exception) -> str:
     """Say in a few words what failed, where requests takes half a page."""
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return "timed out"
+        return "too slow"
+    if isinstance(error, requests.TooManyRedirects):
+        return "redirects without end"
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     return "not a valid URL or answer" if isinstance(error, ValueError) else "no connection"

@@ -1,9 +1,11 @@
+import contextlib
 import gzip
 import hashlib
 import re
 import shutil
 import socket
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,6 +47,21 @@ def server(folders):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             pass
+
+        def do_GET(self):
+            if self.path.startswith("/circle"):
+                self.send_response(302)
+                self.send_header("Location", self.path)
+                self.end_headers()
+            elif self.path.startswith("/drip"):
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(100):
+                        self.wfile.write(b"x")
+                        time.sleep(0.1)
+            else:
+                super().do_GET()
 
         def end_headers(self):
             if self.path.startswith("/encoded"):
@@ -119,7 +136,9 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
     reasons = {
         f"{server}/damaged": "its MD5 sum is",
         f"{server}/empty": "HTTP 404",
-        silent: "timed out (2 attempts)",
+        silent: "too slow (2 attempts)",
+        f"{server}/drip": "too slow (2 attempts)",
+        f"{server}/circle": "redirects without end (2 attempts)",
         "http://127.0.0.1:1": "no connection (2 attempts)",
         str(folders / "empty"): "No such file or directory",
         str(folders / "nowhere"): "No such file or directory",

@@ -22,6 +22,7 @@ from vae.study.trials import append_rows, plan, take_over
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +163,13 @@ def test_another_studys_results_are_not_overwritten(main, workspace):
     with pytest.raises(UserError, match="holds trials of another study"):
         main("--seeds", "2")
     assert output.read_bytes() == kept
+
+
+def test_a_second_study_on_the_same_table_is_refused_and_touches_nothing(main, workspace):
+    (workspace / "out.csv.partial").write_text("kept")
+    with FileLock(workspace / "out.csv.lock"), pytest.raises(UserError, match="at work on"):
+        main("--output", "out.csv")
+    assert (workspace / "out.csv.partial").read_text() == "kept"
 
 
 def test_the_committed_table_holds_the_trials_of_the_committed_parameters_and_mnist(monkeypatch):

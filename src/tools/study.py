@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vae.cli import UserError
-from vae.data import load_split
+from vae.data import Split, load_split
 from vae.files import md5, records, write_csv, write_json, written_whole
 from vae.params import MODELS, check_params
 from vae.report import figures as draw
@@ -27,9 +27,10 @@ from vae.reproduction.intervals import (
 from vae.reproduction.published import load_published
 from vae.reproduction.verdicts import seedless
 from vae.study.cluster import run_trials
-from vae.study.trials import append_rows, plan, take_over
+from vae.study.trials import Trial, append_rows, plan, take_over
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -41,6 +42,19 @@ def main() -> None:
     splits = load_split(DATA, "train"), load_split(DATA, "test")
     data = [md5(DATA / f"{name}.safetensors") for name in ("train", "test")]
     trials = plan(options.models, options.seeds, dict(options.set), data)
+    lock = FileLock(f"{options.output}.lock", blocking=False)
+    try:
+        with lock:
+            run(options, trials, splits)
+    except Timeout:
+        raise UserError(
+            f"another study is at work on {options.output}; wait for its end, or name another "
+            "--output"
+        ) from None
+
+
+def run(options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]) -> None:
+    """Train what the table does not have yet, and write table, summary and figure."""
     partial = options.output.with_name(f"{options.output.name}.partial")
     finished = take_over(options.output, partial, trials)
     ended = set(finished["trial"])

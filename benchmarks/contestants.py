@@ -7,6 +7,12 @@ timed. That function returns the epoch's mean training loss in nats per image, i
 import time
 from collections.abc import Callable
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
 from torch_way import torch_way  # noqa: F401
 from vae import objective
 from vae.data import binarize
@@ -17,12 +23,6 @@ from vae.scores import kl_scores
 from vae.stream import RandomStream
 from vae.training import Start, fit
 from work import Work
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 Timed = Callable[[], float | None]
 

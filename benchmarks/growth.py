@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
 from contestants import mm, ours
 from vae import cli
 from vae.files import written_whole
 from work import Work, mnist
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 IMAGES = 6_000
 EPOCHS_IMAGES = 600

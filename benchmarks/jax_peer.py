@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
 
-from vae.params import Model, Train
-from work import Work
-
 import jax
 import numpy as np
 from jax import numpy as jnp
+
+from vae.params import Model, Train
+from work import Work
 
 
 def jax_epoch(work: Work, weights: dict | None = None) -> Callable[[], float]:

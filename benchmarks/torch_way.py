@@ -8,6 +8,9 @@ as `vae.frames` does.
 import math
 from collections.abc import Callable
 
+import torch
+from torch import Tensor, nn
+
 from vae import objective
 from vae.data import binarize
 from vae.frames import grid_axis, latent_grid
@@ -16,9 +19,6 @@ from vae.network import Network
 from vae.params import Train
 from vae.stream import RandomStream
 from work import Work
-
-import torch
-from torch import Tensor, nn
 
 
 def torch_way(work: Work) -> Callable[[], float]:

@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from vae.cli import UserError
 from vae.data import binarize, raw_files, read_idx
 from vae.params import Figures, Model, Train, read_params
-
-import numpy as np
 
 
 class Work(NamedTuple):

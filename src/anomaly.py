@@ -1,10 +1,9 @@
 """Separate noise from digits by the KL divergence under the 20-d model, as the post does; and
 several kinds of anomalies by that score and two others."""
 
+import numpy as np
+
 from vae import cli
-
-cli.begin()
-
 from vae.data import load_split
 from vae.files import write_json, written_whole
 from vae.params import read_params
@@ -22,8 +21,6 @@ from vae.scores import (
     reconstruct,
 )
 from vae.weights import load_network
-
-import numpy as np
 
 
 def main() -> None:

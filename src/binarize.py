@@ -1,10 +1,10 @@
 """Turn MNIST's gray pixels into 0 and 1."""
 
+import numpy as np
+
 from vae import cli
 from vae.data import Split, binarize, checked, raw_files, read_idx, sample_pixels, save_split
 from vae.params import read_params
-
-import numpy as np
 
 
 def main() -> None:

@@ -1,9 +1,5 @@
 """Fetch a data set's files, in torchvision's layout, checked by their MD5 sums, or write them."""
 
-from vae import cli
-
-cli.begin()
-
 import os
 import sys
 import time
@@ -13,16 +9,17 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import numpy as np
+import requests
+import urllib3
+from tqdm import tqdm
+
+from vae import cli
 from vae.cli import UserError, arguments
 from vae.data import FILE_NAMES, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
 from vae.own_images import OWN, Arrays, own_images
 from vae.params import Download, read_params
-
-import numpy as np
-import requests
-import urllib3
-from tqdm import tqdm
 
 # Of torchvision, by the names of params.yaml.
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}

@@ -1,10 +1,9 @@
 """Estimate the log-likelihood of test images, the number by which VAEs are compared; split the KL,
 and give the loss in other units."""
 
+import numpy as np
+
 from vae import cli
-
-cli.begin()
-
 from vae.data import load_split, raw_files, read_idx
 from vae.decomposition import decomposition, units
 from vae.draws import Generator
@@ -14,8 +13,6 @@ from vae.params import MODELS, read_params
 from vae.report import figures as draw
 from vae.report.score_charts import kl_bars
 from vae.weights import load_network
-
-import numpy as np
 
 
 def main() -> None:

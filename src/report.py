@@ -1,11 +1,10 @@
 """Put every published number beside ours, with a verdict, and write the report."""
 
-from vae import cli
-
-cli.begin()
-
 from pathlib import Path
 
+import pandas as pd
+
+from vae import cli
 from vae.cli import arguments, locked_versions
 from vae.data import load_split, raw_files
 from vae.files import md5, read_json, records, write_json, write_text
@@ -20,8 +19,6 @@ from vae.reproduction.published import load_losses, load_published
 from vae.reproduction.verdicts import KEY, fit_batches, judge_run, other_parameters, replay_answer
 from vae.scores import ANOMALY_KEYS
 from vae.weights import load_network
-
-import pandas as pd
 
 ARGUMENTS = ("raw", "binarized", "models", "metrics", "plots")
 ARGUMENTS += ("published", "studies", "lock", "report")

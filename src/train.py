@@ -1,15 +1,16 @@
 """Train one of the two models; write its weights, losses by epoch and the frames for the
 figures."""
 
-from vae import cli
-
-cli.begin()
-
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from vae import cli
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.data import Split, load_split
@@ -21,10 +22,6 @@ from vae.params import MODELS, Figures, Params, check_params, flat, training_par
 from vae.tracking.live import live_run
 from vae.training import Epoch, fit, prepare
 from vae.weights import save_network
-
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
 
 
 def main() -> None:

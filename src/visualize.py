@@ -1,11 +1,10 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
-from vae import cli
-
-cli.begin()
-
 from pathlib import Path
 
+import numpy as np
+
+from vae import cli
 from vae.cli import arguments
 from vae.data import load_split
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
@@ -14,8 +13,6 @@ from vae.report import figures as draw
 from vae.reproduction.published import load_losses, load_published
 from vae.scores import posterior_means
 from vae.weights import load_network
-
-import numpy as np
 
 
 def main() -> None:

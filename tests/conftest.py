@@ -9,6 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import psutil
+import pytest
+from filelock import FileLock
+
 import download
 from vae.data import Split, binarize, raw_files, read_idx, save_split
 from vae.frames import FrameRecorder
@@ -16,11 +21,6 @@ from vae.network import Network
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
 from vae.stream import RandomStream
-
-import numpy as np
-import psutil
-import pytest
-from filelock import FileLock
 
 # Those of `make test` are not for a make that a test starts.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):

@@ -1,3 +1,6 @@
+import numpy as np
+import pytest
+
 from conftest import network_of
 from vae.scores import (
     anomalies,
@@ -10,9 +13,6 @@ from vae.scores import (
     posterior_means,
     reconstruct,
 )
-
-import numpy as np
-import pytest
 
 
 def test_the_noise_image_is_the_first_draw_of_the_notebooks_seeded_numpy():

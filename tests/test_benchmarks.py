@@ -1,12 +1,12 @@
+import pytest
+import torch
+from torch import nn
+
 import contestants
 from vae.data import load_split
 from vae.model import as_module
 from vae.params import Model
 from work import Work
-
-import pytest
-import torch
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

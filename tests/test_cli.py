@@ -4,9 +4,9 @@ import errno
 import re
 from collections.abc import Callable
 
-from vae import cli
-
 import pytest
+
+from vae import cli
 
 
 def raises(error: BaseException) -> Callable[[], None]:

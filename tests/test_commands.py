@@ -9,11 +9,11 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 
+import pytest
+
 from conftest import ROOT, commit_all, link_environment
 from test_docs import blocks
 from vae.rebuild.build import scratch_environment
-
-import pytest
 
 NOT_RUN = {
     "make test": "the other tests",

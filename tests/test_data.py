@@ -3,6 +3,13 @@ import pickle
 import re
 from functools import partial
 
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
 import binarize as binarize_stage
 import download
 from conftest import ROOT
@@ -17,13 +24,6 @@ from vae.data import (
     save_split,
     write_idx,
 )
-
-import numpy as np
-import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save
 
 
 def test_binarize_is_the_posts_round_for_every_gray_value():

@@ -2,6 +2,10 @@
 
 import math
 
+import numpy as np
+import pytest
+import torch
+
 from conftest import network_of
 from vae.decomposition import decomposition, units
 from vae.draws import Generator
@@ -9,10 +13,6 @@ from vae.network import Network
 from vae.objective import reconstruction
 from vae.params import Architecture
 from vae.scores import anomaly_scores, kl_scores, posterior_means, reconstruct
-
-import numpy as np
-import pytest
-import torch
 
 
 @pytest.fixture

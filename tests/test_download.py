@@ -10,15 +10,15 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+import torchvision
+
 import download
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import FILE_NAMES, raw_files, read_idx
 from vae.files import md5
 from vae.rebuild.build import override_params
-
-import pytest
-import torchvision
 
 CONTENT = b"the right bytes" * 1000
 CHECKSUM = hashlib.md5(CONTENT).hexdigest()

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from vae.draws import Generator
-from vae.network import Network
-from vae.params import Architecture
-from vae.stream import RandomStream
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from vae.draws import Generator
+from vae.network import Network
+from vae.params import Architecture
+from vae.stream import RandomStream
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 # What torch draws elsewhere has other bits; the hashes below are of these.

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version
 
+import pytest
+
 from conftest import ROOT
 from vae.cli import PACKAGES, UserError, locked_versions, run
-
-import pytest
 
 
 def test_the_committed_lock_gives_one_version_of_each_package_and_it_is_installed():

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
 from vae.rebuild.build import override_params, scratch_environment
 from vae.rebuild.compare import hashes
-
-import pytest
 
 EXTREMES = {
     "one epoch": {"train": {"epochs": 1}},

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+
 import download
 from conftest import ROOT, copy_demo
 from vae.files import md5
 from vae.rebuild.build import override_params
-
-import pytest
-from mlflow import MlflowClient
-from ruamel.yaml import YAML
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:

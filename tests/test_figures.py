@@ -1,10 +1,10 @@
-from vae.frames import grid_axis
-from vae.report import figures as draw
-from vae.report.score_charts import kl_histogram
-
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+
+from vae.frames import grid_axis
+from vae.report import figures as draw
+from vae.report.score_charts import kl_histogram
 
 
 def test_a_strip_puts_images_side_by_side():

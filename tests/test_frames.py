@@ -1,11 +1,11 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
 from conftest import network_of
 from vae.cli import UserError
 from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
 from vae.terms import probabilities
-
-import numpy as np
-import pytest
-from scipy.stats import norm
 
 
 def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():

@@ -4,11 +4,11 @@ import math
 import re
 import sys
 
+import pytest
+
 import experiments
 from conftest import ROOT
 from vae.cli import UserError
-
-import pytest
 
 
 def entry(name: str, epochs: int, loss: float, state: str | None = None) -> dict:

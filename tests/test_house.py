@@ -5,9 +5,9 @@ from collections import Counter
 from itertools import chain
 from pathlib import Path
 
-from conftest import ROOT
-
 import pytest
+
+from conftest import ROOT
 
 SRC = ROOT / "src"
 FILES = sorted(SRC.rglob("*.py"))

@@ -2,14 +2,14 @@
 
 import hashlib
 
+import numpy as np
+import pytest
+
 from vae.identity import RESULTS_VERSION, identity
 from vae.network import Network
 from vae.params import flat, training_params
 from vae.stream import RandomStream
 from vae.training import Start, fit
-
-import numpy as np
-import pytest
 
 # The weights' MD5 sum by version: a change of the arithmetic raises the version and adds a line.
 GOLDEN = {1: "da6fa36bf56130bf1c493661135004bc"}

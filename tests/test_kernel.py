@@ -8,14 +8,14 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from conftest import ROOT, network_of
 from vae import kernel
 from vae.cli import UserError
 from vae.network import Trainer
 from vae.params import Architecture
-
-import numpy as np
-import pytest
 
 MODELS = {
     "20d": Architecture(hidden_sizes=(400,), latent_size=20),

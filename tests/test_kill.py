@@ -13,14 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+import pytest
+from mlflow import MlflowClient
+
 from conftest import ROOT
 from repro import restore_after_kill
 from vae.rebuild.build import scratch_environment
 from vae.rebuild.compare import hashes
-
-import psutil
-import pytest
-from mlflow import MlflowClient
 
 KILLS = int(os.environ.get("KILLS", "3"))
 STAGES = (

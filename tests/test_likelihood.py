@@ -1,5 +1,8 @@
 import math
 
+import numpy as np
+import pytest
+
 from conftest import network_of
 from vae.draws import Generator
 from vae.importance import log_likelihoods, mean_and_error
@@ -7,9 +10,6 @@ from vae.kernel import default_threads, set_threads
 from vae.network import Network
 from vae.params import Architecture
 from vae.terms import reconstruction_terms
-
-import numpy as np
-import pytest
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import commit_all, link_environment
-from vae.files import md5
-from vae.rebuild.build import override_params, scratch_environment
-from vae.rebuild.compare import hashes
-
 import psutil
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
+
+from conftest import commit_all, link_environment
+from vae.files import md5
+from vae.rebuild.build import override_params, scratch_environment
+from vae.rebuild.compare import hashes
 
 EXPERIMENTS = int(os.environ.get("EXPERIMENTS", "2"))
 TARGETS = () if EXPERIMENTS > 2 else ("train-20d",)

@@ -1,17 +1,17 @@
 import pickle
 
-from conftest import network_of
-from vae.cli import UserError
-from vae.model import BernoulliVAE, load_model
-from vae.params import Architecture
-from vae.weights import load_network, save_network
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+
+from conftest import network_of
+from vae.cli import UserError
+from vae.model import BernoulliVAE, load_model
+from vae.params import Architecture
+from vae.weights import load_network, save_network
 
 
 def module(architecture: Architecture) -> BernoulliVAE:

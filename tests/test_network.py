@@ -2,6 +2,10 @@
 
 import math
 
+import numpy as np
+import pytest
+import torch
+
 from conftest import network_of
 from vae import objective
 from vae.cuda import CudaTrainer
@@ -10,10 +14,6 @@ from vae.model import as_module
 from vae.network import Network, Trainer
 from vae.params import Architecture
 from vae.terms import kl_terms, latent_samples, reconstruction_terms
-
-import numpy as np
-import pytest
-import torch
 
 SETTINGS = (0.001, (0.9, 0.999), 1e-8)
 POSTS = [

@@ -2,12 +2,12 @@
 
 import re
 
-from vae.cli import UserError
-from vae.own_images import own_images
-
 import numpy as np
 import pytest
 from PIL import Image
+
+from vae.cli import UserError
+from vae.own_images import own_images
 
 SIDE = (28, 28)
 

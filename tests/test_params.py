@@ -4,14 +4,14 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from ruamel.yaml import YAML
+
 from conftest import ROOT
 from vae.cli import UserError
 from vae.params import check_params, read_params
 from vae.typed_yaml import Group
-
-import pytest
-from hypothesis import HealthCheck, given, settings, strategies
-from ruamel.yaml import YAML
 
 COMMITTED = (ROOT / "params.yaml").read_text()
 VALUES = YAML(typ="safe").load(COMMITTED)

@@ -11,15 +11,15 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
-from conftest import ROOT
-from vae.rebuild.compare import hashes
-from vae.report import text
-
 import imageio.v3 as imageio
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
+
+from conftest import ROOT
+from vae.rebuild.compare import hashes
+from vae.report import text
 
 SRC = ROOT / "src"
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")

@@ -10,6 +10,11 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
 import report
 from conftest import ROOT
 from vae.cli import UserError
@@ -21,11 +26,6 @@ from vae.report import text
 from vae.report.page import page
 from vae.reproduction.published import load_index, load_losses
 from vae.weights import load_network
-
-import numpy as np
-import pandas as pd
-import pytest
-from PIL import Image
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")

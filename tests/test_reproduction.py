@@ -2,6 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
@@ -15,11 +20,6 @@ from vae.reproduction.published import (
     load_published,
 )
 from vae.reproduction.verdicts import judge
-
-import pandas as pd
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
 

@@ -3,16 +3,16 @@
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+from PIL import Image
+
 import sample
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split
 from vae.scores import reconstruct
 from vae.weights import load_network
-
-import numpy as np
-import pytest
-from PIL import Image
 
 
 @pytest.fixture

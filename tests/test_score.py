@@ -7,6 +7,13 @@ import subprocess
 import sys
 import zlib
 
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageOps
+from scipy import ndimage
+
 import score
 from conftest import ROOT
 from vae.cli import UserError
@@ -14,13 +21,6 @@ from vae.data import load_split, raw_files, read_idx, upscaled_digits
 from vae.images import Picture, as_mnist, read_pictures
 from vae.scores import anomaly_scores, limits
 from vae.weights import load_network
-
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageOps
-from scipy import ndimage
 
 
 @pytest.fixture(scope="module")

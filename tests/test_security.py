@@ -13,14 +13,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
 from conftest import ROOT, link_environment, listening
 from vae.cli import UserError
 from vae.params import Params, check_params
 from vae.rebuild.build import scratch_environment
-
-import pytest
-from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services")]

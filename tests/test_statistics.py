@@ -1,9 +1,9 @@
-from vae.reproduction.intervals import paired_differences, prediction_intervals
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+
+from vae.reproduction.intervals import paired_differences, prediction_intervals
 
 
 def study(values, model="20d", arm="defaults", seeds=None):

@@ -2,14 +2,14 @@
 
 from itertools import chain
 
+import numpy as np
+import torch
+from torch import nn
+
 from vae.network import Network
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit
-
-import numpy as np
-import torch
-from torch import nn
 
 SEED, BATCH, INTERVAL, PICTURES = 199, 128, 10, 5
 # More than the interval's batches, the last one not full.

@@ -10,6 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+import psutil
+import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 import demo as demo_script
 import study as study_script
 from conftest import ROOT, listening
@@ -18,13 +25,6 @@ from vae.params import MODELS
 from vae.rebuild.build import override_params
 from vae.reproduction.intervals import read_rows
 from vae.study.trials import append_rows, plan, take_over
-
-import pandas as pd
-import psutil
-import pytest
-from filelock import FileLock
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,

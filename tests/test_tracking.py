@@ -10,6 +10,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
 from conftest import ROOT, save_frames
 from vae.cli import UserError
 from vae.files import md5, write_csv
@@ -21,11 +26,6 @@ from vae.tracking.live import live_run
 from vae.tracking.store import Store
 from vae.tracking.sync import MODEL_TAG, locked_params, log_results, run_of, start_training
 from vae.training import Epoch, Losses
-
-import numpy as np
-import pandas as pd
-import pytest
-from mlflow import MlflowClient
 
 # How often four processes open a new database at once; ROUNDS=20 by hand.
 ROUNDS = int(os.environ.get("ROUNDS", "1"))

@@ -7,6 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+import psutil
+import pytest
+import requests
+from mlflow import MlflowClient
+
 from conftest import ROOT, save_frames
 from vae.cli import UserError
 from vae.files import md5, write_csv
@@ -15,12 +21,6 @@ from vae.rebuild.compare import hashes
 from vae.tracking.live import live_run
 from vae.tracking.store import Store
 from vae.training import Epoch, Losses
-
-import pandas as pd
-import psutil
-import pytest
-import requests
-from mlflow import MlflowClient
 
 
 class Server:

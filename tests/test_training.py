@@ -1,5 +1,9 @@
 import math
 
+import numpy as np
+import pytest
+import torch
+
 from vae import objective
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
@@ -10,10 +14,6 @@ from vae.network import Network
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit, mean_losses
-
-import numpy as np
-import pytest
-import torch
 
 
 def begun(architecture, images, settings, pictures=2, interval=3) -> Start:

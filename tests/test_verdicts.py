@@ -1,3 +1,7 @@
+import numpy as np
+import pandas as pd
+import pytest
+
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import read_json
@@ -6,10 +10,6 @@ from vae.report import text
 from vae.reproduction.intervals import load_intervals
 from vae.reproduction.published import compare_losses, load_published
 from vae.reproduction.verdicts import fit_batches, judge, other_parameters, replayed, worse_than
-
-import numpy as np
-import pandas as pd
-import pytest
 
 OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
 PUBLISHED_NOISE_KL = 51.763

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+from ruamel.yaml import YAML
+
 import verify
 from conftest import ROOT
 from vae.rebuild.compare import first_difference, hashes
-
-import pytest
-from ruamel.yaml import YAML
 
 
 def test_two_builds_with_all_varied_that_must_not_matter_have_the_same_bits(tmp_path):

@@ -1,13 +1,14 @@
 """Find how the estimated log-likelihood moves with the number of importance samples, to 5,000."""
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import arguments
 from vae.data import load_split
 from vae.draws import Generator
@@ -16,10 +17,6 @@ from vae.importance import log_weights, mean_and_error
 from vae.params import MODELS, read_params
 from vae.terms import log_mean_exp
 from vae.weights import load_network
-
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
 
 IMAGES = 1000
 SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)

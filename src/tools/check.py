@@ -1,13 +1,10 @@
 """Judge a run's published numbers in seconds; fail when a verdict is below the committed one."""
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import json
 from pathlib import Path
 
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError, arguments
 from vae.params import MODELS, check_params
 from vae.report.text import plain_table, verdict_table

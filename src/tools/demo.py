@@ -1,15 +1,12 @@
 """Run the pipeline in a scratch folder on scikit-learn's digits: no network, no MNIST."""
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError
 from vae.rebuild.build import ROOT, override_params, run_pipeline
 

@@ -3,11 +3,6 @@
 With values to try, all combinations of them are run first, each as an experiment of its own.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import json
 import math
@@ -18,13 +13,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+
+import src_path  # noqa: F401
 from study import override
+from vae import cli
 from vae.cli import UserError
 from vae.files import written_whole
 from vae.params import MODELS, check_params
 from vae.report.figures import save_figure, styled
-
-from matplotlib.figure import Figure
 
 SUMMARY = "metrics/summary.json"
 FIGURE = Path("dvc_plots/experiments.png")

@@ -4,24 +4,21 @@ The post's 2-d table begins where no fresh model does. A run of one more epoch h
 of batches before, the losses of the ten epochs after them: each a window of an epoch's batches.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import arguments
 from vae.data import Split, load_split
 from vae.files import write_csv
 from vae.params import Params, check_params
 from vae.training import evaluate, fit, prepare
-
-import numpy as np
-import pandas as pd
 
 SEEDS = range(8)
 BATCHES = range(0, 301, 25)

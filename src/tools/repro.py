@@ -4,11 +4,6 @@ DVC writes dvc.lock and .dvc/tmp/rwlock in place and stops at a torn one. A kill
 temporary file, which stays where DVC restores the stage's outputs instead of running it.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import fcntl
 import json
@@ -19,10 +14,12 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from vae.tracking.origin import git
-
 import psutil
 from dvc.cli import main as dvc
+
+import src_path  # noqa: F401
+from vae import cli
+from vae.tracking.origin import git
 
 
 def main() -> None:

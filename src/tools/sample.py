@@ -1,14 +1,13 @@
 """Draw samples of a trained model's prior, or a path between two pictures; see docs/images.md."""
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import math
 from pathlib import Path
 
+import numpy as np
+
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize
 from vae.images import POLARITIES, read_pictures, write_picture
@@ -17,8 +16,6 @@ from vae.report import figures as draw
 from vae.scores import posterior_means
 from vae.terms import probabilities
 from vae.weights import load_network
-
-import numpy as np
 
 
 def main() -> None:

@@ -5,11 +5,6 @@ docs/images.md says how they are read and judged. The status is 1 where an image
 an anomalous one does not change it.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import json
 import math
@@ -17,6 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures, write_picture
@@ -24,9 +24,6 @@ from vae.params import read_params
 from vae.report.figures import save_figure
 from vae.scores import SCORE_NAMES, anomaly_scores, limits, reconstruct
 from vae.weights import load_network
-
-import numpy as np
-from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 

@@ -3,15 +3,17 @@
 Finished trials are kept in OUTPUT.partial as they come; an interrupted study continues from there.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError
 from vae.data import Split, load_split
 from vae.files import md5, records, write_csv, write_json, written_whole
@@ -29,11 +31,6 @@ from vae.reproduction.verdicts import seedless
 from vae.study.cluster import run_trials
 from vae.study.trials import Trial, append_rows, plan, take_over
 
-import pandas as pd
-from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 DATA = Path("data/binarized")
 
 
@@ -45,7 +42,7 @@ def main() -> None:
     lock = FileLock(f"{options.output}.lock", blocking=False)
     try:
         with lock:
-            run(options, trials, splits)
+            train_missing(options, trials, splits)
     except Timeout:
         raise UserError(
             f"another study is at work on {options.output}; wait for its end, or name another "
@@ -53,7 +50,7 @@ def main() -> None:
         ) from None
 
 
-def run(options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]) -> None:
+def train_missing(options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]) -> None:
     """Train what the table does not have yet, and write table, summary and figure."""
     partial = options.output.with_name(f"{options.output.name}.partial")
     finished = take_over(options.output, partial, trials)

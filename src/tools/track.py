@@ -2,10 +2,6 @@
 
 import src_path  # noqa: F401
 from vae import cli
-
-cli.begin()
-
-
 from vae.cli import arguments
 from vae.tracking.sync import sync
 

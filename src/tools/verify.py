@@ -6,11 +6,6 @@ the processor, tracking and file times. They are compared with each other and wi
 machine, without tolerance. `--output` writes a small JSON for docs/machines.md.
 """
 
-import src_path  # noqa: F401
-from vae import cli
-
-cli.begin()
-
 import argparse
 import hashlib
 import json
@@ -21,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import demo
+import src_path  # noqa: F401
+from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
 from vae.kernel import compiler, processor

@@ -4,12 +4,12 @@ import math
 import shutil
 from pathlib import Path
 
-from vae.cli import UserError
-from vae.files import write_tensors
-
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
+
+from vae.cli import UserError
+from vae.files import write_tensors
 
 
 class Checkpoint:

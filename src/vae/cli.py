@@ -46,20 +46,6 @@ class UserError(Exception):
     """Something the user can correct: what is wrong, where, what is allowed and what to do."""
 
 
-def begin() -> None:
-    """Let Ctrl-C end a script in one line, also while it still imports PyTorch: call it before
-    that."""
-    show = sys.excepthook
-
-    def show_in_a_line(kind, error, traceback) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)
-        else:
-            show(kind, error, traceback)
-
-    sys.excepthook = show_in_a_line
-
-
 def arguments(description: str, *names: str) -> list[Path]:
     """Parse a stage script's command line: one path for each name, or the usage and status 2."""
     parser = argparse.ArgumentParser(

@@ -2,13 +2,13 @@
 
 import os
 
+import numpy as np
+import torch
+
 from vae import objective
 from vae.cli import UserError
 from vae.model import as_module
 from vae.network import Network
-
-import numpy as np
-import torch
 
 
 class CudaTrainer:

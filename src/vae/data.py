@@ -6,12 +6,12 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from vae.cli import UserError
-from vae.files import write_tensors, written_whole
-
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+
+from vae.cli import UserError
+from vae.files import write_tensors, written_whole
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from vae.data import PIXELS
 from vae.draws import Generator
 from vae.network import Network
 from vae.terms import kl_terms, latent_samples, log_mean_exp, probabilities, reconstruction_terms
-
-import numpy as np
 
 # Samples of the aggregated posterior, at which its density is found.
 POINTS = 1000

@@ -8,9 +8,9 @@ PyTorch takes.
 
 from collections.abc import Sequence
 
-from vae.kernel import library
-
 import numpy as np
+
+from vae.kernel import library
 
 STATE_BYTES = 5056
 

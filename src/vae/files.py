@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae.cli import UserError
-
 import numpy as np
 from safetensors.numpy import save
+
+from vae.cli import UserError
 
 if TYPE_CHECKING:
     from pandas import DataFrame

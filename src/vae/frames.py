@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from scipy.special import ndtri
+
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
 from vae.files import written_whole
 from vae.network import Network
 from vae.terms import latent_samples, probabilities
-
-import numpy as np
-import pyarrow as pa
-from scipy.special import ndtri
 
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:

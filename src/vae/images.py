@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae.cli import UserError, one_line
-from vae.data import IMAGE_SIDE, PIXELS
-from vae.files import written_whole
-
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from scipy.ndimage import center_of_mass, label, maximum_filter
+
+from vae.cli import UserError, one_line
+from vae.data import IMAGE_SIDE, PIXELS
+from vae.files import written_whole
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
 BOX = 20

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from vae.draws import Generator
 from vae.network import Network
 from vae.terms import latent_samples, log_mean_exp, prior_ratio, reconstruction_terms
-
-import numpy as np
 
 # Decoded at once, as images times samples: few enough for a processor's cache.
 ROWS = 2000

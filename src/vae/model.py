@@ -5,11 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from vae.network import Network
-from vae.weights import load_network
-
 import torch
 from torch import Tensor, nn
+
+from vae.network import Network
+from vae.weights import load_network
 
 
 class Posterior(NamedTuple):

@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
+
 from vae.kernel import library
 from vae.terms import address
-
-import numpy as np
 
 BLOCK = 256  # images that go through a model at once; their activations fit a processor's cache
 

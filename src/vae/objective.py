@@ -1,10 +1,10 @@
 """The terms of the objective: negative_elbo = reconstruction + kl, in nats per image."""
 
-from vae.model import Posterior
-
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from vae.model import Posterior
 
 
 def terms(logits: Tensor, posterior: Posterior, images: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vae.cli import UserError, one_line
-from vae.data import IMAGE_SIDE
-
 import numpy as np
 from PIL import Image
+
+from vae.cli import UserError, one_line
+from vae.data import IMAGE_SIDE
 
 OWN = "data/own/"
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)

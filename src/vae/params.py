@@ -5,10 +5,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, Field, field_validator, model_validator
+
 from vae.data import PIXELS
 from vae.typed_yaml import Group, read_yaml
-
-from pydantic import BaseModel, Field, field_validator, model_validator
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "digits")
 # The models: a group train-NAME for each.

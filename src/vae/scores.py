@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from vae.data import PIXELS, binarize, upscaled_digits
 from vae.network import Network
 from vae.terms import kl_terms, probabilities, reconstruction_terms
-
-import numpy as np
 
 SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 # What metrics/anomaly.json has, which the report and MLflow read.

@@ -20,10 +20,10 @@ every processor.
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from vae.draws import Generator
 from vae.network import Network
-
-import numpy as np
 
 
 class Draws(NamedTuple):

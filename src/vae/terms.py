@@ -3,9 +3,9 @@
 Arrays are NumPy's, float32 and row by row unless it says otherwise.
 """
 
-from vae.kernel import library
-
 import numpy as np
+
+from vae.kernel import library
 
 
 def address(array: np.ndarray, dtype: type, *shape: int) -> int | None:

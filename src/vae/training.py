@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.data import Split
@@ -12,8 +14,6 @@ from vae.network import Network, Trainer
 from vae.params import Figures, Model, Train
 from vae.stream import Draws, RandomStream
 from vae.terms import kl_terms, latent_samples, reconstruction_terms
-
-import numpy as np
 
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
 # their first steps; the two seen to survive more than 1e9 ended worse than pixels drawn

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vae.cli import UserError, one_line
-
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+
+from vae.cli import UserError, one_line
 
 Kind = TypeVar("Kind", bound="Group")
 

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
 from vae.cli import UserError, one_line
 from vae.files import write_json, write_tensors
 from vae.network import Network
 from vae.params import Architecture
-
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 
 def save_network(network: Network, architecture: Architecture, path: Path) -> None:

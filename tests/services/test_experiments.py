@@ -4,9 +4,9 @@ import json
 import re
 import shlex
 
-from conftest import ROOT, call, commit_all, copy_demo
-
 import pytest
+
+from conftest import ROOT, call, commit_all, copy_demo
 
 HEADLINES = {
     f"{model}.{name}"

@@ -8,12 +8,12 @@ import sys
 import time
 from urllib.request import urlopen
 
-from conftest import copy_demo
-from vae.rebuild.build import override_params
-
 import psutil
 import pytest
 from mlflow import MlflowClient
+
+from conftest import copy_demo
+from vae.rebuild.build import override_params
 
 webdriver = pytest.importorskip(
     "selenium.webdriver", reason="selenium drives the browser: make test-all"

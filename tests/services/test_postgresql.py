@@ -14,12 +14,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from conftest import copy_demo
-
 import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
+
+from conftest import copy_demo
 
 pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-all")
 INITDB = shutil.which("initdb") or next(

@@ -5,10 +5,10 @@ import getpass
 import threading
 from pathlib import Path
 
+import pytest
+
 from conftest import call
 from vae.rebuild.compare import hashes
-
-import pytest
 
 
 def share(repository: Path, tmp_path: Path, url: str, settings: dict[str, str]) -> Path:

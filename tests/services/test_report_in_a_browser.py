@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from vae.data import load_split
 from vae.scores import anomaly_scores, posterior_means
 from vae.terms import probabilities
 from vae.weights import load_network
-
-import numpy as np
-import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+from ruamel.yaml import YAML
+
 from vae.cli import UserError
 from vae.files import written_whole
 from vae.params import read_params
-
-import psutil
-from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[3]
 # Places that a user's environment may name; a pipeline in a scratch folder has its own.

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
-from vae.data import IMAGE_SIDE, tiled
-from vae.files import written_whole
-
 import imageio.v3 as imageio
 import matplotlib.style
 import numpy as np
@@ -18,6 +15,9 @@ from matplotlib.patheffects import withStroke
 from scipy import ndimage
 from scipy.spatial import KDTree
 from scipy.special import ndtri
+
+from vae.data import IMAGE_SIDE, tiled
+from vae.files import written_whole
 
 # As a decorator, so that neither the user's own matplotlibrc shows in the figures, nor these
 # settings elsewhere.

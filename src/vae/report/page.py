@@ -11,12 +11,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from vae.cli import UserError
-
 import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from PIL import Image
+
+from vae.cli import UserError
 
 TEMPLATE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "js"))
 # Where the text has a word alone in brackets, the script shows something to play with.

@@ -6,16 +6,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from PIL import Image
+
 from vae.data import IMAGE_SIDE, Split, tiled
 from vae.frames import load_frames
 from vae.network import Network
 from vae.params import MODELS, Params
 from vae.report.figures import DIGIT_COLORS, manifold_axis
 from vae.scores import anomaly_scores, limits, posterior_means
-
-import numpy as np
-import pandas as pd
-from PIL import Image
 
 # Moments of the training that the slider shows: dense at first, where most happens.
 MOMENTS = 40

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from vae.data import IMAGE_SIDE
-from vae.report.figures import styled
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from vae.data import IMAGE_SIDE
+from vae.report.figures import styled
 
 # A histogram as one shape: a hundred bars would take a second to draw.
 FILLED = {"histtype": "stepfilled"}

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
 from vae.decomposition import POINTS
 from vae.params import MODELS, Params
 from vae.reproduction.intervals import LEVEL
 from vae.reproduction.published import SPLITS, Index
 from vae.reproduction.verdicts import VERDICTS, replay_answer
 from vae.scores import SCORE_NAMES
-
-import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 TEMPLATE = Path(__file__).with_name("text.md")
 SIGNS = dict(zip(VERDICTS, "=≈≠·", strict=True))

@@ -3,13 +3,13 @@
 import io
 from pathlib import Path
 
-from vae.cli import UserError, one_line
-from vae.params import MODELS
-from vae.reproduction.published import LOSSES, read_table
-
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
+
+from vae.cli import UserError, one_line
+from vae.params import MODELS
+from vae.reproduction.published import LOSSES, read_table
 
 LEVEL = 0.99
 # Seeds of each model that a study needs to judge by.

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TextIO
 
-from vae.cli import UserError, one_line
-from vae.params import MODELS, Binarize, Count
-from vae.typed_yaml import Group, read_yaml
-
 import numpy as np
 import pandas as pd
 from pydantic import Field
+
+from vae.cli import UserError, one_line
+from vae.params import MODELS, Binarize, Count
+from vae.typed_yaml import Group, read_yaml
 
 LOSSES = ["train_loss", "test_loss"]
 SPLITS = ["train", "test"]

@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from vae.files import read_json
 from vae.params import MODELS, Params, flat, training_params
 from vae.reproduction.published import LOSSES, Published, compare_losses
-
-import numpy as np
-import pandas as pd
 
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tqdm import tqdm
+
 from vae.cli import UserError, one_line
 from vae.data import Split
 from vae.study.trials import Trial, run_trial
-
-from tqdm import tqdm
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
 PENDING = 500

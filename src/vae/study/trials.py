@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from vae.cli import UserError
 from vae.data import Split
 from vae.files import write_csv, write_text
@@ -13,9 +16,6 @@ from vae.params import Model, Params, check_params, flat, training_params
 from vae.reproduction.intervals import DEFAULTS, read_rows
 from vae.scores import kl_scores, noise_images
 from vae.training import fit, prepare
-
-import numpy as np
-import pandas as pd
 
 
 class Trial(NamedTuple):

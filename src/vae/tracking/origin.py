@@ -4,11 +4,11 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from vae.params import Params, flat, training_params
-
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from vae.params import Params, flat, training_params
 
 # What decides a result; not the outputs, which DVC removes before a stage runs.
 SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")

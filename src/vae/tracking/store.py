@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vae.cli import UserError, one_line
-from vae.files import shown, written_whole
-from vae.params import Tracking
-
 import psutil
 import requests
 from filelock import FileLock
+
+from vae.cli import UserError, one_line
+from vae.files import shown, written_whole
+from vae.params import Tracking
 
 # Seconds to wait for a server that says nothing, or for a locked database.
 PATIENCE = 4

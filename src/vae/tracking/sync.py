@@ -7,6 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from vae.cli import UserError
 from vae.data import tiled
 from vae.files import md5, read_json
@@ -17,12 +23,6 @@ from vae.reproduction.published import load_losses
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.origin import differences, origin
 from vae.tracking.store import Store
-
-import numpy as np
-from filelock import FileLock
-from PIL import Image
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 DATA = Path("data/binarized")
 # Set when a run has all of its training's files.

@@ -41,7 +41,7 @@ FLAGS = [
 ]
 MOST_THREADS = 16
 _POINTER, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
-# What each function takes; all return nothing, but for make_net and random_integer.
+# What each function takes; all return nothing, but for make_net.
 SIGNATURES = {
     "make_net": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER),
     "free_net": (_POINTER,),
@@ -52,15 +52,13 @@ SIGNATURES = {
     "reconstruction": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
     "kl": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
     "sample": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "prior_ratio": (_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "log_mean_exp": (_POINTER, _LONG, _LONG, _POINTER),
+    "exponentials": (_POINTER, _LONG),
+    "logarithms": (_POINTER, _LONG),
     "sigmoid": (_POINTER, _POINTER, _LONG),
     "set_threads": (_LONG,),
-    "fill_normals": (_POINTER, _POINTER, _POINTER, ctypes.c_int64),
-    "fill_uniform": (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_float),
-    "seed_generator": (_POINTER, ctypes.c_uint64),
-    "random_integer": (_POINTER,),
-    "permute": (_POINTER, _POINTER, ctypes.c_int64),
+    "permute": (_POINTER, _POINTER, _LONG),
+    "many_normals": (_POINTER, _POINTER, _LONG),
+    "normal_pairs": (_POINTER, _POINTER, _LONG),
 }
 
 
@@ -73,7 +71,7 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(compiled()))
     for name, types in SIGNATURES.items():
         getattr(loaded, name).argtypes, getattr(loaded, name).restype = types, None
-    loaded.make_net.restype, loaded.random_integer.restype = _POINTER, ctypes.c_int64
+    loaded.make_net.restype = _POINTER
     loaded.set_threads(default_threads())
     return loaded
 

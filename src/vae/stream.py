@@ -56,12 +56,12 @@ class RandomStream:
                 bias[rows] = self.generator.uniforms(bound, len(rows))
 
     def state(self) -> np.ndarray:
-        """The generator's state, uint8."""
-        return self.generator.state.copy()
+        """The generator's state."""
+        return self.generator.state()
 
     def restore(self, state: np.ndarray) -> None:
         """Go on from what `state` gave."""
-        self.generator.state[...] = state
+        self.generator.restore(state)
 
     def frame(self, latent_size: int) -> np.ndarray:
         """Noise of one frame, `(pictures, latent)`."""

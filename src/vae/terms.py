@@ -72,22 +72,15 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 def prior_ratio(noise: np.ndarray, latent: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """log p(z) - log q(z | x), `(..., n)` float64, of samples `(..., n, latent)` made from
     `noise`."""
-    n, size = log_variance.shape
-    ratios = np.empty(noise.shape[:-1])
-    at = (
-        address(noise, np.float32, *noise.shape[:-2], n, size),
-        address(latent, np.float32, *noise.shape),
-    )
-    library().prior_ratio(
-        *at, address(log_variance, np.float32, n, size), ratios.size, n, size, ratios.ctypes.data
-    )
-    return ratios
+    parts = np.square(noise, dtype=np.float64) - np.square(latent, dtype=np.float64) + log_variance
+    return 0.5 * np.add.accumulate(parts, axis=-1)[..., -1]  # accumulate adds in a fixed order
 
 
 def log_mean_exp(values: np.ndarray) -> np.ndarray:
     """log of the mean of exp over the first axis of `values` `(samples, n)`, float64."""
-    means = np.empty(values.shape[1])
-    library().log_mean_exp(
-        address(values, np.float64, *values.shape), *values.shape, means.ctypes.data
-    )
-    return means
+    most = values.max(axis=0)
+    shares = values - most
+    library().exponentials(address(shares, np.float64, *values.shape), shares.size)
+    means = np.add.accumulate(shares, axis=0)[-1] / len(values)
+    library().logarithms(address(means, np.float64, len(most)), means.size)
+    return most + means

@@ -36,7 +36,7 @@ int main(int arguments, char **argument) {
     int64_t sizes[64];
     done += fread(sizes, 8, n[0] + n[1] + 2, in);
     long latent = sizes[n[0] + 1];
-    float *values = calloc(4 * n[2] + 64, 4);
+    float *values = calloc(4 * n[2] + 128, 4);
     uint8_t *images = malloc(n[3] * sizes[0]);
     int64_t *rows = malloc(n[3] * 8);
     float *noise = malloc(n[3] * latent * 4);

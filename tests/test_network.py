@@ -26,7 +26,7 @@ ODD = [
     Architecture(hidden_sizes=(17,), latent_size=5, decoder_hidden_sizes=()),
     Architecture(hidden_sizes=(1500,), latent_size=2, decoder_hidden_sizes=(3,)),
     Architecture(hidden_sizes=(9,) * 12, latent_size=2),
-    Architecture(hidden_sizes=(2100,), latent_size=2),  # longer than a panel of the products
+    Architecture(hidden_sizes=(1024,), latent_size=2),  # rows 4,096 bytes apart are packed
 ]
 
 

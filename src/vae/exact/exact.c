@@ -152,7 +152,7 @@ typedef struct {
 
 // Memory of the net's, freed with it; where there is none, net->full is set.
 static void *block(Net *net, long count, long size) {
-    void **new = aligned_alloc(64, parts(count * size + 256, 64) * 64);
+    void **new = aligned_alloc(64, parts(count * size + 512, 64) * 64);
     if (!new) return net->full = 1, NULL;
     *new = net->blocks, net->blocks = new;
     return (char *)new + 64;

@@ -1,5 +1,5 @@
 // Products of matrices, and sums of chosen rows. Vectors, tiles and threads share out elements, never
-// an element's sum. Arrays may be read 256 bytes beyond their ends.
+// an element's sum. Arrays may be read 512 bytes beyond their ends.
 #include "threads.h"
 
 #include <stdint.h>

@@ -84,8 +84,7 @@ def load_intervals(path: Path) -> pd.DataFrame:
     if seeds.min() < SEEDS:
         few = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
         raise UserError(f"{few}; {SEEDS} are needed: make study")
-    losses = prediction_intervals(rows, LOSSES, ["model", "epoch"])
-    noise = prediction_intervals(rows, ["noise_kl"], ["model"]).assign(epoch=0)
-    table = pd.concat([losses, noise])
+    table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
+    table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)
     return table.set_index(["model", "split", "epoch"])

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
@@ -56,9 +55,11 @@ def verdict_counts(values: pd.DataFrame) -> pd.DataFrame:
     losses = values["model"] + " losses"
     what = losses.where(values["split"] != "noise", "KL of the noise image")
     counts = pd.crosstab(values["source"] + ", " + what, values["verdict"])
-    shown = [v for v in VERDICTS if v in counts or v != VERDICTS[3]]
+    shown = [verdict for verdict in VERDICTS if verdict in counts or verdict != VERDICTS[3]]
     counts = counts.reindex(columns=shown, fill_value=0).rename_axis(index=None)
-    return counts.set_axis(pd.Index([f"{v} {SIGNS[v]}" for v in shown], name="Published values"), axis=1)
+    return counts.rename_axis(columns="Published values").rename(
+        columns=lambda v: f"{v} {SIGNS[v]}"
+    )
 
 
 def loss_table(losses: pd.DataFrame, values: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -71,6 +72,6 @@ def loss_table(losses: pd.DataFrame, values: pd.DataFrame, model: str) -> pd.Dat
             signs = rows["verdict"].map(SIGNS)
             columns[f"{split}, {source}"] = rows["published"].map(NATS) + " " + signs
             difference = rows["difference"].map("{:+.3f}".format, na_action="ignore")
-            columns[f"difference from {source}, {split}"] = difference
+            columns[f"{split}, ours - {source}"] = difference
     table = pd.concat(columns, axis=1).sort_index().fillna("-")
     return table.rename_axis(columns="Epoch")

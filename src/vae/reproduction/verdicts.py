@@ -10,13 +10,7 @@ import pandas as pd
 from vae.files import read_json
 from vae.params import MODELS, Params, flat, training_params
 from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import (
-    Index,
-    by_split,
-    compare_losses,
-    load_losses,
-    load_published,
-)
+from vae.reproduction.published import Index, by_split, compare_losses, load_losses, load_published
 
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]

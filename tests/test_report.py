@@ -242,7 +242,7 @@ def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(report_of
     index.write_text(index.read_text().replace("source: notebook", "source: smith-2021"))
     shown = report_of(folder=folder)
     assert "| smith-2021, 20d losses | 20 | 0 | 0 |" in shown
-    assert "the smith-2021's run: 40 of 40 losses replayed" in shown
+    assert "\nThe smith-2021's run: 40 of 40 losses replayed" in shown
     assert "| train, smith-2021 | train, ours - smith-2021 |" in shown
 
 
@@ -255,7 +255,7 @@ def test_another_papers_report_has_nothing_of_the_posts(report_of, tmp_path):
     )
     shown = report_of(folder=folder, studied=False)
     assert "| smith-2021, 20d losses | 0 | 20 | 0 |" in shown
-    for word in ("the post's", "2019", "notebook", "batches before", "studies/likelihood.csv"):
+    for word in ("the post's", "2019", "notebook", "before", "studies/likelihood.csv", "\n."):
         assert word not in shown, word
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from vae import cli
-from vae.cli import arguments
 from vae.data import load_split, tiled
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
 from vae.params import MODELS, Animation, read_params
@@ -16,17 +15,15 @@ from vae.weights import load_network
 
 
 def main() -> None:
-    data, models, plots = arguments(__doc__, "binarized", "models", "plots")
+    data, models, plots = cli.arguments(__doc__, "binarized", "models", "plots")
     dataset, binarized, recorded, settings = read_params(
         "download.dataset", "binarize", "figures", "visualize"
     )
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
-    curves = draw.loss_curves(
-        losses, load_published(Path("data/published"), dataset, binarized).losses
-    )
-    draw.save_figure(plots / "losses.png", curves)
+    published = load_published(Path("data/published"), dataset, binarized).losses
+    draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published))
 
     originals = tiled(test.images[list(recorded.images)] * np.uint8(255), 1)
     originals = draw.enlarged(originals, settings.image_scale)

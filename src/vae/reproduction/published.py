@@ -16,8 +16,6 @@ SPLITS = ["train", "test"]
 LOSSES = [f"{split}_loss" for split in SPLITS]
 RESTORE = "restore it with git or `dvc repro`"
 
-Nats = Annotated[float, Field(ge=0)]
-
 
 class Data(Binarize):
     """On which data numbers were measured, in the words of params.yaml."""
@@ -25,21 +23,15 @@ class Data(Binarize):
     dataset: str
 
 
-class Replay(Group):
-    """How far a replay of a table's own run may be from it, in nats per image."""
-
-    train: Nats
-    test: Nats
-
-
 class Table(Group):
-    """A CSV of one model's losses by epoch."""
+    """A CSV of one model's losses by epoch; `replay` is how far that of the same run may be from
+    them, in nats per image."""
 
     source: Annotated[str, Field(min_length=1)]
     model: Literal[MODELS]
     file: str
     epochs: Count
-    replay: Replay | None = None
+    replay: dict[Literal[*SPLITS], Annotated[float, Field(ge=0)]] = {}
 
 
 class NoiseKL(Group):
@@ -121,7 +113,7 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
             )
         table = table.assign(model=entry.model, source=entry.source)
         table = by_split(table, "published", "model", "source")
-        tolerance = table["split"].map(dict(entry.replay or {})).astype(float)
+        tolerance = table["split"].map(entry.replay).astype(float)
         tables.append(table.assign(tolerance=tolerance))
     if not tables:
         columns = ["model", "source", "epoch", "split", "published", "tolerance"]

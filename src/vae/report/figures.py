@@ -28,7 +28,7 @@ styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.
 DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
 # Of published sources, in their order.
-MARKERS, LINES = "ox+d", ("-", ":", "--", "-.")
+STYLES = ("o-", "x:", "+--", "d-.")
 LOSS = "Loss (nats per image)"
 Panels = tuple[Figure, dict[str, Axes]]
 # Of the map of digits, along a side of a decoded digit.
@@ -99,26 +99,24 @@ def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, la
     """Draw a model's published losses as marks, a kind for each source, which `label` names."""
     shown = published[(published["model"] == model) & (published["split"] == split)]
     groups = shown.groupby("source", sort=False)
-    for marker, (source, table) in zip(cycle(MARKERS), groups, strict=False):
+    for style, (source, table) in zip(cycle(STYLES), groups, strict=False):
         look = {"color": color, "fillstyle": "none", "label": label.format(source)}
-        axes.plot("epoch", "published", marker, data=table, **look)
+        axes.plot("epoch", "published", style[0], data=table, **look)
 
 
 @styled
 def difference_curves(values: pd.DataFrame) -> Figure:
     """Draw ours minus published by epoch, for each model, from the rows of `judge_run`."""
     values = values[values["split"] != "noise"]
-    looks = dict(zip(values["source"].unique(), cycle(zip(MARKERS, LINES, strict=True))))
+    styles = dict(zip(values["source"].unique(), cycle(STYLES), strict=False))
     figure, panels = model_panels(values["model"].unique(), 4.5)
     for model, axes in panels.items():
         axes.set(xlabel="Epoch", ylabel="Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)
         of_model = values[values["model"] == model]
         for (source, split), rows in of_model.groupby(["source", "split"], sort=False):
-            marker, line = looks[source]
             look = {"color": SPLIT_COLORS[split], "label": f"{source}, {split}"}
-            look |= {"marker": marker, "linestyle": line, "fillstyle": "none"}
-            axes.plot("epoch", "difference", data=rows, **look)
+            axes.plot("epoch", "difference", styles[source], data=rows, fillstyle="none", **look)
         axes.legend(frameon=False, fontsize="small")
     return figure
 

@@ -31,7 +31,7 @@ class Table(Group):
     model: Literal[MODELS]
     file: str
     epochs: Count
-    replay: dict[Literal[*SPLITS], Annotated[float, Field(ge=0)]] = {}
+    replay: dict[Literal[*SPLITS], Annotated[float, Field(ge=0)]] | None = None
 
 
 class NoiseKL(Group):
@@ -113,7 +113,7 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
             )
         table = table.assign(model=entry.model, source=entry.source)
         table = by_split(table, "published", "model", "source")
-        tolerance = table["split"].map(entry.replay).astype(float)
+        tolerance = table["split"].map(entry.replay or {}).astype(float)
         tables.append(table.assign(tolerance=tolerance))
     if not tables:
         columns = ["model", "source", "epoch", "split", "published", "tolerance"]

@@ -52,15 +52,16 @@ def main() -> None:
     write_json(metrics / "summary.json", summary)
 
     weights = [models / f"{model}.safetensors" for model in MODELS]
-    bias = pd.read_csv(studies / "likelihood.csv")
-    studied = set(map(md5, weights)) == set(bias["weights"])
-    draw.save_figure(plots / "likelihood.png", bias_curves(bias if studied else bias[:0]))
-    draw.save_figure(plots / "reproduction.png", draw.difference_curves(values))
-
     networks = {
         model: load_network(path, 2 if model == "2d" else None)
         for model, path in zip(MODELS, weights, strict=True)
     }
+    sizes = {model: network.latent for model, network in networks.items()}
+    bias = pd.read_csv(studies / "likelihood.csv")
+    studied = set(map(md5, weights)) == set(bias["weights"])
+    draw.save_figure(plots / "likelihood.png", bias_curves(bias if studied else bias[:0], sizes))
+    draw.save_figure(plots / "reproduction.png", draw.difference_curves(values, sizes))
+
     losses = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
     train, test = (load_split(binarized, split) for split in ("train", "test"))
     data = [file for pair in raw_files(raw).values() for file in pair if file.exists()]
@@ -69,6 +70,7 @@ def main() -> None:
         judged,
         losses,
         params,
+        sizes=sizes,
         anomaly=anomaly,
         likelihood=likelihood,
         labelled=test.labels is not None,

@@ -16,14 +16,15 @@ from vae.weights import load_network
 
 def main() -> None:
     data, models, plots = cli.arguments(__doc__, "binarized", "models", "plots")
-    dataset, binarized, recorded, settings = read_params(
-        "download.dataset", "binarize", "figures", "visualize"
+    dataset, binarized, recorded, deep, settings = read_params(
+        "download.dataset", "binarize", "figures", "train-20d.latent_size", "visualize"
     )
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
+    sizes = {"20d": deep, "2d": 2}
     published = load_published(Path("data/published"), dataset, binarized).losses
-    draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published))
+    draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published, sizes))
 
     originals = tiled(test.images[list(recorded.images)] * np.uint8(255), 1)
     originals = draw.enlarged(originals, settings.image_scale)

@@ -209,7 +209,14 @@ def report_of(tmp_path) -> Callable[..., str]:
         write_csv(tmp_path / f"{model}-losses.csv", ours.reset_index())
     losses = {model: load_losses(tmp_path / f"{model}-losses.csv") for model in MODELS}
     facts = {name: read_json(ROOT / f"metrics/{name}.json") for name in ("anomaly", "likelihood")}
-    facts |= {"labelled": True, "studied": True, "versions": "", "parameters": {}, "sums": {}}
+    facts |= {
+        "sizes": {"20d": 20, "2d": 2},
+        "labelled": True,
+        "studied": True,
+        "versions": "",
+        "parameters": {},
+        "sums": {},
+    }
 
     def write(
         changed: dict[str, Any] | None = None, folder: Path = ROOT / "data/published", **other
@@ -224,7 +231,7 @@ def report_of(tmp_path) -> Callable[..., str]:
 def test_the_report_has_each_published_value_its_sign_and_the_count_of_each_verdict(report_of):
     shown = report_of()
     values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
-    assert f"Of the {len(values)}\npublished values" in shown
+    assert f"Of the {len(values)} published values" in shown
     for verdict, count in values["verdict"].value_counts().items():
         assert f"- **{count}** {verdict} {text.SIGNS[verdict]}" in shown
     for value in values[values["split"] != "noise"].itertuples():
@@ -233,7 +240,7 @@ def test_the_report_has_each_published_value_its_sign_and_the_count_of_each_verd
     assert "| the post's | 51.763 |" in shown
     assert "a model that had seen 234 batches before" in shown
     assert "40 of 40 losses replayed" in shown
-    assert "Other parameters" not in shown
+    assert "other parameters" not in shown
 
 
 def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(report_of, tmp_path):
@@ -261,17 +268,18 @@ def test_another_papers_report_has_nothing_of_the_posts(report_of, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value", "models"),
-    [("train.learning_rate", 0.003, "20d and the 2d"), ("train-2d.hidden_sizes", [400], "2d")],
+    [("train.learning_rate", 0.003, "20d and 2d"), ("train-2d.hidden_sizes", [400], "2d")],
 )
 def test_a_run_of_other_parameters_says_so_at_its_top_and_explains_no_table_by_a_study(
     report_of, key, value, models
 ):
     shown = report_of({key: value}, studied=False)
     top = shown.partition("## Verdicts")[0]
-    assert f"**Other parameters: the {models} model of this run" in top
+    assert f"**Trained with other parameters than the study's: {models}." in top
     assert f"- **{40 if models == '2d' else 81}** other parameters ·" in top
     assert "batches before" not in shown
     assert "studies/likelihood.csv" not in shown
+    assert ("20 of 20 losses replayed" in shown) == (models == "2d")
 
 
 def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number_and_no_digit(report_of):

@@ -1,6 +1,6 @@
 """The figures: pictures and animations as gray arrays, charts as matplotlib figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -65,26 +65,29 @@ def save_figure(path: Path, figure: Figure) -> None:
         figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
-def model_panels(models: Iterable[str], height: float, **more: Any) -> Panels:
+def model_panels(sizes: Mapping[str, int], height: float, **more: Any) -> Panels:
     """Make a figure with a panel for each model, side by side, or a note where there is none.
 
-    `height` is in inches, `more` as matplotlib's `subplots` takes it.
+    `sizes` are latent sizes by model, `height` is in inches, `more` as matplotlib's `subplots`
+    takes it.
     """
-    figure, names = Figure(figsize=(11, height), layout="constrained"), list(models)
-    if not names:
+    figure = Figure(figsize=(11, height), layout="constrained")
+    if not sizes:
         note = "Nothing to show: the published or studied numbers are of other data or models."
         figure.text(0.5, 0.5, note, ha="center")
         return figure, {}
-    panels = dict(zip(names, figure.subplots(1, len(names), squeeze=False, **more)[0], strict=True))
-    for model, axes in panels.items():
-        axes.set_title(f"{model[:-1]}-d latent space")
-    return figure, panels
+    panels = figure.subplots(1, len(sizes), squeeze=False, **more)[0]
+    for size, axes in zip(sizes.values(), panels, strict=True):
+        axes.set_title(f"{size}-d latent space")
+    return figure, dict(zip(sizes, panels, strict=True))
 
 
 @styled
-def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
+def loss_curves(
+    losses: Mapping[str, pd.DataFrame], published: pd.DataFrame, sizes: Mapping[str, int]
+) -> Figure:
     """Draw each model's losses by epoch, beside those of `load_published`."""
-    figure, panels = model_panels(losses, 4.5)
+    figure, panels = model_panels(sizes, 4.5)
     for model, axes in panels.items():
         axes.set(xlabel="Epoch", ylabel=LOSS)
         for split, color in SPLIT_COLORS.items():
@@ -105,11 +108,11 @@ def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, la
 
 
 @styled
-def difference_curves(values: pd.DataFrame) -> Figure:
+def difference_curves(values: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
     """Draw ours minus published by epoch, for each model, from the rows of `judge_run`."""
     values = values[values["split"] != "noise"]
     styles = dict(zip(values["source"].unique(), cycle(STYLES), strict=False))
-    figure, panels = model_panels(values["model"].unique(), 4.5)
+    figure, panels = model_panels({name: sizes[name] for name in values["model"].unique()}, 4.5)
     for model, axes in panels.items():
         axes.set(xlabel="Epoch", ylabel="Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)

@@ -29,10 +29,10 @@ def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Fi
 
 
 @styled
-def bias_curves(table: pd.DataFrame) -> Figure:
+def bias_curves(table: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
     """Draw each model's estimated log-likelihood by the number of samples, with standard errors;
     columns as of studies/likelihood.csv."""
-    figure, panels = model_panels(table["model"].unique(), 3.5)
+    figure, panels = model_panels({name: sizes[name] for name in table["model"].unique()}, 3.5)
     for model, axes in panels.items():
         rows = table[table["model"] == model]
         errors = rows["standard_error"]
@@ -45,10 +45,11 @@ def bias_curves(table: pd.DataFrame) -> Figure:
 @styled
 def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
     """Draw each model's mean KL by latent dimension, in nats, the largest first."""
-    widths = [2 + len(values) for values in kl.values()]
-    figure, panels = model_panels(kl, 3.5, width_ratios=widths, sharey=True)
+    sizes = {model: len(values) for model, values in kl.items()}
+    widths = [2 + size for size in sizes.values()]
+    figure, panels = model_panels(sizes, 3.5, width_ratios=widths, sharey=True)
     for model, axes in panels.items():
-        dimensions = range(1, len(kl[model]) + 1)
+        dimensions = range(1, sizes[model] + 1)
         axes.bar(dimensions, sorted(kl[model], reverse=True), color="tab:blue")
         axes.set(xlabel="Latent dimension, by KL", xticks=dimensions)
     next(iter(panels.values())).set_ylabel("Mean KL (nats per image)")

@@ -25,9 +25,10 @@ def report_text(
 ) -> str:
     """Write the report in Markdown; images in one paragraph belong together.
 
-    `losses` are this run's by model; `facts` are more by their names in text.md: `anomaly` and
-    `likelihood` of metrics/, whether there are labels (`labelled`) and a likelihood study of these
-    very models (`studied`), `versions` of packages, `parameters` by group, MD5 `sums` by file.
+    `losses` are this run's by model; `facts` are more by their names in text.md: the models'
+    latent `sizes`, `anomaly` and `likelihood` of metrics/, whether there are labels (`labelled`)
+    and a likelihood study of these very models (`studied`), `versions` of packages, `parameters` by
+    group, MD5 `sums` by file.
     """
     values = judged.values
     by_interval = values[values["verdict"].isin(VERDICTS[1:3])]

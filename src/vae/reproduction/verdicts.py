@@ -93,10 +93,11 @@ def judge(
 
 
 def replay_answer(values: pd.DataFrame) -> str:
-    """Say how far the losses of `compare_losses` replay the runs they are of; nothing without
-    tables that name a tolerance."""
+    """Say how far the losses of `judge` replay the runs they are of; nothing of tables that name no
+    tolerance, and of models of other parameters."""
     answers = []
-    values = values.assign(apart=values["difference"].abs()).dropna(subset="tolerance")
+    values = values[values["verdict"] != VERDICTS[3]].dropna(subset="tolerance")
+    values = values.assign(apart=values["difference"].abs())
     for source, of_run in values.groupby("source", sort=False):
         places = of_run.groupby(["model", "split"], sort=False)[["apart", "tolerance"]].max()
         farthest = ", ".join(

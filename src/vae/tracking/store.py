@@ -127,5 +127,5 @@ def _move_artifacts(connection: sqlite3.Connection, experiment: str, place: str)
         if before != place and before.endswith("/mlartifacts"):
             for table in ("experiments", "runs", "logged_models"):
                 column = "artifact_uri" if table == "runs" else "artifact_location"
-                query = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-                connection.execute(query, [before, place])
+                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+                connection.execute(change, [before, place])

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,11 +42,12 @@ PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
 # What their results have beside measurements, though it is no whole number.
 CHOSEN = ("fails_below", "threshold_percentile", "most_information")
 # The figures of each model's run; both runs have the report as well.
-BOTH = "losses.png reproduction.png likelihood.png kl-by-dimension.png"
+BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png")
+ANOMALY = ("kl-divergence.png", "noise.png", "anomalies.png")
+MANIFOLD = ("manifold.gif", "manifold-early.gif", "manifold.png", "manifold-regions.png")
 FIGURES = {
-    "20d": "originals.png reconstruction.gif reconstruction-early.gif "
-    "kl-divergence.png noise.png anomalies.png",
-    "2d": "manifold.gif manifold-early.gif manifold.png manifold-regions.png latent.png",
+    "20d": ("originals.png", "reconstruction.gif", "reconstruction-early.gif", *ANOMALY),
+    "2d": (*MANIFOLD, "latent.png"),
 }
 
 
@@ -62,8 +63,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     with store.errors(), FileLock(".dvc/tmp/sync.lock"):
         for name in MODELS:
             run_id = run_of(store, name, models, plots)
-            names = f"{FIGURES[name]} {BOTH}".split()
-            files = [report, *(plots / figure for figure in names)]
+            files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
             log_results(store, run_id, files, scores[name])
 
 
@@ -77,7 +77,7 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
     known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
-    query = f"tags.identity = '{known_as}' and tags.model = '{name}'"
+    query = f"tags.identity = '{known_as}'"
     found = store.client.search_runs([store.experiment], query, order_by=["start_time DESC"])
     # Another processor's training has the same identity, and other bits.
     ours = [run.info for run in found if run.data.tags.get(MODEL_TAG, digest) == digest]
@@ -104,7 +104,6 @@ def start_training(
     tags = {
         **origin(),
         "model": name,
-        "device": values["train.device"],
         "process": f"{platform.node()}:{os.getpid()}",
         "mlflow.source.name": sys.argv[0],
         "mlflow.source.type": "LOCAL",
@@ -118,8 +117,8 @@ def start_training(
     number = f" #{len(same) + 1}" if same else ""
     run = store.client.create_run(store.experiment, tags=tags, run_name=title + number)
     run_id = run.info.run_id
-    compared = [key for key in values if key in COMPARED or key in differs]
-    params = [Param(COMPARED.get(key, key), values[key]) for key in compared]
+    compared = COMPARED | {key: key for key in differs if key not in COMPARED}
+    params = [Param(compared[key], values[key]) for key in values if key in compared]
     store.client.log_batch(run_id, params=params)
     store.client.log_dict(run_id, values, "parameters.json")
     for path in data:
@@ -156,10 +155,9 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
     """Log what a run lacks of its training's files, and end it as FINISHED. Raises UserError."""
     weights = models / f"{name}.safetensors"
     rows = load_losses(plots / f"{name}-losses.csv").to_dict("records")
-    history = {key: store.client.get_metric_history(run_id, key) for key in rows[0]}
-    logged = {(key, point.step) for key, points in history.items() for point in points}
-    for row in rows:
-        log_points(store, run_id, row, logged)
+    logged = store.client.get_metric_history(run_id, "test_loss")
+    for row in rows[max((point.step for point in logged), default=0) :]:
+        log_points(store, run_id, row)
     for kind in PICTURES[name]:
         frames = load_frames(models / f"{name}-frames.arrow", kind)
         epochs = frames[:: (len(frames) - 1) // len(rows)]
@@ -172,14 +170,14 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
     store.client.set_terminated(run_id, "FINISHED")
 
 
-def log_points(store: Store, run_id: str, row: Mapping[str, Any], logged: Container = ()) -> None:
-    """Log a row's numbers at its epoch, but for the `logged` pairs of metric and epoch."""
+def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
+    """Log an epoch's losses, a row of the losses CSV, all at once."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
     now, step = get_current_time_millis(), row["epoch"]
-    new = [key for key in row if key != "epoch" and (key, step) not in logged]
-    store.client.log_batch(run_id, [Metric(key, row[key], now, step) for key in new])
+    points = [Metric(key, row[key], now, step) for key in row if key != "epoch"]
+    store.client.log_batch(run_id, points)
 
 
 def log_pictures(store: Store, run_id: str, key: str, frames: np.ndarray) -> None:
@@ -224,8 +222,6 @@ def log_results(
     run = store.client.get_run(run_id)
     lines = [run.data.tags["mlflow.note.content"].partition("\n")[0], "", "Figures and report:", ""]
     for path in files:
-        if not path.exists():
-            raise UserError(f"there is no {path}; run `dvc repro`")
         store.client.log_artifact(run_id, path, path.parent.name or None)
         place = f"#/experiments/{store.experiment}/runs/{run_id}/artifacts/{path}"
         lines.append(f"- [{path.name}]({place})")
@@ -240,9 +236,9 @@ def model_scores(metrics: Path) -> dict[str, dict[str, float]]:
     """What the stages measured of each model, by name. Raises UserError."""
     likelihood = read_json(metrics / "likelihood.json", *MODELS)
     anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
-    scores = {name: _measured(likelihood[name]) for name in MODELS}
+    scores = {}
     for name in MODELS:
-        scores[name] |= _measured(likelihood[name]["decomposition"])
+        scores[name] = _measured(likelihood[name]) | _measured(likelihood[name]["decomposition"])
     scores["20d"] |= _measured(anomaly)
     for kind, areas in anomaly["kinds"].items():
         scores["20d"] |= {f"roc_auc {kind} {score}": areas[score]["roc_auc"] for score in areas}

@@ -2,30 +2,25 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from PIL import Image
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.cli import UserError
-from vae.data import tiled
 from vae.files import md5, read_json
-from vae.frames import load_frames
 from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.reproduction.published import load_losses
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.origin import differences, origin
+from vae.tracking.pictures import log_pictures
 from vae.tracking.store import Store
 
 DATA = Path("data/binarized")
@@ -64,7 +59,8 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
         for name in MODELS:
             run_id = run_of(store, name, models, plots)
             files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
-            log_results(store, run_id, files, scores[name])
+            model_id = log_model(store, run_id, models / f"{name}.safetensors")
+            log_results(store, run_id, model_id, files, scores[name])
 
 
 def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
@@ -100,14 +96,12 @@ def start_training(
 
     differs = differences(values, name)
     words = [f"{key.rpartition('.')[2]}={value}" for key, value in differs.items()]
-    note = f"Training of the {name} model with {', '.join(words) or 'the committed parameters'}."
     tags = {
         **origin(),
         "model": name,
         "process": f"{platform.node()}:{os.getpid()}",
         "mlflow.source.name": sys.argv[0],
         "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": note,
         **tags,
     }
     title = " ".join([name, *words, tags.get("dvc.experiment", "")]).strip()
@@ -117,7 +111,7 @@ def start_training(
     number = f" #{len(same) + 1}" if same else ""
     run = store.client.create_run(store.experiment, tags=tags, run_name=title + number)
     run_id = run.info.run_id
-    compared = COMPARED | {key: key for key in differs if key not in COMPARED}
+    compared = {key: key for key in differs} | COMPARED
     params = [Param(compared[key], values[key]) for key in values if key in compared]
     store.client.log_batch(run_id, params=params)
     store.client.log_dict(run_id, values, "parameters.json")
@@ -158,14 +152,8 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
     logged = store.client.get_metric_history(run_id, "test_loss")
     for row in rows[max((point.step for point in logged), default=0) :]:
         log_points(store, run_id, row)
-    for kind in PICTURES[name]:
-        frames = load_frames(models / f"{name}-frames.arrow", kind)
-        epochs = frames[:: (len(frames) - 1) // len(rows)]
-        # MLflow opens the pictures at step 0, unless it is told otherwise; so the trained model's
-        # are apart, with one step.
-        log_pictures(store, run_id, f"pictures/{kind}", frames[-1:])
-        log_pictures(store, run_id, f"pictures_by_epoch/{kind}", epochs)
-    log_model(store, run_id, name, weights)
+    log_pictures(store, run_id, models / f"{name}-frames.arrow", len(rows), PICTURES[name])
+    log_model(store, run_id, weights)
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")
 
@@ -180,26 +168,8 @@ def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
     store.client.log_batch(run_id, points)
 
 
-def log_pictures(store: Store, run_id: str, key: str, frames: np.ndarray) -> None:
-    """Log a picture of each frame for MLflow's image grid, its number as the step.
-
-    Under the file names of `MlflowClient.log_image`, which takes three times as long; but without
-    its time of day and random number: a picture that is logged again replaces itself.
-    """
-    rows = math.isqrt(frames.shape[1]) if key.endswith("manifold") else 1
-    with TemporaryDirectory() as folder:
-        for step, pixels in enumerate(tiled(frames, rows)):
-            picture = Image.fromarray(pixels)
-            name = f"{key.replace('/', '~')}+step+{step}+timestamp+{step}+epoch-{step}"
-            picture.save(f"{folder}/{name}.png", compress_level=1)
-            small = picture.reduce(max(1, picture.width // 256))
-            small.save(f"{folder}/{name}+compressed.webp", method=0)
-        store.client.log_artifacts(run_id, folder, "images")
-    store.client.set_tag(run_id, "mlflow.loggedImages", "True")
-
-
-def log_model(store: Store, run_id: str, name: str, weights: Path) -> None:
-    """Log the weights and their architecture as the run's logged model, which it has once."""
+def log_model(store: Store, run_id: str, weights: Path) -> str:
+    """Log weights and architecture as the run's logged model, which it has once; return its id."""
     from mlflow.entities import LoggedModelOutput
 
     architecture = weights.with_suffix(".json")
@@ -207,29 +177,32 @@ def log_model(store: Store, run_id: str, name: str, weights: Path) -> None:
     found = list(store.client.search_logged_models([store.experiment], of_run))
     if not found:
         params = {key: str(value) for key, value in read_json(architecture).items()}
-        found = [store.client.create_logged_model(store.experiment, name, run_id, params=params)]
+        name, experiment = weights.stem, store.experiment
+        found = [store.client.create_logged_model(experiment, name, run_id, params=params)]
         store.client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
-    for path in (weights, architecture):
-        store.client.log_model_artifact(found[0].model_id, path)
-    store.client.finalize_logged_model(found[0].model_id, "READY")
+    model_id = found[0].model_id
+    if found[0].status != "READY":
+        for path in (weights, architecture):
+            store.client.log_model_artifact(model_id, path)
+        store.client.finalize_logged_model(model_id, "READY")
+    return model_id
 
 
 def log_results(
-    store: Store, run_id: str, files: Iterable[Path], scores: Mapping[str, float]
+    store: Store, run_id: str, model_id: str, files: Iterable[Path], scores: Mapping[str, float]
 ) -> None:
-    """Log files, to which the run's note then links, and scores that are new, which are the logged
-    model's as well. Raises UserError."""
+    """Log files, to which the run's note then links, and scores that are new, of the run and of its
+    logged model. Raises UserError."""
     run = store.client.get_run(run_id)
-    lines = [run.data.tags["mlflow.note.content"].partition("\n")[0], "", "Figures and report:", ""]
+    note = "Figures and report:\n"
     for path in files:
         store.client.log_artifact(run_id, path, path.parent.name or None)
         place = f"#/experiments/{store.experiment}/runs/{run_id}/artifacts/{path}"
-        lines.append(f"- [{path.name}]({place})")
-    store.client.set_tag(run_id, "mlflow.note.content", "\n".join(lines))
-    model = run.outputs.model_outputs[0].model_id
+        note += f"\n- [{path.name}]({place})"
+    store.client.set_tag(run_id, "mlflow.note.content", note)
     for name, value in scores.items():
         if run.data.metrics.get(f"scores/{name}") != value:
-            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model)
+            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)
 
 
 def model_scores(metrics: Path) -> dict[str, dict[str, float]]:

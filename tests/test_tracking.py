@@ -437,8 +437,8 @@ def test_a_store_that_cannot_be_used_ends_in_one_line_without_its_password(
     ("uri", "message"),
     [
         ("postgresql://user:secret/x@host/db", "store postgresql://host/db ("),
-        ("http://user:secret/x@host:5000/", "store http://host:5000 ("),
-        ("http://[::1", "store http://[::1 ("),
+        ("http://user:secret/x@host:5000/", "MLFLOW_TRACKING_URI is no valid address"),
+        ("http://[::1", "MLFLOW_TRACKING_URI is no valid address"),
         ("mysql://user:secret@localhost/db", "store mysql://localhost/db ("),
         ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
     ],

@@ -49,7 +49,7 @@ class Store:
             if self.uri.startswith("sqlite:///"):
                 self._open_database(settings.experiment)
             else:
-                requests.get(f"{self.uri}/health", timeout=PATIENCE)
+                self._reach()
                 self._open(settings.experiment)
 
     @contextmanager
@@ -88,6 +88,16 @@ class Store:
             host, _, process = run.data.tags.get("process", "").rpartition(":")
             if host == platform.node() and not psutil.pid_exists(int(process)):
                 self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _reach(self) -> None:
+        """Raise UserError or OSError, soon, where nothing answers."""
+        try:
+            requests.get(f"{self.uri}/health", timeout=PATIENCE)
+        except requests.exceptions.InvalidURL:  # whose words may be a part of a password
+            raise UserError(
+                "MLFLOW_TRACKING_URI is no valid address; it should be like http://HOST:5000 or "
+                "sqlite:///FILE, with what a password has of / : @ as %2F %3A %40"
+            ) from None
 
     def _open_database(self, experiment: str) -> None:
         """Open an SQLite file, made where it is missing."""

@@ -145,9 +145,9 @@ def test_pictures_of_the_trained_models_come_first_then_curves_then_scores(store
     # The legend and the axis of one chart.
     for name in runs(client):
         wait_for(browser, f"document.body.innerText.includes('{name} (test_loss)')")
-    wait_for(browser, "document.body.innerText.includes('scores (')")
+    wait_for(browser, "document.body.innerText.includes('scores/kl')")
     text = browser.execute_script(TEXT)
-    assert text.index("pictures/manifold") < text.index("test_loss") < text.index("scores (")
+    assert text.index("pictures/manifold") < text.index("test_loss") < text.index("scores/kl")
     title = "document.querySelector('.js-plotly-plot').querySelector('.xtitle').textContent"
     assert browser.execute_script(f"return {title}") == "Step"
 
@@ -166,12 +166,16 @@ def test_on_a_runs_own_page_its_parameters_leave_its_picture_in_the_card(store, 
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("vae-mnist").experiment_id
     browser.get(f"{site}#/experiments/{experiment}/runs/{runs(client)['2d']}/model-metrics")
-    wait_for(browser, f"{pictures('pictures')}.length")
+    shown = (
+        "[...document.querySelectorAll('img')].find(image => image.naturalWidth"
+        " && image.src.includes('pictures~manifold')"
+        " && image.getBoundingClientRect().height)"
+    )
+    wait_for(browser, f"!!{shown}")
     seen = browser.execute_script(
-        "const image = [...document.querySelectorAll('img')]"
-        ".find(image => image.src.includes('pictures~manifold'));"
-        "let card = image; while (getComputedStyle(card).overflowY != 'auto')"
-        " card = card.parentElement;"
+        f"const image = {shown};"
+        "let card = image;"
+        "while (getComputedStyle(card).overflowY != 'auto') card = card.parentElement;"
         "const [one, other] = [image, card].map(each => each.getBoundingClientRect());"
         "return (Math.min(one.bottom, other.bottom) - one.top) / one.height"
     )

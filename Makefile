@@ -54,7 +54,7 @@ demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, wi
 
 ##@ Look
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
-	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
+	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning"
 	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 track: setup ## Bring MLflow up to date with the files, after it was off or away

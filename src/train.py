@@ -36,7 +36,7 @@ def main() -> None:
     values = flat(training_params(params, name))
     known_as = identity(values, [md5(path) for path in files])
     checkpoint = Checkpoint(Path(".checkpoints") / name, known_as)
-    with live_run(name, values, files, params.train.device, known_as) as log_epoch:
+    with live_run(name, values, files, known_as) as log_epoch:
         network, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
         save_network(network, architecture, Path(f"models/{name}.safetensors"))

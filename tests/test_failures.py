@@ -156,7 +156,7 @@ def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_faile
     experiment = client.get_experiment_by_name("vae-mnist").experiment_id
     latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
     assert latest.info.status == "FAILED"
-    assert latest.data.params["train.learning_rate"] == "10.0"
+    assert latest.data.params["learning_rate"] == "10.0"
     assert_restored(repository, before)
 
 

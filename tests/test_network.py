@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from conftest import network_of
-from vae import objective
 from vae.cuda import CudaTrainer
 from vae.kernel import default_threads, set_threads
 from vae.model import as_module
@@ -44,9 +43,7 @@ def exact_gradient(
     """Terms and gradients by float64 autograd."""
     model = as_module(network).double()
     batch = torch.from_numpy(pixels[rows]).double()
-    posterior = model.encode(batch)
-    logits = model.decode(posterior.sample(torch.from_numpy(noise).double()))
-    terms = objective.terms(logits, posterior, batch)
+    terms = model.terms(batch, torch.from_numpy(noise).double())
     gradients = torch.autograd.grad((terms[0] + beta * terms[1]).sum(), list(model.parameters()))
     return terms.detach().numpy(), [gradient.numpy() for gradient in gradients]
 
@@ -60,7 +57,7 @@ def test_losses_and_gradients_are_those_of_float64_autograd(architecture, batch,
     terms = trainer.gradient(pixels, rows, noise)
     expected_terms, expected = exact_gradient(network, pixels, rows, noise, beta)
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-5, atol=1e-4)
-    ours = [part for layer in network.views(trainer.gradients) for part in layer]
+    ours = network.views(trainer.gradients).values()
     for gradient, exact in zip(ours, expected, strict=True):
         # Sums of at most 784 or 129 products, each rounded to 6e-8 of the largest sum, pass through
         # a few layers; a ReLU within rounding of 0 may open the other way, which shows in one row.

@@ -45,7 +45,7 @@ def torch_way(work: Work) -> Callable[[], float]:
 
     def epoch() -> float:
         record(torch.from_numpy(stream.frame(network.latent)))
-        draws = stream.training_epoch(len(images), network.latent)
+        draws = stream.epoch(len(images), network.latent)
         order, noise, frame_noise = map(torch.from_numpy, draws)
         terms = torch.empty(2, len(images))
         starts = range(0, len(images), settings.batch_size)

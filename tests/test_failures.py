@@ -199,7 +199,7 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
     options = ("--single-item", "--force", "--no-run-cache", "train-20d")
     result = dvc(folder, "repro", *options)
     assert_one_line(result, "No space left on device: ")
-    assert "; make room there, then run it again" in result.stdout
+    assert "; correct that, then run it again" in result.stdout
     assert not list(folder.rglob(".tmp-*"))
     remount(disk, 1_000_000)
     result = dvc(folder, "repro", *options)
@@ -265,10 +265,7 @@ def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_m
     if os.geteuid() == 0:  # to whom modes mean nothing, but for this
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
     tmp_path.chmod(0o500)
-    assert_one_line(
-        run(tmp_path, *command),
-        "Permission denied: data; let this user read and write there, then run",
-    )
+    assert_one_line(run(tmp_path, *command), "Permission denied: data; correct that, then run")
     tmp_path.chmod(0o700)
     assert run(tmp_path, *command).returncode == 0
     (tmp_path / "params.yaml").chmod(0)

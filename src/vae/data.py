@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -56,20 +57,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        kind, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"cannot read {path} ({error}); delete it and run again") from None
-    start = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) <= start:
+    values = np.frombuffer(content, np.uint8)[4 + 4 * dimensions :]
+    if kind != 0x800 + dimensions or not 0 < math.prod(shape) == len(values):
         raise UserError(
-            f"{path} is no IDX file of {dimensions} dimensions with values; delete it and run again"
+            f"{path} is no whole IDX file of {dimensions} dimensions; delete it and run again"
         )
-    shape = np.frombuffer(content[4:start], ">u4").tolist()
-    if len(content) != start + math.prod(shape):
-        raise UserError(
-            f"{path} does not hold the {math.prod(shape)} values it announces; delete it and run "
-            "again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return values.reshape(shape)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -58,7 +58,7 @@ def call(name: str, *arguments: Any) -> Any:
 
 def _in_c(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.ctypes
+        return ctypes.c_void_p(value.ctypes.data)
     if isinstance(value, int):
         return ctypes.c_long(value)
     return ctypes.c_double(value) if isinstance(value, float) else value

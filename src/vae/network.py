@@ -3,6 +3,7 @@
 Arrays are NumPy's, float32 and row by row unless it says otherwise.
 """
 
+import ctypes
 import weakref
 from collections.abc import Mapping
 from itertools import pairwise
@@ -119,9 +120,8 @@ class Trainer:
         beta: float = 1.0,
     ) -> None:
         self.network, self.most, self.steps = network, most, 0
-        # Whole numbers would go to the library as such.
-        self.settings = [float(setting) for setting in (learning_rate, *betas, epsilon)]
-        self.beta = float(beta)
+        self.settings = [ctypes.c_double(value) for value in (learning_rate, *betas, epsilon)]
+        self.beta = ctypes.c_double(beta)
         self.gradients, self.first, self.second = (buffer(network.values.size) for _ in range(3))
         self._net = _make_net(self, network, most, self.gradients)
 

@@ -71,7 +71,7 @@ MISTAKES = [
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
     ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
     ("seed: 199", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
-    ("{first: null, every: 5, milliseconds: 50}", "3", "whole is 3; it should be a valid dictionary"),
+    ("{first: null, every: 5, milliseconds: 50}", "3", "is 3; it should be a valid dictionary"),
     ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
     ("enabled: true", "enabled: yes", "tracking.enabled is 'yes'; it should be a valid boolean"),
     ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),

@@ -42,8 +42,7 @@ class Checkpoint:
         return {**state, "frames": frames}
 
     def save(self, state: Mapping[str, np.ndarray], frames: Sequence[np.ndarray]) -> None:
-        """Write the frames that an epoch added, then the state after it. Its `losses` have a row
-        for each epoch so far."""
+        """Write the frames that an epoch added, then the state, with `losses` of each epoch."""
         epoch = len(state["losses"])
         write_tensors(self.folder / f"frames-{epoch}.safetensors", {"frames": np.stack(frames)})
         named = {**state, "identity": self.identity}

@@ -1,5 +1,4 @@
-"""How a script starts and ends: arguments, signals, and one line for a mistake that a user can
-correct."""
+"""How a script starts and ends: arguments, signals, one line for what a user can correct."""
 
 import argparse
 import fcntl

@@ -110,8 +110,7 @@ def load_split(folder: Path, name: str) -> Split:
 
 
 def checked(split: Split, path: Path) -> Split:
-    """Return the split of `path`. Raises UserError unless it is what `Split` says, and not
-    empty."""
+    """Return the split of `path`. Raises UserError unless it is as `Split` says, not empty."""
     images = split.images
     labels = np.zeros(len(images), np.uint8) if split.labels is None else split.labels
     fits = images.dtype == labels.dtype == np.uint8 and images.shape == (*labels.shape, PIXELS)

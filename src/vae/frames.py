@@ -16,8 +16,7 @@ BLOCK = 32  # frames that a file holds together; they are compressed and read as
 
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
-    """Latent coordinates along a side of the manifold, `(size,)`: evenly spaced quantiles of the
-    prior."""
+    """Latent coordinates along a side of the manifold, `(size,)`: quantiles of the prior."""
     return ndtri(np.linspace(*quantiles, size))
 
 

@@ -68,8 +68,7 @@ class Network:
             view[...] = value
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log-variance of the posterior, each `(n, latent)`, of images `(n, 784)`, uint8 0
-        or 1."""
+        """Posterior mean and log-variance, `(n, latent)`, of images `(n, 784)`, uint8 0 or 1."""
         expect(np.uint8, (len(images), self.pixels), images)
         posterior = np.empty((len(images), 2 * self.latent), np.float32)
         call("encode", self._net, images, len(images), posterior)

@@ -64,8 +64,7 @@ class RandomStream:
     def skip_run(
         self, network: Network, epochs: int, training_images: int, test_images: int
     ) -> None:
-        """Draw what a whole run of `network` draws, so that the stream stands where that run would
-        end."""
+        """Bring the stream to where a whole run of `network` ends, by drawing what it draws."""
         self.initialise(network)
         self.frame(network.latent)
         for _ in range(epochs):

@@ -9,8 +9,7 @@ from vae.kernel import call, expect
 
 
 def latent_samples(mean: np.ndarray, log_variance: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Sample posteriors `(n, latent)` by standard normal `noise` `(..., n, latent)`, in its shape:
-    mean + deviation * noise."""
+    """Mean + deviation * normal `noise` `(..., n, latent)`, of posteriors `(n, latent)`."""
     n, latent = mean.shape
     expect(np.float32, (n, latent), mean, log_variance)
     expect(np.float32, (*noise.shape[:-2], n, latent), noise)
@@ -21,8 +20,7 @@ def latent_samples(mean: np.ndarray, log_variance: np.ndarray, noise: np.ndarray
 
 
 def reconstruction_terms(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """-log p(x | z), `(..., n)` float64 nats, from logits `(..., n, 784)` and images `(n, 784)`
-    uint8."""
+    """-log p(x | z), `(..., n)` nats, float64, of logits `(..., n, 784)`, uint8 images `(n, 784)`."""
     n, pixels = images.shape
     expect(np.uint8, (n, pixels), images)
     expect(np.float32, (*logits.shape[:-2], n, pixels), logits)
@@ -32,8 +30,7 @@ def reconstruction_terms(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def kl_terms(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """KL divergence of each posterior `(n, latent)` to the standard normal prior, `(n,)` float64
-    nats.
+    """KL divergence of posteriors `(n, latent)` to the standard normal prior, `(n,)` float64 nats.
 
     Closed form: Kingma and Welling, Auto-Encoding Variational Bayes (2014), appendix B.
     """
@@ -53,8 +50,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def prior_ratio(noise: np.ndarray, latent: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """log p(z) - log q(z | x), `(..., n)` float64, of samples `(..., n, latent)` made from
-    `noise`."""
+    """log p(z) - log q(z | x), `(..., n)` float64, of `latent_samples` `(..., n, latent)`."""
     n, size = log_variance.shape
     expect(np.float32, (n, size), log_variance)
     expect(np.float32, (*noise.shape[:-2], n, size), noise, latent)

@@ -20,7 +20,7 @@ def latent_samples(mean: np.ndarray, log_variance: np.ndarray, noise: np.ndarray
 
 
 def reconstruction_terms(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """-log p(x | z), `(..., n)` nats, float64, of logits `(..., n, 784)`, uint8 images `(n, 784)`."""
+    """-log p(x | z), `(..., n)` nats, float64: logits `(..., n, 784)`, uint8 images `(n, 784)`."""
     n, pixels = images.shape
     expect(np.uint8, (n, pixels), images)
     expect(np.float32, (*logits.shape[:-2], n, pixels), logits)

@@ -50,9 +50,7 @@ def run(main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it, torch above all, takes half a second.
-    # Not so with torchvision, whose Triton wants to be collected, or complains.
-    if "torchvision" not in sys.modules:
-        gc.freeze()
+    gc.freeze()
     try:
         if Path("requirements.lock").exists():
             locked_versions(Path("requirements.lock"))

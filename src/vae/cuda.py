@@ -9,22 +9,13 @@ import torch
 from vae.cli import UserError
 from vae.model import as_module
 from vae.network import Network
+from vae.params import Train
 
 
 class CudaTrainer:
     """What `vae.network.Trainer` does, on CUDA; `write_back` brings the values to the network."""
 
-    def __init__(
-        self,
-        network: Network,
-        most: int,
-        learning_rate: float,
-        betas: tuple[float, float],
-        epsilon: float,
-        beta: float = 1.0,
-        *,
-        device: str = "cuda",
-    ) -> None:
+    def __init__(self, network: Network, settings: Train, device: str = "cuda") -> None:
         """Copy the network to the device. Raises UserError when there is none."""
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("params.yaml: train.device is cuda, and torch finds no device; use cpu")
@@ -32,10 +23,10 @@ class CudaTrainer:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         print(f"training on {device}: the bits are the device's, not those of dvc.lock", flush=True)
-        self.network, self.device, self.beta, self.steps = network, device, beta, 0
-        self.betas, self.epsilon = betas, epsilon
+        self.network, self.device, self.settings, self.steps = network, device, settings, 0
         self.module = as_module(network).to(device)
-        self.adam = torch.optim.Adam(self.module.parameters(), learning_rate, betas)
+        rate, betas = settings.learning_rate, settings.adam_betas
+        self.adam = torch.optim.Adam(self.module.parameters(), rate, betas)
         self.images: torch.Tensor | None = None
 
     def step(self, images: np.ndarray, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -45,11 +36,11 @@ class CudaTrainer:
         chosen, noise = (torch.from_numpy(array).to(self.device) for array in (rows, noise))
         terms = self.module.terms(self.images[chosen].float(), noise)
         self.adam.zero_grad()
-        (terms[0] + self.beta * terms[1]).sum().backward()
+        (terms[0] + self.settings.beta * terms[1]).sum().backward()
         self.steps += 1
         # PyTorch adds it after the bias correction, `Trainer` before.
-        unbiased = math.sqrt(1 - self.betas[1] ** self.steps)
-        self.adam.param_groups[0]["eps"] = self.epsilon / unbiased
+        unbiased = math.sqrt(1 - self.settings.adam_betas[1] ** self.steps)
+        self.adam.param_groups[0]["eps"] = self.settings.adam_epsilon / unbiased
         self.adam.step()
         return terms.detach().double().cpu().numpy()
 

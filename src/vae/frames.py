@@ -1,10 +1,10 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import ndtri
 
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
@@ -17,7 +17,7 @@ BLOCK = 32  # frames that a file holds together; they are compressed and read as
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
     """Latent coordinates along a side of the manifold, `(size,)`: quantiles of the prior."""
-    return ndtri(np.linspace(*quantiles, size))
+    return np.array([NormalDist().inv_cdf(share) for share in np.linspace(*quantiles, size)])
 
 
 def latent_grid(axis: np.ndarray) -> np.ndarray:

@@ -33,7 +33,6 @@ class BernoulliVAE(nn.Module):
 
     def __init__(self, encoder: Sequence[int], decoder: Sequence[int]) -> None:
         super().__init__()
-        self.latent_size = decoder[0]
         self.encoder, self.decoder = _layers(encoder), _layers(decoder)
 
     def encode(self, images: Tensor) -> Posterior:

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from vae.kernel import call, expect
+from vae.params import Train
 
 BLOCK = 256  # images that go through a model at once; their activations fit a processor's cache
 
@@ -102,25 +103,18 @@ def _make_net(
 
 class Trainer:
     """Trains a network by Adam (Kingma and Ba, 2015) in the "epsilon hat" form at the end of its
-    section 2.
+    section 2, with at most `most` images in a batch.
 
     `network.values`, `first`, `second` (flat float32) and `steps` are all that the next step
     depends on: copy them out to keep a state, and into them to go on from it. `gradients` is laid
     out as `values`.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        most: int,
-        learning_rate: float,
-        betas: tuple[float, float],
-        epsilon: float,
-        beta: float = 1.0,
-    ) -> None:
+    def __init__(self, network: Network, most: int, settings: Train) -> None:
         self.network, self.most, self.steps = network, most, 0
-        self.settings = [ctypes.c_double(value) for value in (learning_rate, *betas, epsilon)]
-        self.beta = ctypes.c_double(beta)
+        of_adam = settings.learning_rate, *settings.adam_betas, settings.adam_epsilon
+        self.of_adam = [ctypes.c_double(value) for value in of_adam]
+        self.beta = ctypes.c_double(settings.beta)
         self.gradients, self.first, self.second = (buffer(network.values.size) for _ in range(3))
         self._net = _make_net(self, network, most, self.gradients)
 
@@ -146,7 +140,7 @@ class Trainer:
         terms = self.gradient(images, rows, noise)
         self.steps += 1
         buffers = self.network.values, self.gradients, self.first, self.second
-        call("adam", *buffers, self.first.size, self.steps, *self.settings)
+        call("adam", *buffers, self.first.size, self.steps, *self.of_adam)
         return terms
 
     def write_back(self) -> None:

@@ -77,14 +77,12 @@ def prepare(
 
 def make_trainer(network: Network, settings: Train, images: np.ndarray) -> Trainer:
     """Return what makes the steps, on the processor or on CUDA. Raises UserError without CUDA."""
-    batch = min(settings.batch_size, len(images))
-    arguments = settings.learning_rate, settings.adam_betas, settings.adam_epsilon, settings.beta
     if settings.device == "cpu":
-        return Trainer(network, batch, *arguments)
+        return Trainer(network, min(settings.batch_size, len(images)), settings)
     # PyTorch takes seconds to import, and the processor needs none of it here.
     from vae.cuda import CudaTrainer
 
-    return CudaTrainer(network, batch, *arguments)
+    return CudaTrainer(network, settings)
 
 
 def fit(

@@ -49,8 +49,10 @@ def run(main: Callable[[], None]) -> None:
     line and status 1; Ctrl-C and SIGTERM with `interrupted` and status 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What is imported by now stays to the end: collecting it, torch above all, takes half a second.
-    gc.freeze()
+    # What is imported by now stays to the end: collecting it takes half a second. But Triton, which
+    # comes with torchvision, complains when it is not collected.
+    if "triton" not in sys.modules:
+        gc.freeze()
     try:
         if Path("requirements.lock").exists():
             locked_versions(Path("requirements.lock"))

@@ -65,9 +65,7 @@ def main() -> None:
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
         row["notes"] = picture.notes(binarized.threshold)
     if figure:
-        save_figure(
-            figure, drawn_scores(rows[:100], pictures, images, reconstruct(network, images))
-        )
+        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(network, images)))
     if options.json:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
@@ -113,7 +111,7 @@ def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
     return "\n".join([*lines, f"{share}; anomalous:", f"{high} or {low}"])
 
 
-def drawn_scores(
+def drawing(
     rows: Sequence[Row], pictures: Sequence[Picture], images: np.ndarray, decoded: np.ndarray
 ) -> Figure:
     """Draw three panels for each image: as read, binarized and reconstructed, `(images, 784)`."""

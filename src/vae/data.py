@@ -37,14 +37,10 @@ def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
     folders = sorted(root.glob("*/raw"))
     if len(folders) != 1:
         raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
-    files = {
-        split: (folders[0] / images, folders[0] / labels)
-        for split, (images, labels) in FILE_NAMES.items()
-    }
+    folder = folders[0]
+    files = {split: (folder / x, folder / y) for split, (x, y) in FILE_NAMES.items()}
     if len({labels.exists() for _, labels in files.values()}) == 2:
-        raise UserError(
-            f"{folders[0]} has labels of one split only; run `dvc repro --force download`"
-        )
+        raise UserError(f"{folder} has labels of one split only; run `dvc repro --force download`")
     return files
 
 

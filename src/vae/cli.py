@@ -12,8 +12,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 # Whose code goes into results.
-PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "safetensors")
-PACKAGES += ("matplotlib", "pillow", "imageio", "torch", "dvc", "mlflow")
+PACKAGES = ("dvc", "imageio", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow")
+PACKAGES += ("safetensors", "scikit-learn", "scipy", "torch")
 # torch's words for it, in a RuntimeError.
 NO_MEMORY = re.compile("out of memory|bad_alloc|can.?t allocate|cannot allocate", re.IGNORECASE)
 
@@ -88,14 +88,14 @@ def locked_versions(lock: Path) -> dict[str, str]:
     pins = lock.read_text(encoding="utf-8")
     found = {}
     for name in PACKAGES:
-        installed = next((each.version for each in distributions(name=name)), "no version")
-        found[name] = installed.partition("+")[0]
         # Which of several is for this Python, the installation has decided.
         locked = re.findall(rf"^{name}==(\S+)", pins, re.MULTILINE)
-        if found[name] not in locked:
+        installed = next((each.version for each in distributions(name=name)), "no version")
+        found[name] = installed.partition("+")[0]
+        if locked and found[name] not in locked:
             raise UserError(
                 f"{name}: {found[name]} is installed, requirements.lock has "
-                f"{' or '.join(locked) or 'none'}; run `make setup`"
+                f"{' or '.join(locked)}; run `make setup`"
             )
     return found
 

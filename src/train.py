@@ -1,5 +1,4 @@
-"""Train one of the two models; write its weights, losses by epoch and the frames for the
-figures."""
+"""Train one of the two models; write its weights, losses by epoch and frames for figures."""
 
 import argparse
 import sys
@@ -78,12 +77,10 @@ def train_model(
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
             on_epoch(epoch)
-            line = (
-                f"epoch {epoch.number}, train loss: {epoch.train.negative_elbo:.6f}, "
-                f"test loss: {epoch.test.negative_elbo:.6f}"
-            )
-            # Beside the bar on a terminal; flushed, so that a log file shows each epoch as it ends.
-            tqdm.write(line) if not bar.disable else print(line, flush=True)
+            row = epoch.row()
+            losses = ", ".join(f"{s} loss: {row[f'{s}_loss']:.6f}" for s in ("train", "test"))
+            bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
+            sys.stdout.flush()  # a log file shows each epoch as it ends
     return start.network, recorder, epochs
 
 

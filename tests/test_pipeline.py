@@ -123,6 +123,7 @@ def test_a_stage_declares_the_sources_it_imports_and_no_others(file):
             continue
         script = ROOT / stage["cmd"].split()[1]
         needed = all_imports(script) - {ROOT / "src/tools/src_path.py"}
+        needed |= set(script.parent.glob(f"{script.stem}.*"))  # what it reads lies beside it
         undeclared = [p for p in needed if not any(declares(dep, p) for dep in sources)]
         assert undeclared == [], name
         unused = [dep for dep in sources if not any(declares(dep, p) for p in needed)]

@@ -201,7 +201,7 @@ def test_numbers_of_other_data_are_not_compared(data):
         ("epochs: 10", "epoch: 10", r"tables\.0\.epoch is an unknown key; did you mean epochs\?"),
         ("epochs: 10", "epochs: 9", r"post-20d\.csv should have a row for each epoch, 1 to 9"),
         ("post-20d.csv", "gone.csv", r"cannot read the losses of .*gone\.csv"),
-        ("data: {", "date: {", r"tables\.yaml: data is missing"),
+        ("data: {", "date: {", r"tables\.yaml: date is an unknown key; did you mean data"),
         ("about:", "about: [", r"tables\.yaml is not valid YAML"),
     ],
 )

@@ -145,7 +145,7 @@ def test_what_may_not_be_one_digit_has_a_note(gray):
 def test_the_same_picture_has_the_same_pixels_in_any_lossless_format(gray, tmp_path, suffix):
     picture = upscaled(gray[0])
     picture.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    (found,) = read_pictures([tmp_path / f"a.{suffix}"], "auto")
+    (found,) = read_pictures(tmp_path / f"a.{suffix}", "auto")
     assert np.array_equal(found.pixels, as_mnist(np.asarray(picture), "auto")[0])
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_image_ends_in_one_line(tmp_path, name, content, message):
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as raised:
-        read_pictures([path], "auto")
+        read_pictures(path, "auto")
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -264,7 +264,7 @@ def test_a_thin_pen_on_a_large_sheet_leaves_an_unbroken_line(tmp_path, width):
     sheet = Image.new("L", (2400, 3000), 235)
     ImageDraw.Draw(sheet).ellipse((700, 600, 1700, 2400), outline=30, width=width)
     sheet.save(tmp_path / "sheet.png")
-    (picture,) = read_pictures([tmp_path / "sheet.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "sheet.png", "auto")
     ink = picture.pixels.reshape(28, 28) >= 128
     # A closed line keeps inside and outside apart. One pixel wide it has about 50.
     assert ndimage.label(~ink)[1] == 2
@@ -291,7 +291,7 @@ def test_a_transparent_background_contrasts_with_the_ink(tmp_path, ink):
     rgba = np.zeros((120, 160, 4), np.uint8)
     rgba[..., :3], rgba[..., 3] = ink, drawn(255, 0)
     Image.fromarray(rgba).save(tmp_path / "clear.png")
-    (picture,) = read_pictures([tmp_path / "clear.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "clear.png", "auto")
     assert (picture.pixels == as_mnist(drawn(255, 0), "auto")[0]).all()
 
 
@@ -304,7 +304,9 @@ def test_a_photo_is_turned_upright(tmp_path, depth):
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
     assert Image.open(tmp_path / "turned.png").mode == ("L" if depth == np.uint8 else "I;16")
-    one, other = read_pictures([tmp_path / "upright.png", tmp_path / "turned.png"], "auto")
+    (one,), (other,) = (
+        read_pictures(tmp_path / f"{name}.png", "auto") for name in ("upright", "turned")
+    )
     assert (one.gray == drawn(0, 255)).all()
     assert (one.pixels == other.pixels).all()
 
@@ -356,9 +358,9 @@ def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polar
     laid.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
     if suffix == "tiff" and orientation > 4:
         with pytest.raises(UserError, match="a TIFF on its side; turn it, or save it as PNG"):
-            read_pictures([path], "auto")
+            read_pictures(path, "auto")
         return
-    (found,) = read_pictures([path], "auto")
+    (found,) = read_pictures(path, "auto")
     assert np.array_equal(found.pixels, expected)
 
 
@@ -366,7 +368,7 @@ def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polar
 @pytest.mark.parametrize("colour", ["black", "gray", "white", "#ff000000"])
 def test_a_picture_of_one_colour_is_blank(tmp_path, size, colour):
     Image.new("RGBA", size, colour).save(tmp_path / "one.png")
-    (picture,) = read_pictures([tmp_path / "one.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "one.png", "auto")
     assert picture.pixels.max() == 0
 
 
@@ -390,7 +392,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(whole_files, suffix, data
     path = whole_files / f"damaged{suffix}"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     try:
-        assert all(picture.pixels.shape == (784,) for picture in read_pictures([path], "auto"))
+        assert all(picture.pixels.shape == (784,) for picture in read_pictures(path, "auto"))
     except UserError as error:
         assert "\n" not in str(error)
 

@@ -47,7 +47,7 @@ def shifted_losses(
         first = len(losses) % batches * settings.batch_size
         losses.append(math.fsum(terms[:, first:].ravel()))
         if len(losses) >= batches and len(losses) % batches in before:
-            draws = start.stream.test_pass(len(test.images), start.network.latent)
+            draws = start.stream.epoch(len(test.images), start.network.latent, frames=False)
             tests[len(losses)] = evaluate(start.network, start.test_images, draws).negative_elbo
 
     for _ in fit(start, settings, on_batch=on_batch):

@@ -50,7 +50,9 @@ def main() -> None:
         ) from None
 
 
-def train_missing(options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]) -> None:
+def train_missing(
+    options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]
+) -> None:
     """Train what the table does not have yet, and write table, summary and figure."""
     partial = options.output.with_name(f"{options.output.name}.partial")
     finished = take_over(options.output, partial, trials)

@@ -6,11 +6,12 @@ and cos. draws.c makes all of them as PyTorch does with AVX2; and without the se
 PyTorch takes.
 """
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
 
-from vae.kernel import library
+from vae.kernel import call
 
 STATE_BYTES = 5056
 
@@ -25,7 +26,7 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.state = np.zeros(STATE_BYTES, np.uint8)
-        library().seed_generator(self.state.ctypes.data, seed)
+        call("seed_generator", self.state, seed)
 
     def normals(self, *shape: int) -> np.ndarray:
         """Standard normal numbers in this shape, float32, as `torch.randn` gives them."""
@@ -45,22 +46,20 @@ class Generator:
                 raise ValueError("draws go to contiguous float32 arrays only")
         places = np.array([array.ctypes.data for array in arrays], np.uintp)
         sizes = np.array([array.size for array in arrays], np.int64)
-        library().fill_normals(
-            self.state.ctypes.data, places.ctypes.data, sizes.ctypes.data, len(arrays)
-        )
+        call("fill_normals", self.state, places, sizes, len(arrays))
 
     def uniforms(self, bound: float, *shape: int) -> np.ndarray:
         """Numbers from -bound to bound in this shape, float32, as `uniform_` gives them."""
         numbers = np.empty(shape, np.float32)
-        library().fill_uniform(self.state.ctypes.data, numbers.ctypes.data, numbers.size, bound)
+        call("fill_uniform", self.state, numbers, numbers.size, ctypes.c_float(bound))
         return numbers
 
     def permutation(self, count: int) -> np.ndarray:
         """A permutation of 0 to count - 1, int64, as `torch.randperm` gives it."""
         order = np.empty(count, np.int64)
-        library().permute(self.state.ctypes.data, order.ctypes.data, count)
+        call("permute", self.state, order, count)
         return order
 
     def integer(self) -> int:
         """A number of 64 bits, 63 of them random, as `random_` gives it to an int64 tensor."""
-        return library().random_integer(self.state.ctypes.data)
+        return call("random_integer", self.state)

@@ -29,7 +29,6 @@ def load_network(path: Path, latent: int | None = None) -> Network:
         network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
         network.restore(load_file(path))
     except (OSError, ValueError, RecursionError, SafetensorError, MemoryError) as error:
-        raise UserError(
-            f"cannot read the model {path} ({one_line(error)}); run `dvc repro`"
-        ) from None
+        reason = one_line(error)
+        raise UserError(f"cannot read the model {path} ({reason}); run `dvc repro`") from None
     return network

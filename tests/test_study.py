@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 from filelock import FileLock
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import demo as demo_script
@@ -349,8 +350,13 @@ def histories(draw):
     return before, (models, seeds, grid)
 
 
+# Two machines that have finished the same trial: models, seeds, grid, default rate, end, elsewhere.
+TWICE = [(["20d"], [0, 1, 2], {}, 0.001, None, elsewhere) for elsewhere in (True, False)]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
 @given(histories(), st.randoms(use_true_random=False))
+@example((TWICE, (["20d"], [0, 1, 2], {})), random.Random(0))
 def test_whatever_was_run_cut_short_extended_or_merged_before_a_study_ends_as_if_uninterrupted(
     main, workspace, monkeypatch, history, order
 ):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from safetensors.torch import save as save_tensors
 
 import binarize as binarize_stage
 import download
@@ -148,6 +149,8 @@ def arrays(**changed) -> dict[str, np.ndarray]:
         arrays(labels=np.eye(3, dtype=np.uint8)),
         arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
         arrays(more=np.arange(3)),
+        save_tensors({"images": torch.zeros(3, 784, dtype=torch.bfloat16)}),
+        save_tensors({"images": torch.zeros(3, 784, dtype=torch.float8_e4m3fn)}),
         {"labels": np.arange(3, dtype=np.uint8)},
         pickle.dumps(print),
         b"",

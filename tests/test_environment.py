@@ -1,5 +1,8 @@
 """What is installed against requirements.lock."""
 
+import os
+import shutil
+import subprocess
 from importlib.metadata import version
 
 import pytest
@@ -39,3 +42,26 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     (tmp_path / "lock").write_text("no-such-package==1.0\n")
     with pytest.raises(UserError, match="no-such-package: no version is installed"):
         locked_versions(tmp_path / "lock")
+
+
+@pytest.mark.parametrize(
+    ("repository", "reason"), [(False, "not a git repository"), (True, "dubious ownership")]
+)
+def test_where_git_cannot_be_used_set_up_says_why_before_it_makes_anything(
+    tmp_path, repository, reason
+):
+    """In the folder of a source archive, and in a checkout that another user owns."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    if repository:
+        subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+    # Git's own switch for its tests of this.
+    environment |= {"GIT_TEST_ASSUME_DIFFERENT_OWNER": str(int(repository)), "LC_ALL": "C"}
+    result = subprocess.run(
+        ["make", "setup"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode
+    assert reason in result.stderr
+    assert "error: git cannot use this folder, for the reason above" in result.stderr
+    assert not (tmp_path / ".venv").exists()

@@ -14,6 +14,7 @@ EXTREMES = {
     "a batch larger than the data": {"train": {"batch_size": 60_000}},
     "the lowest learning rate that counts": {"train": {"epochs": 1, "learning_rate": 1e-12}},
     "one latent dimension": {"train": {"epochs": 1}, "train-20d": {"latent_size": 1}},
+    "three latent dimensions": {"train": {"epochs": 1}, "train-20d": {"latent_size": 3}},
     "64 latent dimensions": {"train": {"epochs": 1}, "train-20d": {"latent_size": 64}},
     "no hidden layer": {
         "train": {"epochs": 1},

@@ -295,6 +295,14 @@ def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
     assert stages_run(dvc(demo, "repro")) == ["anomaly", "report", "track"]
 
 
+def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
+    with (demo / "requirements.lock").open("a") as lock:
+        lock.write("# another\n")
+    status = json.loads(dvc(demo, "status", "--json"))
+    changed = {name for name in status if "requirements.lock" in str(status[name])}
+    assert changed == {"train-20d", "train-2d", "visualize", "anomaly", "likelihood", "report"}
+
+
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
     change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
     trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")

@@ -322,15 +322,23 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-FORMS = [("png", mode) for mode in ("L", "RGB", "RGBA", "P", "16 bits")]
-FORMS += [("tiff", "16 bits"), ("tiff", "L"), ("webp", "RGB"), ("webp", "RGBA")]
+# File formats, how a pixel is stored, and how the file is written.
+FORMS = [("png", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "P", "16 bits")]
+FORMS += [("png", "L", {"compress_level": 0}), ("png", "P", {"optimize": True})]
+FORMS += [("tiff", mode, {}) for mode in ("L", "RGB", "16 bits", "16 bits, the higher first")]
+FORMS += [("tiff", "L", {"compression": kind}) for kind in ("tiff_lzw", "packbits", "tiff_deflate")]
+FORMS += [("webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")]
+# These know no orientation.
+PLAIN = [("bmp", "L"), ("bmp", "RGB"), ("gif", "L"), ("ppm", "L"), ("ppm", "RGB"), ("tga", "RGBA")]
+PLAIN += [("ppm", "16 bits"), ("jp2", "L"), ("jp2", "RGB")]
+FORMS += [(suffix, mode, {}) for suffix, mode in PLAIN]
 
 
 @st.composite
 def pictures(draw):
     """A dark or light figure of strokes on an even background, of at least 30 pixels a side."""
     width, height = draw(st.integers(30, 120)), draw(st.integers(30, 120))
-    paper, ink = draw(st.sampled_from([(255, 0), (0, 255), (200, 40), (20, 180)]))
+    paper, ink = draw(st.sampled_from([(200, 40), (20, 180), (255, 0), (0, 255)]))
     picture = Image.new("L", (width, height), paper)
     inside = st.tuples(st.integers(6, width - 7), st.integers(6, height - 7))
     points = draw(st.lists(inside, min_size=2, max_size=5, unique=True))
@@ -338,30 +346,58 @@ def pictures(draw):
     return picture
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
-@given(pictures(), st.sampled_from(FORMS), st.sampled_from([*TURNS]), st.booleans())
-def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polarity(
-    tmp_path, picture, form, orientation, inverted
+def stored(picture, mode):
+    """A gray picture with its pixels stored in another way."""
+    if not mode.startswith("16 bits"):
+        return picture.convert(mode)
+    deep = np.asarray(picture).astype(np.uint16) * 257
+    if mode == "16 bits":
+        return Image.fromarray(deep)
+    return Image.frombytes("I;16B", picture.size, deep.byteswap().tobytes())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}, {form[1]}")
+@settings(max_examples=15, deadline=None, suppress_health_check=[*HealthCheck])
+@given(pictures(), st.sampled_from([*TURNS]), st.booleans())
+def test_a_picture_has_the_same_pixels_in_any_format_depth_encoding_orientation_and_polarity(
+    tmp_path, form, picture, orientation, inverted
 ):
     """And so the same scores; or it is refused."""
-    suffix, mode = form
+    suffix, mode, options = form
     expected = as_mnist(np.asarray(picture), "auto")[0]
     laid = ImageOps.invert(picture) if inverted else picture
-    laid = laid.transpose(TURNS[orientation]) if TURNS[orientation] is not None else laid
-    if mode == "16 bits":
-        laid = Image.fromarray(np.asarray(laid).astype(np.uint16) * 257)
-    else:
-        laid = laid.convert(mode)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    laid.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    if (suffix, mode) in PLAIN:
+        stored(laid, mode).save(path, **options)
+    else:
+        turn = TURNS[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored(laid if turn is None else laid.transpose(turn), mode).save(
+            path, exif=exif, **options
+        )
     if suffix == "tiff" and orientation > 4:
         with pytest.raises(UserError, match="a TIFF on its side; turn it, or save it as PNG"):
             read_pictures(path, "auto")
         return
     (found,) = read_pictures(path, "auto")
     assert np.array_equal(found.pixels, expected)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@given(
+    st.binary(min_size=98, max_size=98),
+    st.sampled_from(["uint8", "of 0 and 255", "bool", "float16", "float32", "float64", "Fortran"]),
+    st.sampled_from([(28, 28), (1, 28, 28), (1, 784), (784,)]),
+)
+def test_a_binarized_array_has_the_same_pixels_in_any_type_shape_and_order(
+    tmp_path, content, kind, shape
+):
+    image = np.unpackbits(np.frombuffer(content, np.uint8)).reshape(shape)
+    arrays = {"of 0 and 255": image * np.uint8(255), "Fortran": np.asfortranarray(image)}
+    np.save(tmp_path / "a.npy", arrays[kind] if kind in arrays else image.astype(kind))
+    (found,) = read_pictures([tmp_path / "a.npy"], "light-on-dark")
+    assert np.array_equal(found.pixels >= 128, image.ravel() == 1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (28, 28), (56, 56), (90, 60)])

@@ -3,28 +3,35 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 from filelock import FileLock
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import demo as demo_script
 import study as study_script
 from conftest import ROOT, listening
 from vae.cli import UserError
-from vae.params import MODELS
+from vae.cuda import CudaTrainer
+from vae.data import load_split
+from vae.files import md5
+from vae.identity import identity
+from vae.params import MODELS, check_params, flat
 from vae.rebuild.build import override_params
 from vae.reproduction.intervals import read_rows
-from vae.study.trials import append_rows, plan, take_over
+from vae.study.cluster import run_as_keyed
+from vae.study.trials import append_rows, plan, run_trial, take_over
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -217,15 +224,100 @@ def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pair
     assert len(rows) == 2
 
 
+# Values of the parameters that trainings read, some of them written in two ways.
+VALUES = {
+    "train.learning_rate": [0.001, 0.003, 1e-3],
+    "train.beta": [1.0, 1, 0.5],
+    "train.device": ["cpu", "cuda"],
+    "figures.interval": [10, 1],
+    "train-20d.hidden_sizes": [[400], [16]],
+    "train-2d.preceded_by": [None],
+}
+SOME_SEEDS = st.lists(st.integers(0, 4), min_size=1, max_size=4)
+SOME_MODELS = st.sampled_from([["20d"], ["2d"], ["20d", "2d"], ["2d", "20d"]])
+
+
+@st.composite
+def arms(draw, models):
+    """A grid of up to three keys that trainings of these models read, with one or two values."""
+    groups = ("figures", "train", *(f"train-{model}" for model in models))
+    allowed = [key for key in VALUES if key.partition(".")[0] in groups]
+    keys = draw(st.lists(st.sampled_from(allowed), max_size=3, unique=True))
+    return {
+        key: draw(st.lists(st.sampled_from(VALUES[key]), min_size=1, max_size=2)) for key in keys
+    }
+
+
+@st.composite
+def requests(draw):
+    """What a study is asked for: models, seeds and a grid."""
+    models = draw(SOME_MODELS)
+    return models, draw(SOME_SEEDS), draw(arms(models))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.lists(requests(), min_size=1, max_size=3))
+def test_a_label_is_a_function_of_the_parameters_and_says_all_that_sets_them_apart(
+    workspace, monkeypatch, studies
+):
+    labels, trials = {}, {}
+    for models, seeds, grid in studies:
+        for trial in plan_in(workspace, monkeypatch, seeds, grid, models):
+            assert labels.setdefault(trial.fingerprint, str(trial)) == str(trial)
+            assert trials.setdefault(str(trial), trial.fingerprint) == trial.fingerprint
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
+@given(requests())
+def test_a_trial_is_keyed_by_the_parameters_that_it_runs_with(workspace, monkeypatch, asked):
+    """Whatever the process has run before: a device, for one, is each trial's own."""
+    ran = []
+
+    def prepare(seed, figures, settings, architecture, *splits):
+        ran.append({"seed": seed, "figures": figures, "train": settings, "model": architecture})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vae.study.trials.prepare", prepare)
+    models, seeds, grid = asked
+    trials = plan_in(workspace, monkeypatch, seeds, grid, models)
+    for trial in trials:
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(trial, None, None)
+    assert [identity(flat(params), ["data"]) for params in ran] == [t.fingerprint for t in trials]
+
+
+def test_a_process_that_has_trained_as_on_a_gpu_gives_the_processors_bits(workspace, monkeypatch):
+    (trial,) = plan_in(workspace, monkeypatch, [0], {"train.epochs": [1]})
+    splits = [load_split(Path("data/binarized"), name) for name in ("train", "test")]
+    before = run_trial(trial, *splits)
+    on_gpu = trial._replace(params=check_params(Path("params.yaml"), {"train.device": "cuda"}))
+    monkeypatch.setattr("vae.cuda.CudaTrainer", partial(CudaTrainer, device="cpu"))
+    assert run_trial(on_gpu, *splits) != before
+    assert run_trial(trial, *splits) == before
+
+
+def test_a_node_with_another_pytorch_than_the_keys_have_is_refused(workspace, monkeypatch):
+    (trial,) = plan_in(workspace, monkeypatch, [0], {})
+    with pytest.raises(UserError, match=r"has torch 2\..*, and the study's keys 1\.0"):
+        run_as_keyed("1.0", trial, None, None)
+
+
+def loss_of(trial) -> float | None:
+    """What a cheap stand-in for a training ends with, from the trial's key; some fail."""
+    number = int(trial.fingerprint, 16)
+    return None if number % 7 == 0 else number % 1000 / 10 + 80
+
+
 def cheap_trials(order, ends_after):
-    """In place of Ray and training: trials in some order, with losses that their parameters decide,
-    and Ctrl-C after so many."""
+    """In place of Ray and training: trials in some order, and Ctrl-C after so many."""
 
     def run(trials, splits, *resources):
         for number, trial in enumerate(order.sample(trials, len(trials))):
             if number == ends_after:
                 raise KeyboardInterrupt
-            loss = int(trial.fingerprint, 16) % 1000 / 10 + 80
+            if (loss := loss_of(trial)) is None:
+                yield trial, "it failed"
+                continue
             epochs = [row(trial.fingerprint, epoch, None) for epoch in (1, 2)]
             for each in epochs:
                 names = {"model": trial.model, "arm": trial.arm, "seed": trial.seed}
@@ -236,42 +328,99 @@ def cheap_trials(order, ends_after):
     return run
 
 
-some_seeds = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
-some_rates = st.lists(st.sampled_from([0.001, 0.002, 0.003]), min_size=1, unique=True)
-studies_before = st.lists(st.tuples(some_seeds, some_rates, st.integers(0, 9)), max_size=4)
+@st.composite
+def histories(draw):
+    """A study, and what came before it: parts of it with their own order of models and seeds, under
+    the same or another default learning rate, in its table or elsewhere, cut short or not."""
+
+    def some(values):
+        return draw(st.lists(st.sampled_from(values), min_size=1, unique_by=str))
+
+    models, seeds, grid = draw(requests())
+    before = []
+    for _ in range(draw(st.integers(0, 3))):
+        of_models = some(models)
+        others = tuple(f"train-{model}." for model in models if model not in of_models)
+        part = {key: some(grid[key]) for key in grid if not key.startswith(others)}
+        rate, ends_after = (
+            draw(st.sampled_from([0.001, 0.003])),
+            draw(st.none() | st.integers(0, 9)),
+        )
+        before.append((of_models, some(seeds), part, rate, ends_after, draw(st.booleans())))
+    return before, (models, seeds, grid)
+
+
+# Two machines that have finished the same trial: models, seeds, grid, default rate, end, elsewhere.
+TWICE = [(["20d"], [0, 1, 2], {}, 0.001, None, elsewhere) for elsewhere in (True, False)]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
-@given(studies_before, some_seeds, some_rates, st.randoms(use_true_random=False))
-def test_whatever_was_run_or_cut_short_before_a_study_ends_with_the_same_table_and_summary(
-    main, workspace, monkeypatch, before, seeds, rates, order
+@given(histories(), st.randoms(use_true_random=False))
+@example((TWICE, (["20d"], [0, 1, 2], {})), random.Random(0))
+def test_whatever_was_run_cut_short_extended_or_merged_before_a_study_ends_as_if_uninterrupted(
+    main, workspace, monkeypatch, history, order
 ):
-    """The figure is left out, which takes a second to draw."""
+    """Its table, its summary and each paired comparison. The figure is left out, which takes a
+    second to draw."""
     monkeypatch.setattr(study_script.draw, "study_bands", lambda *tables: None)
     monkeypatch.setattr(study_script.draw, "save_figure", lambda path, _: path.touch())
 
-    def run(seeds, rates, ends_after=None):
+    def run(models, seeds, grid, ends_after=None, output="out.csv"):
         monkeypatch.setattr(study_script, "run_trials", cheap_trials(order, ends_after))
-        grid = f"train.learning_rate={','.join(map(str, rates))}"
-        main("--models", "20d", "--seeds", ",".join(map(str, seeds)), "--set", grid)
+        sets = [f"--set={k}={json.dumps(v)[1:-1]}" for k, v in grid.items()]
+        where = ["--models", ",".join(models), "--seeds", ",".join(map(str, seeds))]
+        with contextlib.suppress(KeyboardInterrupt, UserError):
+            main(*where, *sets, "--output", output)
 
     def results():
-        found = [(workspace / f"out.{kind}").read_bytes() for kind in ("csv", "json")]
         assert not (workspace / "out.csv.partial").exists()
-        for path in workspace.glob("out*"):
-            path.unlink()
-        return found
+        paths = [workspace / f"out.{kind}" for kind in ("csv", "json")]
+        return [path.read_bytes() if path.exists() else None for path in paths]
 
-    for seeds_before, rates_before, ends_after in before:
-        # A part of the last study: a finished table of other trials is not added to.
-        part = [seed for seed in seeds_before if seed in seeds] or seeds[:1]
-        arms = [rate for rate in rates_before if rate in rates] or rates[:1]
-        with contextlib.suppress(KeyboardInterrupt, UserError):
-            run(part, arms, ends_after)
-    run(seeds, rates)
+    def forget():
+        for path in [*workspace.glob("out*"), *workspace.glob("other*")]:
+            path.unlink()
+
+    forget()
+    before, last = history
+    for models, seeds, grid, rate, ends_after, elsewhere in before:
+        override_params(workspace / "params.yaml", {"train": {"learning_rate": rate}})
+        run(models, seeds, grid, ends_after, "other.csv" if elsewhere else "out.csv")
+    override_params(workspace / "params.yaml", {"train": {"learning_rate": 0.001}})
+    for name in ("other.csv", "other.csv.partial"):  # the rows of another machine's study
+        if (workspace / name).exists():
+            (workspace / "out.csv.partial").touch()
+            append_rows(workspace / "out.csv.partial", read_rows(workspace / name))
+    planned = plan(*last, [md5(study_script.DATA / f"{n}.safetensors") for n in ("train", "test")])
+    outside = set(read_rows(workspace / "out.csv")["trial"]) - {t.fingerprint for t in planned}
+    run(*last)
+    if outside:  # of other defaults: that table is left to whoever made it
+        assert outside <= set(read_rows(workspace / "out.csv")["trial"])
+        return
     found = results()
-    run(seeds, rates)
+    forget()
+    run(*last)
     assert results() == found
+    if found[1]:
+        table = json.loads(found[1])["test_loss_differences"]
+        columns = ("model", "arm", "n", "difference")
+        assert [tuple(row[name] for name in columns) for row in table] == comparisons(planned)
+
+
+def comparisons(trials) -> list[tuple]:
+    """Model, arm, pairs and mean difference to the model's first arm that has any result, from what
+    the trials' keys give."""
+    losses, found = {}, []
+    for trial in trials:
+        if (loss := loss_of(trial)) is not None:
+            losses.setdefault(trial.model, {}).setdefault(trial.arm, {})[trial.seed] = loss
+    for model, of_arms in losses.items():
+        first, *others = of_arms.items()
+        for arm, of_seeds in others:
+            pairs = [loss - first[1][seed] for seed, loss in of_seeds.items() if seed in first[1]]
+            if pairs:
+                found.append((model, arm, len(pairs), pytest.approx(sum(pairs) / len(pairs))))
+    return found
 
 
 @needs_ray

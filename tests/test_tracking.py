@@ -515,6 +515,20 @@ def test_a_damaged_database_ends_in_one_line_and_is_left_as_it_is(bare, params):
     assert Path("mlflow.db").read_bytes() == damaged
 
 
+def test_a_database_of_which_a_killed_mlflow_ui_made_half_ends_in_one_line(bare, params):
+    """MLflow's own start makes the tables one by one under the final name."""
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+    with pytest.raises(
+        UserError, match=r"mlflow\.db \(.*\)\. Correct that, name another"
+    ) as caught:
+        train(params)
+    assert "\n" not in str(caught.value)
+    Path("mlflow.db").rename("half.db")
+    train(params)
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
 def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outputs(
     finished, tmp_path
 ):

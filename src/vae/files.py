@@ -15,6 +15,9 @@ from vae.cli import UserError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# What safetensors raises for arrays of a type that NumPy has not, as bfloat16 and float8.
+NO_TYPE = (TypeError, AttributeError)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:

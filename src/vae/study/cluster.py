@@ -1,6 +1,7 @@
 """A study's trials on Ray: this machine's cores, or a cluster's."""
 
 import os
+import platform
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from vae.cli import UserError, one_line
 from vae.data import Split
+from vae.identity import torch_version
 from vae.study.trials import Trial, run_trial
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
@@ -36,12 +38,12 @@ def run_trials(
         shared = [ray.put(split) for split in splits]
         gpus = gpus if ray.cluster_resources().get("GPU") else 0
         # A worker or a node that is lost costs another try; a trial that raises would raise again.
-        remote = ray.remote(run_trial).options(num_cpus=cpus, num_gpus=gpus, max_retries=5)
+        remote = ray.remote(run_as_keyed).options(num_cpus=cpus, num_gpus=gpus, max_retries=5)
         waiting, pending = iter(trials), {}
         with tqdm(total=len(trials), unit="trial", disable=not sys.stderr.isatty()) as bar:
             for done in range(1, len(trials) + 1):
                 while len(pending) < PENDING and (trial := next(waiting, None)):
-                    pending[remote.remote(trial, *shared)] = trial
+                    pending[remote.remote(torch_version(), trial, *shared)] = trial
                 (ended,), _ = ray.wait(list(pending), num_returns=1)
                 trial, result = pending.pop(ended), _result(ray, ended)
                 yield trial, result
@@ -52,6 +54,17 @@ def run_trials(
                     print(f"{done} of {len(trials)}: {trial}: {said}", flush=True)
     finally:
         ray.shutdown()
+
+
+def run_as_keyed(torch: str, trial: Trial, train: Split, test: Split) -> Rows:
+    """Run a trial on a node. Its key was made where the study was started, with that version of
+    PyTorch. Raises UserError where this node has another."""
+    if (here := torch_version()) != torch:
+        raise UserError(
+            f"{platform.node()} has torch {here}, and the study's keys {torch}; install "
+            "requirements.lock there"
+        )
+    return run_trial(trial, train, test)
 
 
 def _start(address: str | None) -> ModuleType:

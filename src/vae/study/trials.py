@@ -103,7 +103,7 @@ def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
             "name another --output, or move it away"
         )
     rows = pd.concat([table for table in (before, read_rows(partial)) if len(table)] or [before])
-    rows = rows[rows["trial"].isin(planned)].drop_duplicates(["trial", "epoch"])
+    rows = rows[rows["trial"].isin(planned)]
     # What an arm is called may differ from study to study: defaults, or a value that equals them.
     rows["arm"] = rows["trial"].map({trial.fingerprint: trial.arm for trial in trials})
     if len(rows):

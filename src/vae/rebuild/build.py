@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ruamel.yaml import YAML
 
 from vae.cli import UserError
@@ -48,9 +49,11 @@ def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
     try:
         status = process.wait()
     except BaseException:
-        # As Ctrl-C on a terminal does: the stage ends, and DVC, which waits for it.
+        # As Ctrl-C on a terminal does, to DVC and its stage.
+        family = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
         process.wait()
+        psutil.wait_procs(family, timeout=30)
         raise
     if status:
         raise UserError(f"the pipeline in {folder} failed; the lines above say why")

@@ -1,8 +1,6 @@
 # `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
-# On a terminal uv shows what it downloads; elsewhere only errors.
-QUIET := $(if $(MAKE_TERMERR),,--quiet)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Neither DVC nor MLflow reports usage from here.
 export DVC_NO_ANALYTICS := 1
@@ -34,11 +32,12 @@ endif
 	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
 	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock; \
 	place=$$(.venv/bin/uv cache dir); { mkdir -p "$$place" && test -w "$$place"; } 2> /dev/null || export UV_NO_CACHE=1; \
-	.venv/bin/uv pip sync $(QUIET) --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+	.venv/bin/uv pip sync --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+	@.venv/bin/python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js
 	@echo "$(CURDIR)" > $@
 
-repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	python src/tools/repro.py
+repro: setup ## Run the pipeline; SET="train.epochs=2" with another value of params.yaml
+	python src/tools/repro.py $(addprefix -S ,$(SET))
 
 # Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
 # disks, kills, many at once, Ray, MLflow's server, rebuilds.

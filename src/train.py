@@ -22,6 +22,10 @@ from vae.tracking.live import live_run
 from vae.training import Epoch, fit, prepare
 from vae.weights import save_network
 
+# Instead of a bar, elsewhere than on a terminal: a line each half minute, of a training that takes
+# longer.
+LINES = {"delay": 30, "mininterval": 30, "bar_format": "{n_fmt} of {total_fmt} batches\n"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,11 +70,12 @@ def train_model(
     batches = -(-len(train.images) // settings.batch_size)
     epochs = []
     total = settings.epochs * batches
-    with tqdm(total=total, unit="batch", disable=not sys.stderr.isatty()) as bar:
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, unit="batch", **({} if terminal else LINES)) as bar:
 
         def show_batch(terms: np.ndarray) -> None:
             # Summing the losses takes time, so not at every batch.
-            if bar.update() and not bar.disable:
+            if bar.update() and terminal:
                 bar.set_postfix_str(f"loss {terms.sum(axis=0).mean():.2f}", refresh=False)
 
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):

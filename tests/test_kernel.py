@@ -22,20 +22,21 @@ MODELS = {
     "2d": Architecture(hidden_sizes=(400, 150), latent_size=2),
 }
 SETTINGS = check_params(ROOT / "params.yaml").train
-STEPS, IMAGES = 100, 24
+STEPS, IMAGES, WORDS = 100, 24, 100_019
 EXACT = ROOT / "src/vae/exact"
-# Reads sizes, values, images, rows and noise; writes what `reference` gives.
+# Reads sizes, values, images, rows, noise and words; writes what `reference` gives.
 DRIVER = """
 #include "exact.c"
+#include "draws.c"
 #include <stdio.h>
 int main(int arguments, char **argument) {
     FILE *in = fopen(argument[1], "rb");
-    long n[5], done = arguments;  // encoder's and decoder's layers, values, images, steps
-    done += fread(n, 8, 5, in);
+    long n[6], done = arguments;  // encoder's and decoder's layers, values, images, steps, words
+    done += fread(n, 8, 6, in);
     int64_t sizes[64];
     done += fread(sizes, 8, n[0] + n[1] + 2, in);
     long latent = sizes[n[0] + 1];
-    float *values = calloc(4 * n[2] + 32, 4);
+    float *values = calloc(4 * n[2] + 64, 4);
     uint8_t *images = malloc(n[3] * sizes[0]);
     int64_t *rows = malloc(n[3] * 8);
     float *noise = malloc(n[3] * latent * 4);
@@ -45,25 +46,37 @@ int main(int arguments, char **argument) {
     Net *net = make_net(sizes, n[0], n[1], n[3], values, values + n[2]);
     for (long step = 1; step <= n[4]; step++) {
         done += fread(rows, 8, n[3], in) + fread(noise, 4, n[3] * latent, in);
-        gradient(net, images, rows, n[3], noise, terms);
+        gradient(net, images, rows, n[3], noise, 1, terms);
         adam(values, values + n[2], values + 2 * n[2], values + 3 * n[2], n[2], step,
              1e-3, .9, .999, 1e-8);
         fwrite(terms, 8, 2 * n[3], stdout);
     }
     fwrite(values, 4, 4 * n[2], stdout);
+    uint32_t *words = malloc(n[5] * 4);
+    float *normals = malloc(n[5] * 4);
+    double *pairs = malloc(n[5] * 4);
+    int64_t *order = malloc(n[5] * 8);
+    done += fread(words, 4, n[5], in);
+    many_normals(words, normals, n[5] - 16);
+    normal_pairs(words, pairs, n[5] / 4);
+    permute(words, order, n[5]);
+    fwrite(normals, 4, n[5] - 16, stdout);
+    fwrite(pairs, 16, n[5] / 4, stdout);
+    fwrite(order, 8, n[5], stdout);
     return done < 0;
 }
 """
 
 
 def reference(name: str, folder: Path) -> tuple[Path, bytes]:
-    """The driver's input for 100 steps of a model, and what the library makes of it."""
+    """The driver's input for 100 steps of a model and some draws, and what the library makes of
+    it."""
     network = network_of(MODELS[name])
     trainer = Trainer(network, IMAGES, SETTINGS)
     encoder, decoder = network.sizes
     generator = np.random.default_rng(0)
     images = (generator.random((IMAGES, 784)) < 0.13).astype(np.uint8)
-    head = [len(encoder) - 1, len(decoder) - 1, network.values.size, IMAGES, STEPS]
+    head = [len(encoder) - 1, len(decoder) - 1, network.values.size, IMAGES, STEPS, WORDS]
     written = [np.array([*head, *encoder, *decoder], np.int64), network.values.copy(), images]
     expected = []
     for _ in range(STEPS):
@@ -72,6 +85,14 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
         written += [rows, noise]
         expected.append(trainer.step(images, rows, noise))
     expected += [network.values, trainer.gradients, trainer.first, trainer.second]
+    words = generator.integers(0, 2**32, WORDS, np.uint32)
+    written.append(words)
+    normals, pairs = np.empty(WORDS - 16, np.float32), np.empty(WORDS // 4 * 2)
+    order = np.empty(WORDS, np.int64)
+    kernel.call("many_normals", words, normals, len(normals))
+    kernel.call("normal_pairs", words, pairs, WORDS // 4)
+    kernel.call("permute", words, order, WORDS)
+    expected += [normals, pairs, order]
     path = folder / name
     path.write_bytes(b"".join(array.tobytes() for array in written))
     return path, b"".join(array.tobytes() for array in expected)
@@ -87,6 +108,8 @@ BUILDS = {
     "clang AVX2": (["clang", *AVX2], [], bool(OWN)),
     "zig AVX2": ([*ZIG, *AVX2], [], bool(OWN)),
     "zig AVX-512": ([*ZIG, *OWN], [], WIDE),
+    "clang AVX-512": (["clang", *OWN], [], WIDE),
+    "gcc ARM": (["aarch64-linux-gnu-gcc", "-static"], [QEMU], bool(QEMU)),
     "zig ARM": ([*ZIG, "-target", "aarch64-linux-musl", "-static"], [QEMU], bool(QEMU)),
 }
 
@@ -100,7 +123,8 @@ def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
     flags = [flag for flag in kernel.FLAGS if flag not in ("-shared", "-fPIC")]
     program = tmp_path / "driver"
     built = [*command, *flags, f"-I{EXACT}", tmp_path / "driver.c", "-o", program, "-lm"]
-    subprocess.run(built, check=True, stderr=subprocess.PIPE)
+    compiled = subprocess.run(built, stderr=subprocess.PIPE, text=True)
+    assert compiled.returncode == 0, compiled.stderr
     for name in MODELS:
         path, expected = reference(name, tmp_path)
         run = subprocess.run([*emulator, program, path], check=True, capture_output=True)

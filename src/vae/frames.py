@@ -75,7 +75,9 @@ class FrameRecorder:
 
 def quantized(logits: np.ndarray, levels: int = 256) -> np.ndarray:
     """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8."""
-    return np.rint(probabilities(logits) * np.float32(levels - 1)).astype(np.uint8)
+    shares = probabilities(logits)
+    shares *= np.float32(levels - 1)
+    return np.rint(shares, out=shares).astype(np.uint8)
 
 
 def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:

@@ -45,14 +45,14 @@ def library() -> ctypes.CDLL:
     Raises UserError when the processor is unfit, and when nothing here can compile.
     """
     loaded = ctypes.CDLL(str(compiled()))
-    loaded.make_net.restype, loaded.random_integer.restype = ctypes.c_void_p, ctypes.c_int64
+    loaded.make_net.restype = ctypes.c_void_p
     loaded.set_threads(default_threads())
     return loaded
 
 
 def call(name: str, *arguments: Any) -> Any:
     """Call a function of the library: arrays go there by their address, a whole number as a C long,
-    any other as a double. Returns what `make_net` and `random_integer` give."""
+    any other as a double. Returns what `make_net` gives."""
     return getattr(library(), name)(*map(_in_c, arguments))
 
 

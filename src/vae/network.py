@@ -18,7 +18,7 @@ BLOCK = 256  # images that go through a model at once; their activations fit a p
 
 def buffer(count: int) -> np.ndarray:
     """Zeros `(count,)` as float32, with room behind them that the kernel may read."""
-    return np.zeros(count + 32, np.float32)[:count]
+    return np.zeros(count + 64, np.float32)[:count]
 
 
 class Network:

@@ -51,17 +51,16 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def prior_ratio(noise: np.ndarray, latent: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """log p(z) - log q(z | x), `(..., n)` float64, of `latent_samples` `(..., n, latent)`."""
-    n, size = log_variance.shape
-    expect(np.float32, (n, size), log_variance)
-    expect(np.float32, (*noise.shape[:-2], n, size), noise, latent)
-    ratios = np.empty(noise.shape[:-1])
-    call("prior_ratio", noise, latent, log_variance, ratios.size, n, size, ratios)
-    return ratios
+    parts = np.square(noise, dtype=np.float64) - np.square(latent, dtype=np.float64) + log_variance
+    return 0.5 * np.add.accumulate(parts, axis=-1)[..., -1]  # accumulate adds in a fixed order
 
 
 def log_mean_exp(values: np.ndarray) -> np.ndarray:
     """log of the mean of exp over the first axis of `values` `(samples, n)`, float64."""
     expect(np.float64, values.shape, values)
-    means = np.empty(values.shape[1])
-    call("log_mean_exp", values, *values.shape, means)
-    return means
+    most = values.max(axis=0)
+    shares = values - most
+    call("exponentials", shares, shares.size)
+    means = np.add.accumulate(shares, axis=0)[-1] / len(values)
+    call("logarithms", means, means.size)
+    return most + means

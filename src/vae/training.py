@@ -111,7 +111,7 @@ def fit(
     losses = []
     if checkpoint and (state := checkpoint.load()):
         trainer.restore(state)
-        stream.generator.state[...] = state["generator"]
+        stream.generator.restore(state["generator"])
         recorder.frames = list(state["frames"])
         losses = state["losses"].tolist()
         for number, row in enumerate(losses, start=1):
@@ -134,7 +134,7 @@ def fit(
         _check(*epoch.test, f"epoch {number}, test images")
         losses.append([*epoch.train, *epoch.test])
         if checkpoint:
-            state = {**trainer.state(), "generator": stream.generator.state}
+            state = {**trainer.state(), "generator": stream.generator.state()}
             checkpoint.save({**state, "losses": np.array(losses)}, recorder.frames[kept:])
         yield epoch
 

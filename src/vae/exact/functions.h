@@ -1,4 +1,5 @@
 // exp, log and powers of one number, of nothing but + - * / and fused multiply-add.
+#pragma once
 #include <math.h>
 #include <stdint.h>
 

@@ -6,33 +6,33 @@
 
 #if defined __x86_64__
 #define RELAX __builtin_ia32_pause()
-#elif defined __aarch64__
+#else
 #define RELAX __asm__ volatile("yield")
 #endif
 
 static inline long least(long a, long b) { return a < b ? a : b; }
 static inline long parts(long all, long size) { return (all + size - 1) / size; }
 
-typedef void Work(void *of, long first, long last);
+typedef void Work(void *of, long first, long last);  // does units `first` to `last` - 1
 static struct {
     pthread_mutex_t lead, lock;
     pthread_cond_t wake;
     atomic_int wanted, asleep;
-    atomic_long left, unfinished;  // parts
+    atomic_long left, unfinished;  // units
     Work *work;
     void *of;
-    long started, units, part, parts;
+    long started, units;
 } pool;
 enum { SPINS = 2000 };  // some 50 microseconds
 
-static void help(void) {
-    for (long left = pool.left; left > 0;)
-        if (atomic_compare_exchange_weak(&pool.left, &left, left - 1)) {
-            long first = (pool.parts - left) * pool.part;
-            pool.work(pool.of, first, least(first + pool.part, pool.units));
-            pool.unfinished--;
-            left = pool.left;
-        }
+static void help(void) {  // large parts first, small ones last, so that all end together
+    for (long left = pool.left; left > 0;) {
+        long part = parts(left, 4 * pool.wanted);
+        if (!atomic_compare_exchange_weak(&pool.left, &left, left - part)) continue;
+        pool.work(pool.of, pool.units - left, pool.units - left + part);
+        pool.unfinished -= part;
+        left = pool.left;
+    }
 }
 
 static void *helper(void *number) {
@@ -58,9 +58,8 @@ static void share(Work *work, void *of, long units) {  // do units 0 to `units`,
     for (pthread_t thread; pool.started < pool.wanted; pool.started++)
         if (pthread_create(&thread, NULL, helper, (void *)pool.started)) break;
     pool.work = work, pool.of = of, pool.units = units;
-    pool.part = parts(units, 16 * pool.wanted), pool.parts = parts(units, pool.part);
-    pool.unfinished = pool.parts;
-    pool.left = pool.parts;
+    pool.unfinished = units;
+    pool.left = units;  // from here on they start
     if (pool.asleep) {
         pthread_mutex_lock(&pool.lock);
         pthread_cond_broadcast(&pool.wake);

@@ -396,7 +396,7 @@ def test_a_binarized_array_has_the_same_pixels_in_any_type_shape_and_order(
     image = np.unpackbits(np.frombuffer(content, np.uint8)).reshape(shape)
     arrays = {"of 0 and 255": image * np.uint8(255), "Fortran": np.asfortranarray(image)}
     np.save(tmp_path / "a.npy", arrays[kind] if kind in arrays else image.astype(kind))
-    (found,) = read_pictures([tmp_path / "a.npy"], "light-on-dark")
+    (found,) = read_pictures(tmp_path / "a.npy", "light-on-dark")
     assert np.array_equal(found.pixels >= 128, image.ravel() == 1)
 
 

@@ -1,8 +1,6 @@
 # `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
-# On a terminal uv shows what it downloads; elsewhere only errors.
-QUIET := $(if $(MAKE_TERMERR),,--quiet)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Neither DVC nor MLflow reports usage from here.
 export DVC_NO_ANALYTICS := 1
@@ -34,11 +32,12 @@ endif
 	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
 	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock; \
 	place=$$(.venv/bin/uv cache dir); { mkdir -p "$$place" && test -w "$$place"; } 2> /dev/null || export UV_NO_CACHE=1; \
-	.venv/bin/uv pip sync $(QUIET) --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+	.venv/bin/uv pip sync --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+	@.venv/bin/python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js
 	@echo "$(CURDIR)" > $@
 
-repro: setup ## Run the pipeline: every table and figure, from MNIST's original files
-	python src/tools/repro.py
+repro: setup ## Run the pipeline; SET="train.epochs=2" with another value of params.yaml
+	python src/tools/repro.py $(addprefix -S ,$(SET))
 
 # Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
 # disks, kills, many at once, Ray, MLflow's server, rebuilds.
@@ -54,7 +53,7 @@ demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, wi
 
 ##@ Look
 ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
-	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments?workflowType=machine_learning"
+	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning"
 	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 track: setup ## Bring MLflow up to date with the files, after it was off or away

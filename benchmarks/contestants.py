@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from torch_way import torch_way  # noqa: F401
-from vae import objective
 from vae.data import binarize
 from vae.frames import FrameRecorder, grid_axis, latent_grid
-from vae.model import BernoulliVAE, as_module
+from vae.model import BernoulliVAE, as_module, kl
 from vae.network import Network
 from vae.scores import kl_scores
 from vae.stream import RandomStream
@@ -104,8 +103,8 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
             adam.zero_grad()
             probabilities, mean, log_variance = _probabilities(model, images)
             reconstruction = functional.binary_cross_entropy(probabilities, images, reduction="sum")
-            kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
-            loss = reconstruction + kl
+            divergence = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+            loss = reconstruction + divergence
             loss.backward()
             total += loss.item()
             adam.step()
@@ -194,7 +193,7 @@ def kl_torch(work: Work) -> Timed:
 
     @torch.no_grad()
     def scores() -> float:
-        parts = [objective.kl(model.encode(batch.float())) for batch in images.split(1000)]
+        parts = [kl(model.encode(batch.float())) for batch in images.split(1000)]
         return torch.cat(parts).mean().item()
 
     return scores
@@ -206,6 +205,6 @@ def kl_post(work: Work) -> Timed:
 
     @torch.no_grad()
     def scores() -> float:
-        return sum(objective.kl(model.encode(image[None])).item() for image in images) / len(images)
+        return sum(kl(model.encode(image[None])).item() for image in images) / len(images)
 
     return scores

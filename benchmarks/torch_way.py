@@ -11,10 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae import objective
 from vae.data import binarize
 from vae.frames import grid_axis, latent_grid
-from vae.model import BernoulliVAE, Posterior, as_module
+from vae.model import BernoulliVAE, Posterior, as_module, objective_terms
 from vae.network import Network
 from vae.params import Train
 from vae.stream import RandomStream
@@ -46,7 +45,7 @@ def torch_way(work: Work) -> Callable[[], float]:
 
     def epoch() -> float:
         record(torch.from_numpy(stream.frame(network.latent)))
-        draws = stream.training_epoch(len(images), network.latent)
+        draws = stream.epoch(len(images), network.latent)
         order, noise, frame_noise = map(torch.from_numpy, draws)
         terms = torch.empty(2, len(images))
         starts = range(0, len(images), settings.batch_size)
@@ -66,7 +65,7 @@ def backward(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
     """Set each parameter's `grad` to the gradient of the batch's summed negative ELBO.
 
     Images are `(batch, 784)` of 0.0 and 1.0; noise `(batch, latent)` gives one posterior sample for
-    each. Returns the batch's `objective.terms`, `(2, batch)`.
+    each. Returns the batch's `objective_terms`, `(2, batch)`.
     """
     encoded = _values(model.encoder, images)
     mean, log_variance = posterior = Posterior(*encoded[-1].chunk(2, dim=1))
@@ -79,7 +78,7 @@ def backward(model: BernoulliVAE, images: Tensor, noise: Tensor) -> Tensor:
     )
     through_posterior = torch.cat((through_mean, through_log_variance), dim=1)
     _back(model.encoder, encoded, through_posterior, to_first=False)  # the images need no gradient
-    return objective.terms(logits, posterior, images)
+    return objective_terms(logits, posterior, images)
 
 
 def _values(layers: nn.Sequential, inputs: Tensor) -> list[Tensor]:

@@ -1,5 +1,4 @@
-"""Train one of the two models; write its weights, losses by epoch and the frames for the
-figures."""
+"""Train one of the two models; write its weights, losses by epoch and frames for figures."""
 
 import argparse
 import sys
@@ -23,6 +22,10 @@ from vae.tracking.live import live_run
 from vae.training import Epoch, fit, prepare
 from vae.weights import save_network
 
+# Instead of a bar, elsewhere than on a terminal: a line each half minute, of a training that takes
+# longer.
+LINES = {"delay": 30, "mininterval": 30, "bar_format": "{n_fmt} of {total_fmt} batches\n"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,7 +39,7 @@ def main() -> None:
     values = flat(training_params(params, name))
     known_as = identity(values, [md5(path) for path in files])
     checkpoint = Checkpoint(Path(".checkpoints") / name, known_as)
-    with live_run(name, values, files, params.train.device, known_as) as log_epoch:
+    with live_run(name, values, files, known_as) as log_epoch:
         network, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
         save_network(network, architecture, Path(f"models/{name}.safetensors"))
@@ -67,23 +70,22 @@ def train_model(
     batches = -(-len(train.images) // settings.batch_size)
     epochs = []
     total = settings.epochs * batches
-    with tqdm(total=total, unit="batch", disable=not sys.stderr.isatty()) as bar:
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, unit="batch", **({} if terminal else LINES)) as bar:
 
         def show_batch(terms: np.ndarray) -> None:
             # Summing the losses takes time, so not at every batch.
-            if bar.update() and not bar.disable:
+            if bar.update() and terminal:
                 bar.set_postfix_str(f"loss {terms.sum(axis=0).mean():.2f}", refresh=False)
 
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
             on_epoch(epoch)
-            line = (
-                f"epoch {epoch.number}, train loss: {epoch.train.negative_elbo:.6f}, "
-                f"test loss: {epoch.test.negative_elbo:.6f}"
-            )
-            # Beside the bar on a terminal; flushed, so that a log file shows each epoch as it ends.
-            tqdm.write(line) if not bar.disable else print(line, flush=True)
+            row = epoch.row()
+            losses = ", ".join(f"{s} loss: {row[f'{s}_loss']:.6f}" for s in ("train", "test"))
+            bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
+            sys.stdout.flush()  # a log file shows each epoch as it ends
     return start.network, recorder, epochs
 
 

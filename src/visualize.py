@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vae import cli
-from vae.cli import arguments
-from vae.data import load_split
+from vae.data import load_split, tiled
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
 from vae.params import MODELS, Animation, read_params
 from vae.report import figures as draw
@@ -16,37 +15,34 @@ from vae.weights import load_network
 
 
 def main() -> None:
-    data, models, plots = arguments(__doc__, "binarized", "models", "plots")
-    dataset, binarized, recorded, settings = read_params(
-        "download.dataset", "binarize", "figures", "visualize"
+    data, models, plots = cli.arguments(__doc__, "binarized", "models", "plots")
+    dataset, binarized, recorded, deep, settings = read_params(
+        "download.dataset", "binarize", "figures", "train-20d.latent_size", "visualize"
     )
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
-    curves = draw.loss_curves(
-        losses, load_published(Path("data/published"), dataset, binarized).losses
-    )
-    draw.save_figure(plots / "losses.png", curves)
+    sizes = {"20d": deep, "2d": 2}
+    published = load_published(Path("data/published"), dataset, binarized).losses
+    draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published, sizes))
 
-    originals = draw.strip(test.images[list(recorded.images)] * np.uint8(255))
+    originals = tiled(test.images[list(recorded.images)] * np.uint8(255), 1)
     originals = draw.enlarged(originals, settings.image_scale)
     draw.save_png(plots / "originals.png", originals)
     pictures = len(recorded.images)
     frames = load_frames(models / "20d-frames.arrow", "reconstructions", pictures)
-    rows = draw.enlarged(draw.strip(frames), settings.image_scale)
+    rows = draw.enlarged(tiled(frames, 1), settings.image_scale)
     rows = np.concatenate((np.broadcast_to(originals, rows.shape), rows), axis=1)
     animate(plots / "reconstruction.gif", rows, settings.whole)
     animate(plots / "reconstruction-early.gif", rows, settings.early_reconstruction)
-    manifolds = draw.mosaic(
-        load_frames(models / "2d-frames.arrow", "manifold", recorded.grid_size**2)
-    )
+    size, quantiles = recorded.grid_size, recorded.grid_quantiles
+    manifolds = tiled(load_frames(models / "2d-frames.arrow", "manifold", size**2), size)
     animate(plots / "manifold.gif", manifolds, settings.whole)
     animate(plots / "manifold-early.gif", manifolds, settings.early_manifold)
 
     network = load_network(models / "2d.safetensors", latent=2)
-    size, quantiles = recorded.grid_size, recorded.grid_quantiles
     logits = network.decode(latent_grid(grid_axis(size, quantiles)))
-    manifold = draw.mosaic(quantized(logits))
+    manifold = tiled(quantized(logits), size)
     draw.save_png(plots / "manifold.png", manifold)
     means = posterior_means(network, train.images)
     shares = np.empty((0, 1, 1))  # without labels there are no boundaries to draw

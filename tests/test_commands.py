@@ -7,6 +7,7 @@ that cannot be run here are in `NOT_RUN`, word by word, with the reason.
 import re
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -85,3 +86,30 @@ def test_the_commands_of_a_page_can_be_run_one_after_the_other(demo, page):
 def test_commands_that_are_not_run_are_still_documented():
     written = {bare(line) for lines in COMMANDS.values() for line in lines}
     assert set(NOT_RUN) <= written
+
+
+def test_make_keeps_a_users_own_modules_and_modes_of_python_out(demo):
+    """Modules named as the standard library's stop Python itself where PYTHONPATH has them."""
+    link_environment(demo)
+    commit_all(demo)
+    own = demo / "own modules"
+    own.mkdir()
+    for name in ("vae", "statistics", "random"):
+        (own / f"{name}.py").write_text("raise SystemExit('imported')")
+    modes = {"PYTHONPATH": str(own), "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2"}
+    environment = {**scratch_environment(), **modes}
+    command = ["make", "repro", "track"]
+    result = subprocess.run(command, cwd=demo, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_without_assertions_and_docstrings_a_stage_and_a_tool_do_the_same(demo):
+    before = (demo / "metrics/likelihood.json").read_bytes()
+    environment = {**scratch_environment(), "PYTHONOPTIMIZE": "2"}
+    stage = "src/likelihood.py data/raw data/binarized models metrics/likelihood.json plots"
+    for command in (stage, "src/tools/score.py plots/noise.png"):
+        result = subprocess.run(
+            [sys.executable, *command.split()], cwd=demo, env=environment, capture_output=True
+        )
+        assert result.returncode == 0, result.stderr
+    assert (demo / "metrics/likelihood.json").read_bytes() == before

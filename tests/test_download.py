@@ -8,6 +8,7 @@ import threading
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -145,18 +146,14 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
         str(folders / "loop"): "Too many levels of symbolic links",
         str(folders / "folder"): "Is a directory",
         str(folders / "html"): "its MD5 sum is",
-        str(folders / "large"): "more than 67108864 bytes, too many; discarded",
-        f"{server}/large": "more than 67108864 bytes, too many; discarded",
         "http://[": "not a valid URL or answer",
         "http://": "not a valid URL or answer",
     }
-    for name in ("loop", "folder", "html", "large"):
+    for name in ("loop", "folder", "html"):
         (folders / name).mkdir()
     (folders / "loop" / NAME).symlink_to(NAME)
     (folders / "folder" / NAME).mkdir()
     (folders / "html" / NAME).write_text("<html>not found</html>")
-    with (folders / "large" / NAME).open("wb") as file:
-        file.truncate(2**40)  # a terabyte that takes no room
     with pytest.raises(UserError) as caught:
         download.fetch_from_any(list(reasons), NAME, CHECKSUM, path, settings)
     message = str(caught.value)
@@ -169,38 +166,57 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
 
 def test_the_environment_variable_goes_before_the_parameters(params, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", "/here")
-    assert download.mirrors(params.download, ["x"]) == ["/here", *params.download.mirrors]
+    assert download.mirrors(params.download) == ["/here", *params.download.mirrors]
     monkeypatch.delenv("MNIST_MIRROR")
-    assert download.mirrors(params.download, ["x"]) == list(params.download.mirrors)
+    assert download.mirrors(params.download) == list(params.download.mirrors)
     fashion = params.download.model_copy(update={"dataset": "fashion-mnist"})
-    assert download.mirrors(fashion, ["x"]) == ["x"]
+    assert download.mirrors(fashion) == [download.MIRRORS["fashion-mnist"]]
 
 
-@pytest.mark.parametrize(
-    ("dataset", "name"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
-)
-def test_other_data_sets_are_fetched_by_torchvisions_own_lists_and_sums(
-    tmp_path, monkeypatch, dataset, name
-):
+def sums() -> dict[str, list[tuple[str, str]]]:
+    """Names and sums of the files of src/download.md5, by the name of torchvision's class."""
+    found = {}
+    for line in download.SUMS.read_text().splitlines():
+        checksum, path = line.split("  ")
+        folder, raw, name = path.split("/")
+        assert raw == "raw"
+        found.setdefault(folder, []).append((name, checksum))
+    return found
+
+
+@pytest.mark.parametrize("dataset", download.FOLDERS)
+def test_files_sums_and_mirrors_are_torchvisions(dataset):
+    kind = getattr(torchvision.datasets, download.FOLDERS[dataset])
+    assert sums()[kind.__name__] == kind.resources
+    assert [name for name, _ in kind.resources] == [*chain(*FILE_NAMES.values())]
+    if dataset != "mnist":
+        assert kind.mirrors == [download.MIRRORS[dataset] + "/"]
+
+
+@pytest.mark.parametrize("dataset", download.FOLDERS)
+def test_a_data_set_is_fetched_by_its_sums_and_read_by_torchvision(tmp_path, monkeypatch, dataset):
     """With other sums: the data sets themselves are on the internet."""
-    kind = getattr(torchvision.datasets, name)
+    name = download.FOLDERS[dataset]
     download.write_digits(tmp_path)
     mirror = tmp_path / "Digits/raw"
-    sums = [(file, md5(mirror / file)) for file, _ in kind.resources]
-    assert [file for file, _ in sums] == [file for files in FILE_NAMES.values() for file in files]
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    override_params(tmp_path / "params.yaml", {"download": {"dataset": dataset, "attempts": 1}})
+    change = {"dataset": dataset, "attempts": 1, "mirrors": ["http://127.0.0.1:9"]}
+    override_params(tmp_path / "params.yaml", {"download": change})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     monkeypatch.setattr("sys.argv", ["download.py", "data"])
-    monkeypatch.setattr(kind, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setitem(download.MIRRORS, "kmnist", "http://127.0.0.1:9")
+    monkeypatch.setitem(download.MIRRORS, "fashion-mnist", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"its MD5 sum is .*, not "):
         download.main()
-    monkeypatch.setattr(kind, "resources", sums)
+    lines = [f"{md5(mirror / file)}  {name}/raw/{file}" for file, _ in sums()[name]]
+    (tmp_path / "sums").write_text("\n".join(lines))
+    monkeypatch.setattr(download, "SUMS", tmp_path / "sums")
     download.main()
     files = raw_files(Path("data"))
     assert files["train"][0] == Path("data", name, "raw", "train-images-idx3-ubyte.gz")
     assert len(read_idx(files["test"][1], 1)) == 297
+    assert len(getattr(torchvision.datasets, name)("data", train=False)) == 297
 
 
 def test_the_offline_copy_beside_the_checkout_comes_before_the_public_mirrors(params):

@@ -166,7 +166,7 @@ def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
     stream, (_, torchs) = RandomStream(199, batch_size, pictures, interval), generators()
     for images in (60_000, 10_000, 60_000, 10_000):
         frames = images == 60_000
-        draws = (stream.training_epoch if frames else stream.test_pass)(images, latent)
+        draws = stream.epoch(images, latent, frames)
         torch.empty((), dtype=torch.int64).random_(generator=torchs)
         order = torch.randperm(images, generator=torchs)
         assert same(draws.order, order)

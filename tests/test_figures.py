@@ -2,24 +2,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from vae.data import tiled
 from vae.frames import grid_axis
 from vae.report import figures as draw
 from vae.report.score_charts import kl_histogram
 
 
-def test_a_strip_puts_images_side_by_side():
-    images = np.arange(3 * 784).reshape(3, 784)
-    picture = draw.strip(images)
-    assert picture.shape == (28, 84)
-    for number in range(3):
-        assert (picture[:, 28 * number : 28 * (number + 1)] == images[number].reshape(28, 28)).all()
-
-
-def test_a_mosaic_fills_row_by_row():
-    images = np.arange(2 * 9 * 784).reshape(2, 9, 784)
-    pictures = draw.mosaic(images)
-    assert pictures.shape == (2, 84, 84)
-    for row in range(3):
+def test_images_are_tiled_row_by_row():
+    images = np.arange(2 * 6 * 784).reshape(2, 6, 784)
+    pictures = tiled(images, 2)
+    assert pictures.shape == (2, 56, 84)
+    for row in range(2):
         for column in range(3):
             part = pictures[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
             assert (part == images[1, 3 * row + column].reshape(28, 28)).all()

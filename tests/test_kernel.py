@@ -15,13 +15,13 @@ from conftest import ROOT, network_of
 from vae import kernel
 from vae.cli import UserError
 from vae.network import Trainer
-from vae.params import Architecture
+from vae.params import Architecture, check_params
 
 MODELS = {
     "20d": Architecture(hidden_sizes=(400,), latent_size=20),
     "2d": Architecture(hidden_sizes=(400, 150), latent_size=2),
 }
-SETTINGS = (0.001, (0.9, 0.999), 1e-8)
+SETTINGS = check_params(ROOT / "params.yaml").train
 STEPS, IMAGES, WORDS = 100, 24, 100_019
 EXACT = ROOT / "src/vae/exact"
 # Reads sizes, values, images, rows, noise and words; writes what `reference` gives.
@@ -72,7 +72,7 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
     """The driver's input for 100 steps of a model and some draws, and what the library makes of
     it."""
     network = network_of(MODELS[name])
-    trainer = Trainer(network, IMAGES, *SETTINGS)
+    trainer = Trainer(network, IMAGES, SETTINGS)
     encoder, decoder = network.sizes
     generator = np.random.default_rng(0)
     images = (generator.random((IMAGES, 784)) < 0.13).astype(np.uint8)
@@ -89,9 +89,9 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
     written.append(words)
     normals, pairs = np.empty(WORDS - 16, np.float32), np.empty(WORDS // 4 * 2)
     order = np.empty(WORDS, np.int64)
-    kernel.library().many_normals(words.ctypes.data, normals.ctypes.data, len(normals))
-    kernel.library().normal_pairs(words.ctypes.data, pairs.ctypes.data, WORDS // 4)
-    kernel.library().permute(words.ctypes.data, order.ctypes.data, WORDS)
+    kernel.call("many_normals", words, normals, len(normals))
+    kernel.call("normal_pairs", words, pairs, WORDS // 4)
+    kernel.call("permute", words, order, WORDS)
     expected += [normals, pairs, order]
     path = folder / name
     path.write_bytes(b"".join(array.tobytes() for array in written))
@@ -188,7 +188,7 @@ def steps(count: int = 1) -> bytes:
     """The values after some steps of the 2-d model."""
     network = network_of(MODELS["2d"])
     images = np.eye(128, 784, dtype=np.uint8)
-    trainer = Trainer(network, 128, *SETTINGS)
+    trainer = Trainer(network, 128, SETTINGS)
     for _ in range(count):
         trainer.step(images, np.arange(128), np.zeros((128, 2), np.float32))
     return network.values.tobytes()

@@ -176,12 +176,9 @@ def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
     assert killed
 
 
-@pytest.mark.parametrize("moment", ("Running stage 'train-2d'", "epoch 1,"))
-def test_ctrl_c_ends_a_stage_at_once_with_one_line(demo, moment):
-    """While it still imports PyTorch, and while it trains."""
+def test_ctrl_c_ends_a_training_at_once_with_one_line(demo):
     process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(process, moment)
-    time.sleep(0.5)
+    await_line(process, "epoch 1,")
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     lines = [

@@ -72,7 +72,7 @@ def runs(database: Path) -> list:
     found = client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
     for one in found:
         points = client.get_metric_history(one.info.run_id, "train_loss")
-        epochs = int(one.data.params["train.epochs"])
+        epochs = int(one.data.params["epochs"])
         assert [point.step for point in points] == list(range(1, epochs + 1)), one.info.run_name
         assert one.info.status == "FINISHED"
     return found
@@ -137,7 +137,7 @@ def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_othe
             one = tracked[
                 " ".join([model, *([] if committed else [f"learning_rate={rate}"]), name])
             ]
-            assert one.data.params["train.learning_rate"] == str(rate)
+            assert one.data.params["learning_rate"] == str(rate)
             assert one.data.tags["model.md5"] == results[rate][f"models/{model}.safetensors"]
     assert len({each["models/20d.safetensors"] for each in results.values()}) == EXPERIMENTS
 

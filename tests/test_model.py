@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file as load
 from safetensors.torch import save
 
 from conftest import network_of
@@ -81,7 +82,7 @@ class Evil:
 @pytest.mark.parametrize(
     "damage",
     ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop",
-     "no description",
+     "float16", "float64", "bfloat16", "float8_e4m3fn", "NaN", "infinite", "no description",
      "description", "deep description", "enormous description"],
 )  # fmt: skip
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
@@ -101,6 +102,13 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
             torch.save(Evil(), path)
         case "names":
             path.write_bytes(save({"weights": torch.zeros(3)}))
+        case "float16" | "float64" | "bfloat16" | "float8_e4m3fn":
+            other = {name: value.to(getattr(torch, damage)) for name, value in load(path).items()}
+            path.write_bytes(save(other))
+        case "NaN" | "infinite":
+            values = load(path)
+            values["decoder.0.bias"][0] = torch.nan if damage == "NaN" else torch.inf
+            path.write_bytes(save(values))
         case "empty":
             path.write_bytes(b"")
         case "header":

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import network_of
-from vae import objective
+from conftest import ROOT, network_of
 from vae.cuda import CudaTrainer
 from vae.kernel import default_threads, set_threads
 from vae.model import as_module
 from vae.network import Network, Trainer
-from vae.params import Architecture
+from vae.params import Architecture, check_params
 from vae.terms import kl_terms, latent_samples, reconstruction_terms
 
-SETTINGS = (0.001, (0.9, 0.999), 1e-8)
+SETTINGS = check_params(ROOT / "params.yaml").train
 POSTS = [
     Architecture(hidden_sizes=(400,), latent_size=20),
     Architecture(hidden_sizes=(400, 150), latent_size=2),
@@ -44,9 +43,7 @@ def exact_gradient(
     """Terms and gradients by float64 autograd."""
     model = as_module(network).double()
     batch = torch.from_numpy(pixels[rows]).double()
-    posterior = model.encode(batch)
-    logits = model.decode(posterior.sample(torch.from_numpy(noise).double()))
-    terms = objective.terms(logits, posterior, batch)
+    terms = model.terms(batch, torch.from_numpy(noise).double())
     gradients = torch.autograd.grad((terms[0] + beta * terms[1]).sum(), list(model.parameters()))
     return terms.detach().numpy(), [gradient.numpy() for gradient in gradients]
 
@@ -56,11 +53,11 @@ def exact_gradient(
 def test_losses_and_gradients_are_those_of_float64_autograd(architecture, batch, beta):
     network = network_of(architecture)
     pixels, rows, noise = work(batch, network.latent)
-    trainer = Trainer(network, batch, *SETTINGS, beta)
+    trainer = Trainer(network, batch, SETTINGS.model_copy(update={"beta": beta}))
     terms = trainer.gradient(pixels, rows, noise)
     expected_terms, expected = exact_gradient(network, pixels, rows, noise, beta)
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-5, atol=1e-4)
-    ours = [part for layer in network.views(trainer.gradients) for part in layer]
+    ours = network.views(trainer.gradients).values()
     for gradient, exact in zip(ours, expected, strict=True):
         # Sums of at most 784 or 129 products, each rounded to 6e-8 of the largest sum, pass through
         # a few layers; a ReLU within rounding of 0 may open the other way, which shows in one row.
@@ -74,7 +71,7 @@ def test_adam_makes_the_steps_of_torch_1_1():
     """m / (sqrt(v) + eps) scaled by sqrt(1 - b2^t) / (1 - b1^t), in float64."""
     network = network_of(Architecture(hidden_sizes=(3,), latent_size=1))
     pixels, rows, noise = work(8, 1)
-    trainer = Trainer(network, 8, *SETTINGS)
+    trainer = Trainer(network, 8, SETTINGS)
     values, m, v = network.values.astype(np.float64), 0.0, 0.0
     for step in range(1, 6):
         trainer.step(pixels, rows, noise)
@@ -90,7 +87,7 @@ def trained(architecture: Architecture, threads: int, batch: int = 129) -> bytes
     set_threads(threads)
     network = network_of(architecture)
     pixels, rows, noise = work(batch, network.latent)
-    trainer = Trainer(network, batch, *SETTINGS)
+    trainer = Trainer(network, batch, SETTINGS)
     for _ in range(3):
         trainer.step(pixels, rows, noise)
     set_threads(default_threads())
@@ -151,16 +148,14 @@ def test_steps_by_torch_on_a_device_are_the_same_up_to_rounding():
     architecture = Architecture(hidden_sizes=(17,), latent_size=3)
     networks = [network_of(architecture) for _ in range(2)]
     pixels, rows, noise = work(32, 3)
-    trainers = (
-        Trainer(networks[0], 32, *SETTINGS, 0.5),
-        CudaTrainer(networks[1], 32, *SETTINGS, 0.5, device="cpu"),
-    )
+    half = SETTINGS.model_copy(update={"beta": 0.5})
+    trainers = (Trainer(networks[0], 32, half), CudaTrainer(networks[1], half, device="cpu"))
     for _ in range(3):
         terms = [trainer.step(pixels, rows, noise) for trainer in trainers]
         np.testing.assert_allclose(*terms, rtol=1e-4)
     trainers[1].write_back()
     np.testing.assert_allclose(networks[0].values, networks[1].values, atol=2e-4)
-    again = CudaTrainer(network_of(architecture, 2), 32, *SETTINGS, device="cpu")
+    again = CudaTrainer(network_of(architecture, 2), SETTINGS, device="cpu")
     again.restore(trainers[1].state())
     assert (again.network.values == networks[1].values).all()
     torch.use_deterministic_algorithms(False)
@@ -170,11 +165,11 @@ def test_steps_by_torch_on_a_device_are_the_same_up_to_rounding():
 def test_weights_that_are_not_numbers_show_in_the_terms(layer):
     network = network_of(POSTS[1])
     network.layers[layer][0][3] = np.nan
-    assert np.isnan(Trainer(network, 7, *SETTINGS).gradient(*work(7, 2))[0]).any()
+    assert np.isnan(Trainer(network, 7, SETTINGS).gradient(*work(7, 2))[0]).any()
 
 
 def test_arrays_of_another_type_or_shape_are_refused():
-    trainer = Trainer(network_of(POSTS[1]), 4, *SETTINGS)
+    trainer = Trainer(network_of(POSTS[1]), 4, SETTINGS)
     pixels, rows, noise = work(4, 2)
     for wrong in (
         (pixels.astype(np.float32), rows, noise),

@@ -32,7 +32,7 @@ MISTAKES = [
     ("hidden_sizes: [400, 150]", "hidden_sizes: [0]", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
     ("  preceded_by", "  precededby", "precededby is an unknown key; did you mean preceded_by?"),
-    ("[0.05, 0.95]", "[0.95, 0.05]", "the first of grid_quantiles must be below the second"),
+    ("[0.05, 0.95]", "[0.95, 0.05]", "the first must be below the second"),
     ("enabled: true", "enabled: 1", "tracking.enabled is 1; it should be a valid boolean"),
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
     ("seed: 199", "seed: 199: 200", "is not valid YAML"),
@@ -47,7 +47,6 @@ MISTAKES = [
     ("epochs: 10", "epochs: 1e-3", "train.epochs is 0.001; it should be a valid integer"),
     ("epochs: 10", "epochs: 1000000000", "1000000000; it should be less than or equal to 100000"),
     ("epochs: 10", "epochs: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
-    ("epochs: 10", "epochs: 0x" + 5000 * "f", "train.epochs is a value too large to show"),
     ("epochs: 10", "epochs: 2024-99-99", "is not valid YAML: month must be in 1..12"),
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor"),
@@ -72,16 +71,16 @@ MISTAKES = [
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
     ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
     ("seed: 199", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
-    ("train:\n", "train: 3\nmore:\n", "train is 3; it should hold keys and values"),
+    ("{first: null, every: 5, milliseconds: 50}", "3", "is 3; it should be a valid dictionary"),
     ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
     ("enabled: true", "enabled: yes", "tracking.enabled is 'yes'; it should be a valid boolean"),
     ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),
     ("seed: 199", "seed: [1", "is not valid YAML: while parsing a flow sequence"),
     ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
     ("seed: 199", "---\nseed: 199\n---\nseed: 3", "but found another document"),
-    (COMMITTED, "", "the file is None; it should hold keys and values"),
-    (COMMITTED, "# nothing", "the file is None; it should hold keys and values"),
-    (COMMITTED, "- a", "the file is ['a']; it should hold keys and values"),
+    (COMMITTED, "", "the file is None; it should be a valid dictionary"),
+    (COMMITTED, "# nothing", "the file is None; it should be a valid dictionary"),
+    (COMMITTED, "- a", "the file is ['a']; it should be a valid dictionary"),
     (COMMITTED, "\0", "is not valid YAML: unacceptable character"),
     (COMMITTED, 500 * "[", "is not valid YAML: maximum recursion depth exceeded"),
 ]  # fmt: skip
@@ -200,7 +199,5 @@ def test_any_change_of_the_text_is_accepted_or_refused_in_one_line(tmp_path, sta
 
 
 def test_a_missing_file_names_the_folder(tmp_path):
-    with pytest.raises(
-        UserError, match=re.escape(f"in {Path.cwd()}: run from the repository's root")
-    ):
+    with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
         check_params(tmp_path / "params.yaml")

@@ -3,37 +3,37 @@
 import hashlib
 import json
 import re
+import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 import report
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import raw_files, tiled
-from vae.files import md5, read_json
+from vae.files import md5, read_json, write_csv
 from vae.frames import load_frames
-from vae.params import MODELS
+from vae.params import MODELS, check_params
 from vae.report import text
 from vae.report.page import page
-from vae.reproduction.published import load_index, load_losses
+from vae.reproduction.published import load_losses
+from vae.reproduction.verdicts import judge_run
 from vae.weights import load_network
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")
 ACTIVE = {"iframe", "object", "embed", "link", "base", "form", "audio", "video"}
-
-# What judging gives where nothing is published.
-COLUMNS = "source model split epoch published tolerance ours difference n low high outside verdict"
-NOTHING = pd.DataFrame(columns=COLUMNS.split())
 
 
 class Page(HTMLParser):
@@ -79,14 +79,6 @@ def embedded(uri: str) -> bytes:
     return b64decode(content, validate=True)
 
 
-def cells(table: str) -> list[list[str]]:
-    """The rows of a Markdown table, without the one that aligns."""
-    head, _, *rows = table.splitlines()
-    return [
-        [cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in (head, *rows)
-    ]
-
-
 def test_the_report_refers_to_nothing_outside_itself_and_runs_its_own_script_alone(html):
     scripts = html.all("script")
     assert [script.get("type") for script in scripts] == ["application/json", None]
@@ -125,17 +117,14 @@ def test_the_report_holds_every_picture_of_plots_and_charts_of_both_models_in_tw
 ):
     shown = {}
     for image in html.all("img"):
-        shown.setdefault(image["data-name"], []).append(embedded(image["src"]))
-    pictures = {path.stem: path.read_bytes() for path in (finished_demo / "plots").glob("*.png")}
+        part = np.asarray(Image.open(BytesIO(embedded(image["src"]))))
+        shown.setdefault(image["data-name"], []).append(part)
+    pictures = {path.stem: path for path in (finished_demo / "plots").glob("*.png")}
     # What compares with published numbers, of which there are none of these digits.
     assert set(pictures) - set(shown) == {"likelihood", "reproduction"}
     for name in pictures.keys() & shown.keys():
-        if len(shown[name]) == 1:
-            assert shown[name] == [pictures[name]]
-        else:
-            parts = [np.asarray(Image.open(BytesIO(part))) for part in shown[name]]
-            whole = np.asarray(Image.open(BytesIO(pictures[name])))
-            assert np.array_equal(np.concatenate(parts, axis=1), whole)
+        whole = np.asarray(Image.open(pictures[name]))
+        assert np.array_equal(np.concatenate(shown[name], axis=1), whole)
     assert sorted(name for name in shown if len(shown[name]) == 2) == ["losses"]
 
 
@@ -180,26 +169,28 @@ def test_the_page_stays_smaller_than_eight_million_bytes(finished_demo):
     assert (finished_demo / "report.html").stat().st_size < 8e6
 
 
-def test_the_report_has_every_table(html, finished_demo):
+def test_the_report_has_every_number_of_the_demo_in_its_tables(html, finished_demo):
     assert read_json(finished_demo / "metrics/reproduction.json")["published"] == []
-    values = NOTHING
-    ours = {m: load_losses(finished_demo / f"plots/{m}-losses.csv") for m in ("20d", "2d")}
     anomaly, likelihood = (
         read_json(finished_demo / f"metrics/{n}.json") for n in ("anomaly", "likelihood")
     )
-    for table in (
-        *(text.loss_table(ours[model], values, model) for model in ("20d", "2d")),
-        text.anomaly_table(anomaly["kinds"]),
-        text.likelihood_table(likelihood),
-        text.decomposition_table(likelihood),
-        text.units_table(likelihood),
-    ):
-        for row in cells(table):
-            assert row in html.rows
-    for model in ("20d", "2d"):
+    for model in MODELS:
+        losses = load_losses(finished_demo / f"plots/{model}-losses.csv")
+        for row in losses.itertuples():
+            assert [str(row.epoch), f"{row.train_loss:.3f}", f"{row.test_loss:.3f}"] in html.rows
         names = ("test_log_likelihood", "standard_error", "effective_samples")
         found = [likelihood[model][name] for name in names]
         assert [model, *(f"{value:.3f}" for value in found)] in html.rows
+        parts = likelihood[model]["decomposition"]
+        of_kl = (parts[name] for name in ("kl", "mutual_information", "aggregated_kl"))
+        active = f"{parts['active_units']} of {len(parts['kl_by_dimension'])}"
+        assert [model, *(f"{value:.3f}" for value in of_kl), active] in html.rows
+    for deep, flat in zip(likelihood["20d"]["units"], likelihood["2d"]["units"], strict=True):
+        assert [deep["loss"], f"{deep['value']:.3f}", f"{flat['value']:.3f}"] in html.rows
+    for kind, scores in anomaly["kinds"].items():
+        found = [scores[name] for name in ("kl", "reconstruction", "negative_elbo")]
+        areas = [f"{each['roc_auc']:.3f} ({each['average_precision']:.3f})" for each in found]
+        assert [kind, *areas] in html.rows
     for name, value in (
         ("KL of the noise image, nats", anomaly["noise_kl"]),
         ("% of the training images above it", 100 * anomaly["training_share_above_noise"]),
@@ -208,82 +199,115 @@ def test_the_report_has_every_table(html, finished_demo):
 
 
 @pytest.fixture
-def committed(params) -> Callable[..., str]:
-    """Writes the report's text from the committed results, with some of them changed."""
-    found = {
-        name: read_json(ROOT / f"metrics/{name}.json")
-        for name in ("reproduction", "anomaly", "likelihood")
+def report_of(tmp_path) -> Callable[..., str]:
+    """Writes the report's text of the committed run, or of the same losses under other parameters,
+    beside other published numbers, or with other facts."""
+    published = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
+    run = published[(published["source"] == "post") & (published["split"] != "noise")]
+    for model, rows in run.groupby("model"):
+        ours = rows.pivot(index="epoch", columns="split", values="ours").add_suffix("_loss")
+        write_csv(tmp_path / f"{model}-losses.csv", ours.reset_index())
+    losses = {model: load_losses(tmp_path / f"{model}-losses.csv") for model in MODELS}
+    facts = {name: read_json(ROOT / f"metrics/{name}.json") for name in ("anomaly", "likelihood")}
+    facts |= {
+        "sizes": {"20d": 20, "2d": 2},
+        "labelled": True,
+        "studied": True,
+        "versions": "",
+        "parameters": {},
+        "sums": {},
     }
-    values = pd.DataFrame(found["reproduction"]["published"])
-    of_data = ROOT / "data/published", params.download.dataset, params.binarize
 
-    def write(values: pd.DataFrame = values, **changed) -> str:
-        run = values[values["source"] == "post"]
-        losses = {
-            model: run[run["model"] == model].pivot(index="epoch", columns="split", values="ours")
-            for model in ("20d", "2d")
-        }
-        arguments = {
-            "index": load_index(*of_data),
-            "earlier": found["reproduction"]["earlier_training_of_the_2d_post"],
-            "anomaly": found["anomaly"],
-            "likelihood": found["likelihood"],
-            "params": params,
-            "losses": {
-                model: table.add_suffix("_loss").reset_index() for model, table in losses.items()
-            },
-            "labelled": True,
-            **dict.fromkeys(("versions", "parameters", "sums"), ""),
-        }
-        return text.report_text(values, **{**arguments, **changed})
+    def write(
+        changed: dict[str, Any] | None = None, folder: Path = ROOT / "data/published", **other
+    ) -> str:
+        params = check_params(ROOT / "params.yaml", changed)
+        judged = judge_run(params, folder, ROOT / "studies", tmp_path, ROOT / "metrics")
+        return text.report_text(judged, losses, params, **facts | other)
 
     return write
 
 
-def test_the_report_has_each_published_value_its_sign_and_the_count_of_each_verdict(committed):
-    report_of = committed()
+def test_the_report_has_each_published_value_its_sign_and_the_count_of_each_verdict(report_of):
+    shown = report_of()
     values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
-    assert f"Of the {len(values)}\npublished values" in report_of
+    assert f"Of the {len(values)} published values" in shown
     for verdict, count in values["verdict"].value_counts().items():
-        assert f"- **{count}** {verdict} {text.SIGNS[verdict]}" in report_of
+        assert f"- **{count}** {verdict} {text.SIGNS[verdict]}" in shown
     for value in values[values["split"] != "noise"].itertuples():
-        assert f"{value.published:.3f} {text.SIGNS[value.verdict]} | {value.difference:+.3f}" in (
-            report_of
-        )
-    assert "| the post's | 51.763 |" in report_of
-    assert "a model that had seen 234 batches before" in report_of
-    assert "40 of 40 losses replayed" in report_of
+        sign = text.SIGNS[value.verdict]
+        assert f"{value.published:.3f} {sign} | {value.difference:+.3f}" in shown
+    assert "| the post's | 51.763 |" in shown
+    assert "a model that had seen 234 batches before" in shown
+    assert "40 of 40 losses replayed" in shown
+    assert "other parameters" not in shown
 
 
-def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(committed):
-    values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
-    renamed = values.replace({"source": {"notebook": "smith-2021"}})
-    report_of = committed(pd.concat([values, renamed[renamed["source"] == "smith-2021"]]))
-    assert "| smith-2021, 20d losses | 20 | 0 | 0 |" in report_of
-    assert "the smith-2021's run: 40 of 40 losses replayed" in report_of
-    assert "| train, smith-2021 | difference |" in report_of
+def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(report_of, tmp_path):
+    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published")
+    index = folder / "tables.yaml"
+    index.write_text(index.read_text().replace("source: notebook", "source: smith-2021"))
+    shown = report_of(folder=folder)
+    assert "| smith-2021, 20d losses | 20 | 0 | 0 |" in shown
+    assert "\nThe smith-2021's run: 40 of 40 losses replayed" in shown
+    assert "| train, smith-2021 | train, ours - smith-2021 |" in shown
 
 
-def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number(committed, params):
-    download = params.download.model_copy(update={"dataset": "fashion-mnist"})
-    other = params.model_copy(update={"download": download})
-    index = load_index(ROOT / "data/published", "fashion-mnist", params.binarize)
-    losses = {name: load_losses(ROOT / f"data/published/post-{name}.csv") for name in MODELS}
-    report_of = committed(
-        NOTHING, index=index, earlier=None, params=other, losses=losses, labelled=False
+def test_another_papers_report_has_nothing_of_the_posts(report_of, tmp_path):
+    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published")
+    (folder / "tables.yaml").write_text(
+        "about: Smith (2021) trained one.\n"
+        "data: {dataset: mnist, mode: threshold, threshold: 128}\n"
+        "tables: [{source: smith-2021, model: 20d, file: post-20d.csv, epochs: 10}]\n"
     )
-    assert "trained on fashion-mnist, of which" in report_of
-    for word in (
-        "the post's",
-        "2019",
-        "notebook",
-        "Verdicts",
-        "Larochelle",
-        "digit's number",
-        "boundaries",
-    ):
-        assert word not in report_of, word
-    assert "| Epoch | train, ours | test, ours |" in report_of
+    shown = report_of(folder=folder, studied=False)
+    assert "| smith-2021, 20d losses | 0 | 20 | 0 |" in shown
+    for word in ("the post's", "2019", "notebook", "before", "studies/likelihood.csv", "\n."):
+        assert word not in shown, word
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "models"),
+    [("train.learning_rate", 0.003, "20d and 2d"), ("train-2d.hidden_sizes", [400], "2d")],
+)
+def test_a_run_of_other_parameters_says_so_at_its_top_and_explains_no_table_by_a_study(
+    report_of, key, value, models
+):
+    shown = report_of({key: value}, studied=False)
+    top = shown.partition("## Verdicts")[0]
+    assert f"**Trained with other parameters than the study's: {models}." in top
+    assert f"- **{40 if models == '2d' else 81}** other parameters ·" in top
+    assert "batches before" not in shown
+    assert "studies/likelihood.csv" not in shown
+    assert ("20 of 20 losses replayed" in shown) == (models == "2d")
+
+
+def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number_and_no_digit(report_of):
+    shown = report_of({"download.dataset": "fashion-mnist"}, labelled=False, studied=False)
+    assert "trained on\nfashion-mnist, of which" in shown
+    for word in ("the post's", "2019", "notebook", "## Verdicts", "Larochelle", "boundaries"):
+        assert word not in shown, word
+    # But for a kind of anomaly, and what `make demo` runs on.
+    assert "digit" not in shown.replace("scikit-learn digits", "").replace("learn's digits", "")
+    assert "| Epoch | train, ours | test, ours |" in shown
+
+
+def test_head_and_foot_link_to_the_notebook_and_say_where_the_commit_is(report_of):
+    head, *_, foot = report_of().split("\n## ")
+    for part in (head, foot):
+        assert "*Variational Autoencoder Code and Experiments*" in part
+        assert "https://github.com/alineberry/alcore/blob/8139058/notebooks/VAE.ipynb" in part
+    assert "`git log -1 dvc.lock`" in foot
+    assert "do not depend on the processor" in foot
+
+
+def test_the_study_of_the_likelihood_is_of_the_committed_models():
+    stages = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+    sums = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    bias = pd.read_csv(ROOT / "studies/likelihood.csv")
+    assert set(bias["model"]) == set(MODELS)
+    for row in bias.itertuples():
+        assert row.weights == sums[f"models/{row.model}.safetensors"]
 
 
 def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished_demo, params):
@@ -295,8 +319,8 @@ def test_the_report_says_what_it_was_made_of_and_how_to_repeat_it(html, finished
         assert rows[path] == md5(finished_demo / path)
     assert rows["seed"] == str(params.seed)
     assert rows["train"].startswith("epochs: 10, batch_size: 32, learning_rate: 0.001, ")
-    assert rows["download"] == 'dataset: "digits"'
-    assert {group.partition(".")[0] for group in report.GROUPS} <= set(rows)
+    assert rows["download.dataset"] == '"digits"'
+    assert set(report.GROUPS) <= set(rows)
     for name in ("numpy", "scipy", "matplotlib", "pyarrow", "torch", "mlflow"):
         assert f"{name} {version(name).partition('+')[0]}" in html.text
     for command in ("make repro", "make check", "make verify"):

@@ -145,7 +145,7 @@ def test_what_may_not_be_one_digit_has_a_note(gray):
 def test_the_same_picture_has_the_same_pixels_in_any_lossless_format(gray, tmp_path, suffix):
     picture = upscaled(gray[0])
     picture.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    (found,) = read_pictures([tmp_path / f"a.{suffix}"], "auto")
+    (found,) = read_pictures(tmp_path / f"a.{suffix}", "auto")
     assert np.array_equal(found.pixels, as_mnist(np.asarray(picture), "auto")[0])
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_image_ends_in_one_line(tmp_path, name, content, message):
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as raised:
-        read_pictures([path], "auto")
+        read_pictures(path, "auto")
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -264,7 +264,7 @@ def test_a_thin_pen_on_a_large_sheet_leaves_an_unbroken_line(tmp_path, width):
     sheet = Image.new("L", (2400, 3000), 235)
     ImageDraw.Draw(sheet).ellipse((700, 600, 1700, 2400), outline=30, width=width)
     sheet.save(tmp_path / "sheet.png")
-    (picture,) = read_pictures([tmp_path / "sheet.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "sheet.png", "auto")
     ink = picture.pixels.reshape(28, 28) >= 128
     # A closed line keeps inside and outside apart. One pixel wide it has about 50.
     assert ndimage.label(~ink)[1] == 2
@@ -291,7 +291,7 @@ def test_a_transparent_background_contrasts_with_the_ink(tmp_path, ink):
     rgba = np.zeros((120, 160, 4), np.uint8)
     rgba[..., :3], rgba[..., 3] = ink, drawn(255, 0)
     Image.fromarray(rgba).save(tmp_path / "clear.png")
-    (picture,) = read_pictures([tmp_path / "clear.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "clear.png", "auto")
     assert (picture.pixels == as_mnist(drawn(255, 0), "auto")[0]).all()
 
 
@@ -304,7 +304,9 @@ def test_a_photo_is_turned_upright(tmp_path, depth):
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
     assert Image.open(tmp_path / "turned.png").mode == ("L" if depth == np.uint8 else "I;16")
-    one, other = read_pictures([tmp_path / "upright.png", tmp_path / "turned.png"], "auto")
+    (one,), (other,) = (
+        read_pictures(tmp_path / f"{name}.png", "auto") for name in ("upright", "turned")
+    )
     assert (one.gray == drawn(0, 255)).all()
     assert (one.pixels == other.pixels).all()
 
@@ -320,15 +322,23 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-FORMS = [("png", mode) for mode in ("L", "RGB", "RGBA", "P", "16 bits")]
-FORMS += [("tiff", "16 bits"), ("tiff", "L"), ("webp", "RGB"), ("webp", "RGBA")]
+# File formats, how a pixel is stored, and how the file is written.
+FORMS = [("png", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "P", "16 bits")]
+FORMS += [("png", "L", {"compress_level": 0}), ("png", "P", {"optimize": True})]
+FORMS += [("tiff", mode, {}) for mode in ("L", "RGB", "16 bits", "16 bits, the higher first")]
+FORMS += [("tiff", "L", {"compression": kind}) for kind in ("tiff_lzw", "packbits", "tiff_deflate")]
+FORMS += [("webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")]
+# These know no orientation.
+PLAIN = [("bmp", "L"), ("bmp", "RGB"), ("gif", "L"), ("ppm", "L"), ("ppm", "RGB"), ("tga", "RGBA")]
+PLAIN += [("ppm", "16 bits"), ("jp2", "L"), ("jp2", "RGB")]
+FORMS += [(suffix, mode, {}) for suffix, mode in PLAIN]
 
 
 @st.composite
 def pictures(draw):
     """A dark or light figure of strokes on an even background, of at least 30 pixels a side."""
     width, height = draw(st.integers(30, 120)), draw(st.integers(30, 120))
-    paper, ink = draw(st.sampled_from([(255, 0), (0, 255), (200, 40), (20, 180)]))
+    paper, ink = draw(st.sampled_from([(200, 40), (20, 180), (255, 0), (0, 255)]))
     picture = Image.new("L", (width, height), paper)
     inside = st.tuples(st.integers(6, width - 7), st.integers(6, height - 7))
     points = draw(st.lists(inside, min_size=2, max_size=5, unique=True))
@@ -336,37 +346,65 @@ def pictures(draw):
     return picture
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
-@given(pictures(), st.sampled_from(FORMS), st.sampled_from([*TURNS]), st.booleans())
-def test_a_picture_has_the_same_pixels_in_any_format_depth_orientation_and_polarity(
-    tmp_path, picture, form, orientation, inverted
+def stored(picture, mode):
+    """A gray picture with its pixels stored in another way."""
+    if not mode.startswith("16 bits"):
+        return picture.convert(mode)
+    deep = np.asarray(picture).astype(np.uint16) * 257
+    if mode == "16 bits":
+        return Image.fromarray(deep)
+    return Image.frombytes("I;16B", picture.size, deep.byteswap().tobytes())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}, {form[1]}")
+@settings(max_examples=15, deadline=None, suppress_health_check=[*HealthCheck])
+@given(pictures(), st.sampled_from([*TURNS]), st.booleans())
+def test_a_picture_has_the_same_pixels_in_any_format_depth_encoding_orientation_and_polarity(
+    tmp_path, form, picture, orientation, inverted
 ):
     """And so the same scores; or it is refused."""
-    suffix, mode = form
+    suffix, mode, options = form
     expected = as_mnist(np.asarray(picture), "auto")[0]
     laid = ImageOps.invert(picture) if inverted else picture
-    laid = laid.transpose(TURNS[orientation]) if TURNS[orientation] is not None else laid
-    if mode == "16 bits":
-        laid = Image.fromarray(np.asarray(laid).astype(np.uint16) * 257)
-    else:
-        laid = laid.convert(mode)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    laid.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    if (suffix, mode) in PLAIN:
+        stored(laid, mode).save(path, **options)
+    else:
+        turn = TURNS[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored(laid if turn is None else laid.transpose(turn), mode).save(
+            path, exif=exif, **options
+        )
     if suffix == "tiff" and orientation > 4:
         with pytest.raises(UserError, match="a TIFF on its side; turn it, or save it as PNG"):
-            read_pictures([path], "auto")
+            read_pictures(path, "auto")
         return
-    (found,) = read_pictures([path], "auto")
+    (found,) = read_pictures(path, "auto")
     assert np.array_equal(found.pixels, expected)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@given(
+    st.binary(min_size=98, max_size=98),
+    st.sampled_from(["uint8", "of 0 and 255", "bool", "float16", "float32", "float64", "Fortran"]),
+    st.sampled_from([(28, 28), (1, 28, 28), (1, 784), (784,)]),
+)
+def test_a_binarized_array_has_the_same_pixels_in_any_type_shape_and_order(
+    tmp_path, content, kind, shape
+):
+    image = np.unpackbits(np.frombuffer(content, np.uint8)).reshape(shape)
+    arrays = {"of 0 and 255": image * np.uint8(255), "Fortran": np.asfortranarray(image)}
+    np.save(tmp_path / "a.npy", arrays[kind] if kind in arrays else image.astype(kind))
+    (found,) = read_pictures(tmp_path / "a.npy", "light-on-dark")
+    assert np.array_equal(found.pixels >= 128, image.ravel() == 1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (28, 28), (56, 56), (90, 60)])
 @pytest.mark.parametrize("colour", ["black", "gray", "white", "#ff000000"])
 def test_a_picture_of_one_colour_is_blank(tmp_path, size, colour):
     Image.new("RGBA", size, colour).save(tmp_path / "one.png")
-    (picture,) = read_pictures([tmp_path / "one.png"], "auto")
+    (picture,) = read_pictures(tmp_path / "one.png", "auto")
     assert picture.pixels.max() == 0
 
 
@@ -390,7 +428,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(whole_files, suffix, data
     path = whole_files / f"damaged{suffix}"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     try:
-        assert all(picture.pixels.shape == (784,) for picture in read_pictures([path], "auto"))
+        assert all(picture.pixels.shape == (784,) for picture in read_pictures(path, "auto"))
     except UserError as error:
         assert "\n" not in str(error)
 

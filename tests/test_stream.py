@@ -73,11 +73,11 @@ def test_a_run_draws_what_the_notebook_draws_in_its_order():
     ours.initialise(model)
     assert_weights(model, weights)
     assert (ours.frame(20) == first_frame.numpy()).all()
-    draws = ours.training_epoch(TRAINING, 20)
+    draws = ours.epoch(TRAINING, 20)
     assert (draws.order == order.numpy()).all()
     assert (draws.noise == torch.cat(noise).numpy()).all()
     assert (draws.frame_noise == torch.stack(captured).numpy()).all()
-    draws = ours.test_pass(TEST, 20)
+    draws = ours.epoch(TEST, 20, frames=False)
     assert (draws.order == test_order.numpy()).all()
     assert (draws.noise == torch.cat(test_noise).numpy()).all()
     model = network_of(Architecture(hidden_sizes=(7,), latent_size=2))
@@ -95,7 +95,7 @@ def test_skipping_a_run_leaves_the_stream_where_the_real_run_leaves_it(params, s
 
     skipped = stream()
     skipped.skip_run(network_of(small), epochs=2, training_images=TRAINING, test_images=TEST)
-    assert (skipped.state() == real.state()).all()
+    assert (skipped.generator.state() == real.generator.state()).all()
 
 
 def test_the_global_generator_is_left_alone(small):
@@ -104,5 +104,5 @@ def test_the_global_generator_is_left_alone(small):
     torch.set_rng_state(before)
     ours = stream()
     ours.initialise(model)
-    ours.training_epoch(TRAINING, 2)
+    ours.epoch(TRAINING, 2)
     assert torch.equal(torch.get_rng_state(), before)

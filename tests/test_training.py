@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from vae import objective
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.frames import FrameRecorder
@@ -49,12 +48,10 @@ def test_the_reported_loss_is_the_mean_over_images_of_each_batch_before_its_step
     step = 0
 
     def loss_of(rows, noise):
-        posterior = model.encode(pixels[rows])
-        logits = model.decode(posterior.sample(torch.from_numpy(noise)))
-        return objective.terms(logits, posterior, pixels[rows]).sum()
+        return model.terms(pixels[rows], torch.from_numpy(noise)).sum()
 
     for epoch in epochs:
-        draws = stream.training_epoch(100, 2)
+        draws = stream.epoch(100, 2)
         total = 0.0
         for rows in torch.arange(100).split(16):
             step += 1
@@ -66,7 +63,7 @@ def test_the_reported_loss_is_the_mean_over_images_of_each_batch_before_its_step
             adam.step()
             total += loss.item()
         assert epoch.train.negative_elbo == pytest.approx(total / 100, rel=1e-5)
-        draws = stream.test_pass(30, 2)
+        draws = stream.epoch(30, 2, frames=False)
         with torch.no_grad():
             total = loss_of(draws.order, draws.noise).item()
         assert epoch.test.negative_elbo == pytest.approx(total / 30, rel=1e-5)
@@ -177,7 +174,8 @@ def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
 def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings, small, capsys):
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 1)
     assert Checkpoint(tmp_path / "c", "abd").load() is None
-    assert "of other parameters, data, code or PyTorch; starting again" in capsys.readouterr().out
+    assert not (tmp_path / "c").exists()
+    assert "(of other parameters, data, code or PyTorch); starting again" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_training_at_its_batch_and_keeps_the_last_checkpoint(
@@ -219,7 +217,8 @@ def test_a_test_loss_that_is_not_finite_stops_training_before_its_checkpoint(
     checkpoint = Checkpoint(tmp_path / "c", "abc")
     recorder = FrameRecorder(images[:2], levels=16)
     with pytest.raises(
-        UserError, match=r"epoch 1: a loss is not finite .*nan, .* so training stops"
+        UserError,
+        match=r"epoch 1, test images: the loss is not finite \(reconstruction nan, .* so training",
     ):
         list(fit(start, settings, recorder, spoil, checkpoint))
     assert not (tmp_path / "c").exists()

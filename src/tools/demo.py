@@ -37,13 +37,8 @@ def copy_pipeline(folder: Path) -> None:
     for name in ("src", "data/published", "studies", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     (folder / "data/own").mkdir()
-    for name in (
-        "data/own/README.md",
-        "dvc.yaml",
-        "params.yaml",
-        "requirements.lock",
-        ".dvcignore",
-    ):
+    files = ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore", "data/own/README.md")
+    for name in files:
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     override_params(folder / "params.yaml", OVERRIDES)

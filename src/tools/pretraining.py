@@ -5,16 +5,13 @@ of batches before, the losses of the ten epochs after them: each a window of an 
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import src_path  # noqa: F401
 from vae import cli
-from vae.cli import arguments
 from vae.data import Split, load_split
 from vae.files import write_csv
 from vae.params import Params, check_params
@@ -25,19 +22,19 @@ BATCHES = range(0, 301, 25)
 
 
 def main() -> None:
-    data, output = arguments(__doc__, "binarized", "output")
+    data, output = cli.arguments(__doc__, "binarized", "output")
     params = check_params(Path("params.yaml"))
     train, test = load_split(data, "train"), load_split(data, "test")
-    rows = []
+    tables = []
     for seed in SEEDS:
-        rows += shifted_losses(params, seed, BATCHES, train, test)
+        tables.append(shifted_losses(params, seed, BATCHES, train, test))
         print(f"seed {seed} of {SEEDS[0]} to {SEEDS[-1]}", flush=True)
-    write_csv(output, pd.DataFrame(rows))
+    write_csv(output, pd.concat(tables))
 
 
 def shifted_losses(
     params: Params, seed: int, before: range, train: Split, test: Split
-) -> Iterator[dict[str, Any]]:
+) -> pd.DataFrame:
     """The 2-d model's losses by epoch after each number of batches in `before`, one seed: rows of
     `seed, batches, epoch, train_loss, test_loss`."""
     settings = params.train.model_copy(update={"epochs": params.train.epochs + 1})
@@ -50,18 +47,18 @@ def shifted_losses(
         first = len(losses) % batches * settings.batch_size
         losses.append(math.fsum(terms[:, first:].ravel()))
         if len(losses) >= batches and len(losses) % batches in before:
-            draws = start.stream.test_pass(len(test.images), start.network.latent)
-            loss = evaluate(start.network, start.test_images, draws)
-            tests[len(losses)] = loss.negative_elbo
+            draws = start.stream.epoch(len(test.images), start.network.latent, frames=False)
+            tests[len(losses)] = evaluate(start.network, start.test_images, draws).negative_elbo
 
     for _ in fit(start, settings, on_batch=on_batch):
         pass
-    for shift in before:
-        for epoch in range(1, params.train.epochs + 1):
-            end = shift + epoch * batches
-            mean = math.fsum(losses[end - batches : end]) / len(train.images)
-            place = {"seed": seed, "batches": shift, "epoch": epoch}
-            yield {**place, "train_loss": mean, "test_loss": tests[end]}
+    epochs = range(1, params.train.epochs + 1)
+    rows = pd.DataFrame([(shift, epoch) for shift in before for epoch in epochs])
+    rows = rows.set_axis(["batches", "epoch"], axis=1)
+    ends = rows["batches"] + rows["epoch"] * batches
+    means = [math.fsum(losses[end - batches : end]) / len(train.images) for end in ends]
+    rows.insert(0, "seed", seed)
+    return rows.assign(train_loss=means, test_loss=ends.map(tests))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,19 @@ from dvc.cli import main as dvc
 
 import src_path  # noqa: F401
 from vae import cli
+from vae.grid import key_values, settings
 from vae.tracking.origin import git
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Other options go to dvc repro.")
-    options = parser.parse_known_args()[1]
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Other options go to DVC.")
+    help_set = "another value for a key of params.yaml, by dvc exp run; several such are possible"
+    parser.add_argument(
+        "-S", dest="grid", action="append", type=key_values, default=[], help=help_set
+    )
+    known, options = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])
+    command = ["exp", "run", *settings(dict(known.grid))] if known.grid else ["repro"]
     Path(".dvc/tmp").mkdir(exist_ok=True)
     wait_for_others(Path(".dvc/tmp/make-repro.lock"))
     restore_after_kill(Path())
@@ -34,7 +40,7 @@ def main() -> None:
         lambda record: "is frozen" not in str(record.msg)
     )
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
-    sys.argv = ["dvc", "repro", *options]  # by which DVC names the process that it waits for
+    sys.argv = ["dvc", *command, *options]  # by which DVC names the process that it waits for
     if status := dvc(sys.argv[1:]):
         sys.exit(status)
     if git("rev-parse", "HEAD"):

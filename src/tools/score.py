@@ -19,7 +19,7 @@ import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
-from vae.images import POLARITIES, Picture, read_pictures, write_picture
+from vae.images import POLARITIES, Picture, read_pictures
 from vae.params import read_params
 from vae.report.figures import save_figure
 from vae.scores import SCORE_NAMES, anomaly_scores, limits, reconstruct
@@ -40,11 +40,15 @@ def main() -> None:
     add("--model", type=Path, default=Path("models/20d.safetensors"), help="%(default)s")
     add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
     options = parser.parse_args()
+    figure = options.figure
+    inputs = [path.resolve() for path in options.images]
+    if figure and (figure.suffix.lower() != ".png" or figure.resolve() in inputs):
+        raise UserError(f"cannot write {figure}: name a PNG file (.png) that is none of the inputs")
     binarized, settings = read_params("binarize", "anomaly")
     pictures, unread = [], []
     for path in options.images:
         try:
-            pictures += read_pictures([path], options.polarity)
+            pictures += read_pictures(path, options.polarity)
         except UserError as error:
             unread.append(str(error))
     if not pictures:
@@ -60,9 +64,8 @@ def main() -> None:
     for row, picture in zip(rows, pictures, strict=True):
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
         row["notes"] = picture.notes(binarized.threshold)
-    if options.figure:
-        drawn = figure(rows[:100], pictures, images, reconstruct(network, images))
-        write_picture(options.figure, options.images, save_figure, drawn)
+    if figure:
+        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(network, images)))
     if options.json:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
@@ -108,17 +111,17 @@ def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
     return "\n".join([*lines, f"{share}; anomalous:", f"{high} or {low}"])
 
 
-def figure(
+def drawing(
     rows: Sequence[Row], pictures: Sequence[Picture], images: np.ndarray, decoded: np.ndarray
 ) -> Figure:
     """Draw three panels for each image: as read, binarized and reconstructed, `(images, 784)`."""
     across = min(len(rows), math.ceil(len(rows) ** 0.5 / 1.5))
     down = math.ceil(len(rows) / across)
     drawn = Figure(figsize=(9 * across, 3.1 * down), layout="constrained")
-    panels = drawn.subplots(down, 3 * across, squeeze=False).reshape(-1, 3)
-    for axes in panels[len(rows) :].ravel():
+    places = drawn.subplots(down, 3 * across, squeeze=False).reshape(-1, 3)
+    for axes in places[len(rows) :].ravel():
         axes.axis("off")
-    for line, row, picture, *squares in zip(panels, rows, pictures, images, decoded, strict=False):
+    for line, row, picture, *squares in zip(places, rows, pictures, images, decoded, strict=False):
         terms = f"KL {row['kl']:.2f} + reconstruction {row['reconstruction']:.2f} nats"
         titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)
         shown = (picture.gray / 255, *(each.reshape(IMAGE_SIDE, -1) for each in squares))

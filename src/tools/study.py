@@ -1,6 +1,6 @@
 """Train many times, with other seeds and parameters, on this machine's cores or a Ray cluster.
 
-Finished trials are kept in OUTPUT.partial as they come; an interrupted study continues from there.
+OUTPUT has each trial as soon as it is finished; an interrupted study goes on from there.
 """
 
 import argparse
@@ -9,14 +9,13 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
-from vae.data import Split, load_split
+from vae.data import load_split
 from vae.files import md5, records, write_csv, write_json, written_whole
+from vae.grid import key_values
 from vae.params import MODELS, check_params
 from vae.report import figures as draw
 from vae.reproduction.intervals import (
@@ -36,43 +35,16 @@ DATA = Path("data/binarized")
 
 def main() -> None:
     options = parse()
-    splits = load_split(DATA, "train"), load_split(DATA, "test")
     data = [md5(DATA / f"{name}.safetensors") for name in ("train", "test")]
     trials = plan(options.models, options.seeds, dict(options.set), data)
-    lock = FileLock(f"{options.output}.lock", blocking=False)
     try:
-        with lock:
-            train_missing(options, trials, splits)
+        with FileLock(f"{options.output}.lock", blocking=False):
+            failures = train_missing(trials, options.output, options.address)
     except Timeout:
         raise UserError(
             f"another study is at work on {options.output}; wait for its end, or name another "
             "--output"
         ) from None
-
-
-def train_missing(options: argparse.Namespace, trials: list[Trial], splits: tuple[Split, Split]) -> None:
-    """Train what the table does not have yet, and write table, summary and figure."""
-    partial = options.output.with_name(f"{options.output.name}.partial")
-    finished = take_over(options.output, partial, trials)
-    ended = set(finished["trial"])
-    print(f"{len(trials)} trials, {len(ended)} of them finished before", flush=True)
-
-    missing = [trial for trial in trials if trial.fingerprint not in ended]
-    resources = (options.address, options.cpus_per_trial, options.gpus_per_trial)
-    failures = {}
-    for trial, result in run_trials(missing, splits, *resources):
-        if isinstance(result, str):
-            failures[str(trial)] = result
-        else:
-            append_rows(partial, result)
-    # In the plan's order, whichever trial ended first.
-    order = {trial.fingerprint: number for number, trial in enumerate(trials)}
-    rows = read_rows(partial).sort_values("trial", key=lambda name: name.map(order), kind="stable")
-    if len(rows):
-        defaults = [trial for trial in trials if trial.arm == DEFAULTS]
-        parameters = {trial.model: seedless(trial.params, trial.model) for trial in defaults}
-        finish(rows, failures, parameters, options.output)
-    partial.unlink()
     if failures:
         reasons = "; ".join(f"{trial}: {reason}" for trial, reason in failures.items())
         raise UserError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
@@ -84,18 +56,12 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--seeds", type=seeds, default="0-19", help="as in 0-19 or 1,5,7-9 (%(default)s)")
     help_set = "values to try for a key of params.yaml; given several times, all combinations"
-    add("--set", type=override, action="append", default=[], metavar="KEY=VALUE,...", help=help_set)
-    add("--models", type=lambda text: text.split(","), default="20d,2d", help="%(default)s")
+    metavar = "KEY=VALUE,..."
+    add("--set", type=key_values, action="append", default=[], metavar=metavar, help=help_set)
+    add("--models", nargs="+", choices=MODELS, default=MODELS, help="both, if not given")
     add("--output", type=Path, default=Path("studies/seeds.csv"), help="%(default)s")
     add("--address", help="of a Ray cluster, as is RAY_ADDRESS; without, Ray starts here")
-    add("--cpus-per-trial", type=int, default=1, help="%(default)s")
-    add("--gpus-per-trial", type=float, default=0.25, help="where there are any (%(default)s)")
-    options = parser.parse_args()
-    if unknown := set(options.models) - set(MODELS):
-        parser.error(f"there is no model {', '.join(unknown)}; it should be {' or '.join(MODELS)}")
-    if options.cpus_per_trial < 1 or not 0 <= options.gpus_per_trial <= 1:
-        parser.error("a trial takes at least one CPU and between 0 and 1 GPU")
-    return options
+    return parser.parse_args()
 
 
 def seeds(text: str) -> list[int]:
@@ -109,38 +75,45 @@ def seeds(text: str) -> list[int]:
     return found
 
 
-def override(text: str) -> tuple[str, list[Any]]:
-    """Split into a key and its values, which are YAML: `train.epochs=5,10`."""
-    key, _, values = text.partition("=")
-    try:
-        found = YAML(typ="safe").load(f"[{values}]")
-    except YAMLError:
-        found = []
-    if not (key and found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE,VALUE")
-    return key, found
+def train_missing(trials: list[Trial], output: Path, address: str | None) -> dict[str, str]:
+    """Train what the table does not have yet, and write table, summary and figure.
 
-
-def finish(
-    rows: pd.DataFrame, failures: dict[str, str], parameters: dict[str, Any], output: Path
-) -> None:
-    """Write the table, its summary as JSON and the figure as PNG; print the last epoch.
-
-    `parameters` are those of the models in the arm of the defaults, beside the seed.
+    Returns the reason by each trial that failed. Raises UserError.
     """
+    finished = set(take_over(output, trials)["trial"])
+    print(f"{len(trials)} trials, {len(finished)} of them finished before", flush=True)
+    missing = [trial for trial in trials if trial.fingerprint not in finished]
+    splits = load_split(DATA, "train"), load_split(DATA, "test")
+    failures = {}
+    for trial, result in run_trials(missing, splits, address):
+        if isinstance(result, str):
+            failures[str(trial)] = result
+        else:
+            append_rows(output, result)
+    rows = read_rows(output)
+    if len(rows):
+        # In the plan's order, whichever trial ended first.
+        order = {trial.fingerprint: number for number, trial in enumerate(trials)}
+        rows = rows.sort_values("trial", key=lambda name: name.map(order), kind="stable")
+        defaults = [trial for trial in trials if trial.arm == DEFAULTS]
+        parameters = {trial.model: seedless(trial.params, trial.model) for trial in defaults}
+        finish(rows, {"failures": failures, "parameters": parameters}, output)
+    return failures
+
+
+def finish(rows: pd.DataFrame, facts: dict[str, Any], output: Path) -> None:
+    """Write the table, its summary with other `facts` as JSON, and the figure; print the last
+    epoch."""
     losses = prediction_intervals(rows, LOSSES, ["model", "arm", "epoch"])
     noise = prediction_intervals(rows, ["noise_kl"], ["model", "arm"])
     differences = paired_differences(rows, "test_loss")
     tables = {"losses": losses, "noise_kl": noise, "test_loss_differences": differences}
     summary = {name: records(table) for name, table in tables.items()}
-    write_json(
-        output.with_suffix(".json"), {**summary, "failures": failures, "parameters": parameters}
-    )
+    write_json(output.with_suffix(".json"), {**summary, **facts})
     params = check_params(Path("params.yaml"))
     of_data = Path("data/published"), params.download.dataset, params.binarize
-    published = load_published(*of_data).losses
     with written_whole(output.with_suffix(".png")) as path:
-        draw.save_figure(path, draw.study_bands(losses, published))
+        draw.save_figure(path, draw.study_bands(losses, load_published(*of_data).losses))
     write_csv(output, rows)
     last = losses[losses["epoch"] == losses.groupby(["model", "arm"])["epoch"].transform("max")]
     print(last.drop(columns="epoch").to_string(index=False, float_format="{:.3f}".format))

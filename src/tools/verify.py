@@ -37,6 +37,11 @@ SECOND = {
     "OPENBLAS_CORETYPE": "Nehalem",
     "NPY_DISABLE_CPU_FEATURES": "X86_V3",
 }
+# In the second build's home.
+SETTINGS = {
+    "matplotlib/matplotlibrc": "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n",
+    "dvc/config": "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n",
+}
 
 
 def main() -> None:
@@ -48,7 +53,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vae-verify-") as scratch:
         found, differing = build_twice(Path(scratch), QUICK if options.quick else {}, committed)
     if options.output:
-        write_json(options.output, {**machine(), "outputs": digest(found), "differing": differing})
+        # What a difference may be blamed on.
+        machine = {"processor": processor(), "system": platform.platform()}
+        machine |= {"compiler": compiler()[-1], "python": platform.python_version()}
+        write_json(options.output, {**machine, "outputs": digest(found), "differing": differing})
     if differing:
         raise UserError(f"not the same bits: {'; '.join(differing)}")
     ending = "" if options.quick else " and in dvc.lock"
@@ -60,13 +68,9 @@ def build_twice(
 ) -> tuple[dict[str, str], list[str]]:
     """Build twice; return the MD5 sum of each output, and what differs and where."""
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
-    build(one, {**overrides, "tracking": {"enabled": True}}, FIRST)
-    config = other.parent / ".config"
-    write_text(
-        config / "matplotlib/matplotlibrc", "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n"
-    )
-    settings = "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n"
-    write_text(config / "dvc/config", settings)
+    build(one, {**overrides, "tracking": {"enabled": True}}, FIRST, umask=0o022, mtime=10**9)
+    for name, text in SETTINGS.items():
+        write_text(other.parent / ".config" / name, text)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     untracked = {**overrides, "tracking": {"enabled": False}}
@@ -75,29 +79,18 @@ def build_twice(
     found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
     differing = []
     for name, value in found.items():
-        verdict = "equal"
         if again[name] != value:
-            verdict = f"the builds differ at {first_difference(one / name, other / name)}"
+            place = first_difference(one / name, other / name)
+            differing.append(f"{name}, the builds differ at {place}")
         elif committed and committed.get(name) != value:
-            verdict = f"dvc.lock has {committed.get(name)}"
-        differing += [f"{name}, {verdict}"] if verdict != "equal" else []
-        print(f"{name:<32} {value:<36} {verdict}")
+            differing.append(f"{name}, dvc.lock has {committed.get(name)}")
+        print(f"{name:<32} {value}")
     return found, differing
 
 
 def digest(found: dict[str, str]) -> str:
     """One MD5 sum of all outputs' sums."""
     return hashlib.md5(json.dumps(found, sort_keys=True).encode()).hexdigest()
-
-
-def machine() -> dict[str, str]:
-    """What a result may be blamed on: processor, system, compiler, Python."""
-    return {
-        "processor": processor(),
-        "system": platform.platform(),
-        "compiler": compiler()[-1],
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

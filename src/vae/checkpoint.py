@@ -1,14 +1,13 @@
 """A training's state after each epoch, so that a killed one goes on with the same bits."""
 
-import math
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from vae.cli import UserError
 from vae.files import write_tensors
 
 
@@ -19,51 +18,36 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self.folder = folder
-        self.identity = identity
-        self.losses = np.empty((0, 4))  # of each epoch so far
+        self.folder, self.identity = folder, np.frombuffer(identity.encode(), np.uint8)
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Read the state after the last finished epoch; None when none can be used, and say why."""
+        """Read what `save` wrote after the last finished epoch, with all frames as `frames`.
+
+        None when nothing can be used; then this says why, and removes it.
+        """
         path = self.folder / "state.safetensors"
         if not path.exists():
             return None
         try:
-            with safe_open(path, "np") as file:
-                identity = (file.metadata() or {}).get("identity")
-            if identity != self.identity:
-                print(f"{path}: of other parameters, data, code or PyTorch; starting again")
-                return None
             state = load_file(path)
+            if not np.array_equal(state["identity"], self.identity):
+                raise ValueError("of other parameters, data, code or PyTorch")
             names = [f"frames-{epoch}.safetensors" for epoch in range(1, len(state["losses"]) + 1)]
             frames = np.concatenate([load_file(self.folder / name)["frames"] for name in names])
-        except (OSError, KeyError, SafetensorError) as error:
-            print(f"{path}: a damaged checkpoint ({error}); starting again")
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            print(f"{path}: not used ({error}); starting again")
+            self.remove()
             return None
-        self.losses = state["losses"]
-        print(f"{path}: going on after epoch {len(self.losses)}")
+        print(f"{path}: going on after epoch {len(names)}")
         return {**state, "frames": frames}
 
-    def save(
-        self, losses: list[float], state: dict[str, np.ndarray], frames: list[np.ndarray]
-    ) -> None:
-        """Write an epoch's losses, the state after it and the frames that it added.
-
-        Raises UserError when a loss is not finite; the epoch before is kept.
-        """
-        epoch = len(self.losses) + 1
-        if not all(map(math.isfinite, losses)):
-            raise UserError(
-                f"epoch {epoch}: a loss is not finite (reconstruction and KL, train and test: "
-                f"{losses} nats per image), so training stops; a lower train.learning_rate may help"
-            )
-        self.losses = np.concatenate((self.losses, [losses]))
-        self._write(f"frames-{epoch}.safetensors", {"frames": np.stack(frames)})
-        self._write("state.safetensors", {**state, "losses": self.losses})
+    def save(self, state: Mapping[str, np.ndarray], frames: Sequence[np.ndarray]) -> None:
+        """Write the frames that an epoch added, then the state, with `losses` of each epoch."""
+        epoch = len(state["losses"])
+        write_tensors(self.folder / f"frames-{epoch}.safetensors", {"frames": np.stack(frames)})
+        named = {**state, "identity": self.identity}
+        write_tensors(self.folder / "state.safetensors", named)
 
     def remove(self) -> None:
-        """Delete the folder: the results are written."""
+        """Delete the folder: the results are written, or it is of no use."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _write(self, name: str, tensors: dict[str, np.ndarray]) -> None:
-        write_tensors(self.folder / name, tensors, {"identity": self.identity})

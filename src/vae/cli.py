@@ -1,43 +1,19 @@
-"""How a script starts and ends: arguments, signals, and one line for a mistake that a user can
-correct."""
+"""How a script starts and ends: arguments, signals, one line for what a user can correct."""
 
 import argparse
+import fcntl
 import gc
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EISDIR,
-    ELOOP,
-    EMFILE,
-    ENFILE,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-)
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from packaging.requirements import Requirement
-
 # Whose code goes into results.
-PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "safetensors")
-PACKAGES += ("matplotlib", "pillow", "imageio", "torch", "dvc", "mlflow")
-# What to do when the system refuses, by its error number.
-REMEDIES = (
-    dict.fromkeys((ENOSPC, EDQUOT), "make room there")
-    | dict.fromkeys((EACCES, EPERM, EROFS), "let this user read and write there")
-    | dict.fromkeys((EEXIST, EISDIR, ELOOP, ENOTDIR), "move what has this name out of the way")
-    | dict.fromkeys((EMFILE, ENFILE), "allow more open files (ulimit -n)")
-)
+PACKAGES = ("dvc", "imageio", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow")
+PACKAGES += ("safetensors", "scikit-learn", "scipy", "torch")
 # torch's words for it, in a RuntimeError.
 NO_MEMORY = re.compile("out of memory|bad_alloc|can.?t allocate|cannot allocate", re.IGNORECASE)
 
@@ -73,15 +49,15 @@ def run(main: Callable[[], None]) -> None:
     line and status 1; Ctrl-C and SIGTERM with `interrupted` and status 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What is imported by now stays to the end: collecting it, torch above all, takes half a second.
-    # Not so with torchvision, whose Triton wants to be collected, or complains.
-    if "torchvision" not in sys.modules:
+    # What is imported by now stays to the end: collecting it takes half a second. But Triton, which
+    # comes with torchvision, complains when it is not collected.
+    if "triton" not in sys.modules:
         gc.freeze()
     try:
         if Path("requirements.lock").exists():
             locked_versions(Path("requirements.lock"))
-        with _one_of_each_stage():
-            main()
+        _wait_for_an_earlier_run()
+        main()
     except KeyboardInterrupt:
         # Not left to the interpreter, whose own end of it becomes status 0 once Ray is imported.
         print("interrupted", file=sys.stderr)
@@ -89,11 +65,11 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {printable(error)}")
     except OSError as error:
-        if error.errno not in REMEDIES:
+        # What is missing is the program's mistake.
+        if isinstance(error, FileNotFoundError) or not error.strerror:
             raise
-        remedy, place = REMEDIES[error.errno], error.filename or "where the output goes"
-        reason = f"{error.strerror}: {place}; {remedy}, then run it again"
-        sys.exit(f"error: {printable(reason)}")
+        place = printable(error.filename or "where the output goes")
+        sys.exit(f"error: {error.strerror}: {place}; correct that, then run it again")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
             raise
@@ -101,53 +77,40 @@ def run(main: Callable[[], None]) -> None:
             "error: not enough memory; free some, or lower what decides it in params.yaml: layer "
             "sizes, batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
         )
-    except Exception as error:
-        # SQLite's words, in an error of MLflow's or of SQLAlchemy's.
-        if "database or disk is full" not in str(error):
-            raise
-        sys.exit("error: the disk of MLflow's database is full; make room there, then run it again")
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Return the versions of `PACKAGES` in a lock, for this Python.
+    """Return the versions of `PACKAGES`, which are installed and in a lock.
 
     Raises UserError where another one is installed: `dvc status` would take its results for those
     of the lock.
     """
-    lines = [line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines()]
-    pins = [Requirement(line) for line in lines if line.partition("==")[0] in PACKAGES]
-    locked = {
-        pin.name: str(pin.specifier).removeprefix("==")
-        for pin in pins
-        if not pin.marker or pin.marker.evaluate()
-    }
-    for name, wanted in locked.items():
-        try:
-            found = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            found = "no version"
-        if found != wanted:
+    pins = lock.read_text(encoding="utf-8")
+    found = {}
+    for name in PACKAGES:
+        # Which of several is for this Python, the installation has decided.
+        locked = re.findall(rf"^{name}==(\S+)", pins, re.MULTILINE)
+        installed = next((each.version for each in distributions(name=name)), "no version")
+        found[name] = installed.partition("+")[0]
+        if locked and found[name] not in locked:
             raise UserError(
-                f"{name}: {found} is installed, requirements.lock has {wanted}; run `make setup`"
+                f"{name}: {found[name]} is installed, requirements.lock has "
+                f"{' or '.join(locked)}; run `make setup`"
             )
-    return locked
+    return found
 
 
-@contextmanager
-def _one_of_each_stage() -> Iterator[None]:
+def _wait_for_an_earlier_run() -> None:
     """Under DVC, wait for an earlier run of this stage: it goes on when its DVC is killed, and
-    writes."""
+    writes. The lock ends with this process."""
     stage = os.environ.get("DVC_STAGE")
     if stage is None:
-        yield
         return
-    lock = FileLock(Path(os.environ["DVC_ROOT"], f".dvc/tmp/{stage.replace('/', '-')}.lock"))
+    path = Path(os.environ["DVC_ROOT"], f".dvc/tmp/{stage.replace('/', '-')}.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(
-            f"an earlier {stage} still runs, though its DVC has ended; waiting for it", flush=True
-        )
-        lock.acquire()
-    with lock:
-        yield
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = f"an earlier {stage} still runs, though its DVC has ended"
+        print(f"{who}; waiting for it", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)

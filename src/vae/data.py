@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from vae.cli import UserError
-from vae.files import write_tensors, written_whole
+from vae.files import NO_TYPE, write_tensors, written_whole
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
@@ -36,14 +37,10 @@ def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
     folders = sorted(root.glob("*/raw"))
     if len(folders) != 1:
         raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
-    files = {
-        split: (folders[0] / images, folders[0] / labels)
-        for split, (images, labels) in FILE_NAMES.items()
-    }
+    folder = folders[0]
+    files = {split: (folder / x, folder / y) for split, (x, y) in FILE_NAMES.items()}
     if len({labels.exists() for _, labels in files.values()}) == 2:
-        raise UserError(
-            f"{folders[0]} has labels of one split only; run `dvc repro --force download`"
-        )
+        raise UserError(f"{folder} has labels of one split only; run `dvc repro --force download`")
     return files
 
 
@@ -56,20 +53,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        kind, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"cannot read {path} ({error}); delete it and run again") from None
-    start = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) <= start:
+    values = np.frombuffer(content, np.uint8)[4 + 4 * dimensions :]
+    if kind != 0x800 + dimensions or not 0 < math.prod(shape) == len(values):
         raise UserError(
-            f"{path} is no IDX file of {dimensions} dimensions with values; delete it and run again"
+            f"{path} is no whole IDX file of {dimensions} dimensions; delete it and run again"
         )
-    shape = np.frombuffer(content[4:start], ">u4").tolist()
-    if len(content) != start + math.prod(shape):
-        raise UserError(
-            f"{path} does not hold the {math.prod(shape)} values it announces; delete it and run "
-            "again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return values.reshape(shape)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -108,14 +100,13 @@ def load_split(folder: Path, name: str) -> Split:
     path = folder / f"{name}.safetensors"
     try:
         split = Split(**load_file(path))
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, *NO_TYPE) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro binarize`") from None
     return checked(split, path)
 
 
 def checked(split: Split, path: Path) -> Split:
-    """Return the split of `path`. Raises UserError unless it is what `Split` says, and not
-    empty."""
+    """Return the split of `path`. Raises UserError unless it is as `Split` says, not empty."""
     images = split.images
     labels = np.zeros(len(images), np.uint8) if split.labels is None else split.labels
     fits = images.dtype == labels.dtype == np.uint8 and images.shape == (*labels.shape, PIXELS)

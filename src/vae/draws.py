@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vae.kernel import library
+from vae.kernel import call
 
 
 class Generator:
@@ -42,7 +42,7 @@ class Generator:
                 array[...] = np.reshape(self._few_normals(array.size), array.shape)
             else:
                 words = self._words(array.size + (16 if array.size % 16 else 0))
-                library().many_normals(words.ctypes.data, array.ctypes.data, array.size)
+                call("many_normals", words, array, array.size)
 
     def uniforms(self, bound: float, *shape: int) -> np.ndarray:
         """Numbers from -bound to bound in this shape, float32, as `uniform_` gives them."""
@@ -55,7 +55,7 @@ class Generator:
         """A permutation of 0 to count - 1, int64, as `torch.randperm` gives it."""
         order = np.empty(count, np.int64)
         words = self._words(max(0, count - 1))
-        library().permute(words.ctypes.data, order.ctypes.data, count)
+        call("permute", words, order, count)
         return order
 
     def integer(self) -> int:
@@ -82,7 +82,7 @@ class Generator:
         """Fewer than sixteen come in pairs, whose second number may wait for the next call."""
         pairs = (count + 1 - len(self._spare)) // 2
         drawn = np.empty(2 * pairs)
-        library().normal_pairs(self._words(4 * pairs).ctypes.data, drawn.ctypes.data, pairs)
+        call("normal_pairs", self._words(4 * pairs), drawn, pairs)
         numbers = [*self._spare, *drawn.tolist()]
         self._spare = numbers[count:]
         return numbers[:count]

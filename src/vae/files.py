@@ -15,6 +15,9 @@ from vae.cli import UserError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# What safetensors raises for arrays of a type that NumPy has not, as bfloat16 and float8.
+NO_TYPE = (TypeError, AttributeError)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -55,19 +58,10 @@ def write_csv(path: Path, table: "DataFrame") -> None:
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name as safetensors, the bytes of which repeat, whole."""
-    try:
-        content = save(dict(tensors), metadata)
-    except BaseException as error:
-        # What safetensors raises without memory is no Exception, and cannot be imported.
-        if type(error).__name__ == "PanicException":
-            raise MemoryError from None
-        raise
     with written_whole(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(save(dict(tensors)))
 
 
 def records(table: "DataFrame") -> list[dict[str, Any]]:
@@ -89,9 +83,7 @@ def read_json(path: Path, *keys: str) -> Any:
 def shown(address: str) -> str:
     """A server's address as it may be printed: without user, password and query."""
     scheme, separator, place = address.partition("://")
-    return (
-        f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}" if separator else address
-    )
+    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}"
 
 
 def md5(path: Path) -> str:

@@ -1,10 +1,10 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import ndtri
 
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
@@ -12,11 +12,12 @@ from vae.files import written_whole
 from vae.network import Network
 from vae.terms import latent_samples, probabilities
 
+BLOCK = 32  # frames that a file holds together; they are compressed and read as one
+
 
 def grid_axis(size: int, quantiles: tuple[float, float]) -> np.ndarray:
-    """Latent coordinates along a side of the manifold, `(size,)`: evenly spaced quantiles of the
-    prior."""
-    return ndtri(np.linspace(*quantiles, size))
+    """Latent coordinates along a side of the manifold, `(size,)`: quantiles of the prior."""
+    return np.array([NormalDist().inv_cdf(share) for share in np.linspace(*quantiles, size)])
 
 
 def latent_grid(axis: np.ndarray) -> np.ndarray:
@@ -24,10 +25,6 @@ def latent_grid(axis: np.ndarray) -> np.ndarray:
     latent coordinate, the row the second, as in the post's notebook."""
     second, first = np.meshgrid(axis, axis, indexing="ij")
     return np.stack((first.ravel(), second.ravel()), axis=1).astype(np.float32)
-
-
-# Frames that a file holds together; they are compressed and read as one.
-BLOCK = 32
 
 
 class FrameRecorder:
@@ -62,19 +59,18 @@ class FrameRecorder:
         `(points, 784)`: gray values of 0 to 255 as bytes, row by row. Compressed by the zstd of
         pyarrow, whose bytes are the same everywhere; zlib's belong to the system's zlib.
         """
-        types = {name: pa.binary(self.frames[0][rows].size) for name, rows in self.parts.items()}
+        frames = self.grays[np.stack(self.frames)]
+        columns = {}
+        for name, rows in self.parts.items():
+            kind, values = pa.binary(frames[0, rows].size), np.ascontiguousarray(frames[:, rows])
+            columns[name] = pa.Array.from_buffers(kind, len(frames), [None, pa.py_buffer(values)])
+        table = pa.table(columns)
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with (
             written_whole(path) as temporary,
-            pa.ipc.new_file(temporary, pa.schema(types), options=options) as file,
+            pa.ipc.new_file(temporary, table.schema, options=options) as file,
         ):
-            for first in range(0, len(self.frames), BLOCK):
-                frames = self.grays[np.stack(self.frames[first : first + BLOCK])]
-                columns = []
-                for name, rows in self.parts.items():
-                    values = pa.py_buffer(np.ascontiguousarray(frames[:, rows]))
-                    columns.append(pa.Array.from_buffers(types[name], len(frames), [None, values]))
-                file.write_batch(pa.record_batch(columns, list(types)))
+            file.write_table(table, max_chunksize=BLOCK)
 
 
 def quantized(logits: np.ndarray, levels: int = 256) -> np.ndarray:
@@ -96,5 +92,4 @@ def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:
             raise ValueError(f"{frames.shape[1]} {name} a frame, not {count}")
         return frames
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = one_line(error)
-        raise UserError(f"cannot read {path} ({reason}); run `dvc repro`") from None
+        raise UserError(f"cannot read {path} ({one_line(error)}); run `dvc repro`") from None

@@ -11,10 +11,14 @@ from importlib.metadata import version
 RESULTS_VERSION = 1
 
 
+def torch_version() -> str:
+    """PyTorch's version, read from the installed package: importing it takes seconds."""
+    return version("torch").partition("+")[0]
+
+
 def identity(values: Mapping[str, str], data: Sequence[str]) -> str:
     """12 hexadecimal digits of a training's flat parameters (`params.flat`), of the MD5 sums of the
     splits that it reads, train and test, of PyTorch's version and of `RESULTS_VERSION`."""
-    # Read from the installed package, without the seconds that importing PyTorch takes.
-    torch = version("torch").partition("+")[0]
-    text = json.dumps([dict(values), list(data), torch, RESULTS_VERSION], sort_keys=True)
+    parts = [dict(values), list(data), torch_version(), RESULTS_VERSION]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest()[:12]

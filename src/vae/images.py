@@ -1,26 +1,23 @@
-"""The user's own pictures in MNIST's form, and PNG files made from them.
+"""The user's own pictures in MNIST's form.
 
 That form (LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document
 Recognition", section III.A): a light digit on black, scaled with its proportions into a box of
 20 x 20 pixels, with soft edges, its centre of mass in the middle of 28 x 28.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from scipy.ndimage import center_of_mass, label, maximum_filter
 
 from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE, PIXELS
-from vae.files import written_whole
+from vae.own_images import read_gray
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
 BOX = 20
-LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
 FEWEST = 20  # pixels; MNIST's thinnest digits have some more
 FAINTEST = 24  # gray values; where nothing differs more from the background, there is no ink
 PAPER = 170  # a border of a higher mean is paper; one of coin flips does not come near it
@@ -49,20 +46,16 @@ class Picture(NamedTuple):
         return [note for note, applies in notes.items() if applies]
 
 
-def read_pictures(paths: Sequence[Path], polarity: str) -> list[Picture]:
-    """Read picture files of any format of Pillow's but EPS, which another program would run, and
-    .npy files. Raises UserError naming the first that cannot be read."""
-    found = []
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is no file; name a picture or a .npy array")
-        images = _read_array(path) if path.suffix.lower() == ".npy" else [_read_image(path)]
-        # A name that is not UTF-8 can be neither printed nor drawn.
-        name = str(path).encode(errors="backslashreplace").decode()
-        for number, gray in enumerate(images):
-            part = f"[{number}]" if len(images) > 1 else ""
-            found.append(Picture(name + part, gray, *as_mnist(gray, polarity)))
-    return found
+def read_pictures(path: Path, polarity: str) -> list[Picture]:
+    """Read a picture file, as `read_gray`, or the images of a .npy file. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file; name a picture or a .npy array")
+    images = _read_array(path) if path.suffix.lower() == ".npy" else [read_gray(path)]
+    # A name that is not UTF-8 can be neither printed nor drawn.
+    name = str(path).encode(errors="backslashreplace").decode()
+    names = [f"{name}[{number}]" for number in range(len(images))] if len(images) > 1 else [name]
+    pairs = zip(names, images, strict=True)
+    return [Picture(name, gray, *as_mnist(gray, polarity)) for name, gray in pairs]
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -84,31 +77,6 @@ def _read_array(path: Path) -> np.ndarray:
     if not (array.min() >= 0 and array.max() <= white):
         raise UserError(f"{path} holds NaN or values outside 0.0 to 1.0; divide gray values by 255")
     return np.round(array.reshape(-1, *side) * (255 / white)).astype(np.uint8)
-
-
-def _read_image(path: Path) -> np.ndarray:
-    """Read gray values `(height, width)`, uint8, from a picture file. Raises UserError."""
-    Image.init()
-    try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
-        ):
-            # Pillow 13.0 mixes up the pixels of these, without an error.
-            if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
-                raise ValueError("a TIFF on its side; turn it, or save it as PNG")
-            upright = ImageOps.exif_transpose(image)
-    except Exception as error:  # some of Pillow's readers fail in many ways
-        raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
-    if upright.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    gray, alpha = upright.convert("LA").split()
-    # What is transparent contrasts with what can be seen.
-    seen = np.asarray(gray)[np.asarray(alpha) > 0]
-    paper = Image.new("L", gray.size, 255 if seen.size and seen.mean() < 127.5 else 0)
-    gray = Image.composite(gray, paper, alpha)
-    gray.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
-    return np.asarray(gray)
 
 
 def as_mnist(gray: np.ndarray, polarity: str) -> tuple[np.ndarray, bool]:
@@ -150,13 +118,3 @@ def _boxed(ink: np.ndarray) -> np.ndarray:
     wide = maximum_filter(ink, int(1.5 * max(ink.shape) / BOX) + 1)
     thin, wide = (np.asarray(Image.fromarray(each).resize(size)) for each in (ink, wide))
     return thin if 2 * (thin >= 128).sum() >= (wide >= 128).sum() else wide
-
-
-def write_picture(
-    path: Path, inputs: Sequence[Path], save: Callable[[Path, Any], None], picture: Any
-) -> None:
-    """Let `save` write a PNG file, over an older one but none of `inputs`. Raises UserError."""
-    if path.suffix.lower() != ".png" or path.resolve() in (other.resolve() for other in inputs):
-        raise UserError(f"cannot write {path}: name a PNG file (.png) that is none of the inputs")
-    with written_whole(path) as temporary:
-        save(temporary, picture)

@@ -27,39 +27,15 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vae.cli import UserError
 
-FLAGS = [
-    "-O3",
-    "-std=gnu11",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-]
+FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS += ["-fPIC", "-shared", "-pthread"]
 MOST_THREADS = 16
-_POINTER, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
-# What each function takes; all return nothing, but for make_net.
-SIGNATURES = {
-    "make_net": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER),
-    "free_net": (_POINTER,),
-    "gradient": (_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _DOUBLE, _POINTER),
-    "encode": (_POINTER, _POINTER, _LONG, _POINTER),
-    "decode": (_POINTER, _POINTER, _LONG, _POINTER),
-    "adam": (*[_POINTER] * 4, _LONG, _LONG, *[_DOUBLE] * 4),
-    "reconstruction": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "kl": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "sample": (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "exponentials": (_POINTER, _LONG),
-    "logarithms": (_POINTER, _LONG),
-    "sigmoid": (_POINTER, _POINTER, _LONG),
-    "set_threads": (_LONG,),
-    "permute": (_POINTER, _POINTER, _LONG),
-    "many_normals": (_POINTER, _POINTER, _LONG),
-    "normal_pairs": (_POINTER, _POINTER, _LONG),
-}
 
 
 @cache
@@ -69,11 +45,32 @@ def library() -> ctypes.CDLL:
     Raises UserError when the processor is unfit, and when nothing here can compile.
     """
     loaded = ctypes.CDLL(str(compiled()))
-    for name, types in SIGNATURES.items():
-        getattr(loaded, name).argtypes, getattr(loaded, name).restype = types, None
-    loaded.make_net.restype = _POINTER
+    loaded.make_net.restype = ctypes.c_void_p
     loaded.set_threads(default_threads())
     return loaded
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function of the library: arrays go there by their address, a whole number as a C long,
+    any other as a double. Returns what `make_net` gives."""
+    return getattr(library(), name)(*map(_in_c, arguments))
+
+
+def _in_c(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    return ctypes.c_double(value) if isinstance(value, float) else value
+
+
+def expect(dtype: type, shape: tuple[int, ...], *arrays: np.ndarray) -> None:
+    """Raise ValueError unless the arrays have this type and shape, row by row."""
+    for array in arrays:
+        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(
+                f"expected C-contiguous {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+            )
 
 
 def default_threads() -> int:
@@ -89,7 +86,7 @@ def default_threads() -> int:
 
 def set_threads(threads: int) -> None:
     """Use so many threads from now on; no result depends on it."""
-    library().set_threads(threads)
+    call("set_threads", threads)
 
 
 def compiled() -> Path:

@@ -1,4 +1,5 @@
-"""A variational autoencoder with a Bernoulli decoder, as a PyTorch module to build on."""
+"""A variational autoencoder with a Bernoulli decoder, as a PyTorch module to build on, and the
+terms of its objective: negative_elbo = reconstruction + kl, in nats per image."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vae.network import Network
 from vae.weights import load_network
@@ -31,7 +33,6 @@ class BernoulliVAE(nn.Module):
 
     def __init__(self, encoder: Sequence[int], decoder: Sequence[int]) -> None:
         super().__init__()
-        self.latent_size = decoder[0]
         self.encoder, self.decoder = _layers(encoder), _layers(decoder)
 
     def encode(self, images: Tensor) -> Posterior:
@@ -42,12 +43,34 @@ class BernoulliVAE(nn.Module):
         """Logits `(batch, 784)` of a pixel being 1, from `latent`, `(batch, latent)`."""
         return self.decoder(latent)
 
+    def terms(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Reconstruction and KL of each image, `(2, batch)` nats, with one posterior sample each
+        from standard normal `noise` `(batch, latent)`."""
+        posterior = self.encode(images)
+        return objective_terms(self.decode(posterior.sample(noise)), posterior, images)
+
 
 def _layers(sizes: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def objective_terms(logits: Tensor, posterior: Posterior, images: Tensor) -> Tensor:
+    """-log p(x | z) and KL of each image, `(2, batch)` nats, from logits and images `(batch,
+    784)`: the binary cross-entropy in the form that stays finite for any logit."""
+    losses = functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
+    return torch.stack((losses.sum(dim=1), kl(posterior)))
+
+
+def kl(posterior: Posterior) -> Tensor:
+    """KL divergence of each posterior to the standard normal prior, `(batch,)` nats.
+
+    Closed form: Kingma and Welling, Auto-Encoding Variational Bayes (2014), appendix B.
+    """
+    mean, log_variance = posterior
+    return -0.5 * (1 + log_variance - mean.square() - torch.exp(log_variance)).sum(dim=1)
 
 
 def as_module(network: Network) -> BernoulliVAE:

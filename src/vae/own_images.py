@@ -1,16 +1,19 @@
-"""A user's own 28 x 28 images, from a folder or an .npz file: data/own/README.md says how."""
+"""A user's own 28 x 28 images, from a folder or an .npz file: data/own/README.md says how; and how
+any picture is read."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE
 
 OWN = "data/own/"
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)
+LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
 # Every seventh image is for test, as of MNIST's 70,000.
 TEST_SHARE = 7
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -21,22 +24,24 @@ def own_images(path: Path) -> dict[str, Arrays]:
 
     Raises UserError, naming the file, for all that is something else.
     """
-    if path.is_dir():
-        parts = {split: path / split for split in ("train", "test")}
-        apart = any(part.is_dir() for part in parts.values())
-        found = {split: _folder(part) for split, part in parts.items()} if apart else _folder(path)
-    elif path.suffix == ".npz":
-        found = _archive(path)
-    else:
+    if path.suffix == ".npz":
+        return _archive(path)
+    if not path.is_dir():
         raise UserError(f"{path} is neither a folder nor an .npz file; data/own/README.md says how")
-    if isinstance(found, dict):
-        return found
-    test = np.arange(len(found[0])) % TEST_SHARE == TEST_SHARE - 1
+    parts = {split: path / split for split in ("train", "test")}
+    if any(part.is_dir() for part in parts.values()):
+        return {split: _folder(part) for split, part in parts.items()}
+    return _parted(path, *_folder(path))
+
+
+def _parted(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
+    """Make two splits of one."""
+    test = np.arange(len(images)) % TEST_SHARE == TEST_SHARE - 1
     if not test.any():
         raise UserError(f"{path} has {len(test)} images; {TEST_SHARE} or more make two splits")
     splits = {"train": ~test, "test": test}
     return {
-        split: (found[0][rows], None if found[1] is None else found[1][rows])
+        split: (images[rows], None if labels is None else labels[rows])
         for split, rows in splits.items()
     }
 
@@ -53,31 +58,23 @@ def _folder(folder: Path) -> Arrays:
             "labels, in folders named 0 to 9"
         )
     labels = None if names == {"."} else np.array([path.parent.name for path in paths], np.uint8)
-    return np.stack([_picture(path) for path in paths]), labels
+    images = [read_gray(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != SIDE:
+            height, width = image.shape
+            raise UserError(f"{path} has {width} x {height} pixels; it should have 28 x 28")
+    return np.stack(images), labels
 
 
-def _picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            kind = f"{picture.width} x {picture.height} pixels, {picture.mode}"
-            fits = picture.size == SIDE and picture.mode in ("1", "L", "P", "RGB")
-            gray = np.asarray(picture.convert("L")) if fits else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
-    if gray is None:
-        raise UserError(f"{path} has {kind}; it should have 28 x 28, gray or RGB, of 8 bits")
-    return gray
-
-
-def _archive(path: Path) -> dict[str, Arrays] | Arrays:
-    """Read the arrays of an .npz file."""
+def _archive(path: Path) -> dict[str, Arrays]:
+    """Read the splits of an .npz file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"cannot read {path} as an .npz file ({one_line(error)})") from None
     if "x" in arrays:
-        return _checked(path, arrays, "x", "y")
+        return _parted(path, *_checked(path, arrays, "x", "y"))
     if ("y_train" in arrays) != ("y_test" in arrays):
         raise UserError(f"{path} has only one of y_train and y_test; it should have both or none")
     return {
@@ -90,17 +87,38 @@ def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Ar
     images, labels = arrays.get(x), arrays.get(y)
     if images is None:
         raise UserError(f"{path} has no array {x}; there are {', '.join(sorted(arrays)) or 'none'}")
-    if images.dtype != np.uint8 or images.shape[1:] != SIDE or not len(images):
+    count = len(images) if images.dtype == np.uint8 and images.shape[1:] == SIDE else 0
+    digits = np.zeros(count, int) if labels is None else labels
+    whole = digits.dtype.kind in "iu" and digits.shape == (count,)
+    if not (count and whole and digits.min() >= 0 and digits.max() <= 9):
         raise UserError(
-            f"{path}: {x} is {images.dtype} {images.shape}; it should be uint8 (n, 28, 28), of 0 "
-            "to 255"
+            f"{path}: {x} is {images.dtype} {images.shape} and {y} {digits.dtype} {digits.shape}; "
+            "they should be uint8 (n, 28, 28) of 0 to 255, and (n,) whole numbers of 0 to 9"
         )
-    if labels is None:
-        return images, None
-    whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
-    if not (whole and labels.min() >= 0 and labels.max() <= 9):
-        raise UserError(
-            f"{path}: {y} is {labels.dtype} {labels.shape}; it should be {len(images)} whole "
-            "numbers of 0 to 9"
-        )
-    return images, labels.astype(np.uint8)
+    return images, None if labels is None else labels.astype(np.uint8)
+
+
+def read_gray(path: Path) -> np.ndarray:
+    """Read gray values `(height, width)`, uint8, upright and at most `LARGEST` a side, from a
+    picture of any format of Pillow's but EPS, which another program would run. Raises UserError."""
+    Image.init()
+    try:
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
+        ):
+            # Pillow 13.0 mixes up the pixels of these, without an error.
+            if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
+                raise ValueError("a TIFF on its side; turn it, or save it as PNG")
+            upright = ImageOps.exif_transpose(image)
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
+    if upright.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
+        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+    gray, alpha = upright.convert("LA").split()
+    # What is transparent contrasts with what can be seen.
+    seen = np.asarray(gray)[np.asarray(alpha) > 0]
+    paper = Image.new("L", gray.size, 255 if seen.size and seen.mean() < 127.5 else 0)
+    gray = Image.composite(gray, paper, alpha)
+    gray.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
+    return np.asarray(gray)

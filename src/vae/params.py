@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
 from vae.data import PIXELS
 from vae.typed_yaml import Group, read_yaml
@@ -55,12 +55,12 @@ class Figures(Group):
     grid_size: Annotated[int, Field(ge=2, le=100)]
     grid_quantiles: Annotated[tuple[Share, Share], Field(strict=False)]
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        low, high = self.grid_quantiles
-        if low >= high:
-            raise ValueError("the first of grid_quantiles must be below the second")
-        return self
+    @field_validator("grid_quantiles")
+    @classmethod
+    def _ascending(cls, quantiles: tuple[float, float]) -> tuple[float, float]:
+        if quantiles[0] >= quantiles[1]:
+            raise ValueError("the first must be below the second")
+        return quantiles
 
 
 class Train(Group):

@@ -55,40 +55,24 @@ class RandomStream:
                 weight[rows] = self.generator.uniforms(bound, len(rows), weight.shape[1])
                 bias[rows] = self.generator.uniforms(bound, len(rows))
 
-    def state(self) -> np.ndarray:
-        """The generator's state."""
-        return self.generator.state()
-
-    def restore(self, state: np.ndarray) -> None:
-        """Go on from what `state` gave."""
-        self.generator.restore(state)
-
     def frame(self, latent_size: int) -> np.ndarray:
         """Noise of one frame, `(pictures, latent)`."""
         noise = np.empty((self.pictures, latent_size), np.float32)
         self.generator.fill_normals(list(noise))
         return noise
 
-    def training_epoch(self, images: int, latent_size: int) -> Draws:
-        """The draws of one epoch over this number of training images."""
-        return self._epoch(images, latent_size, frames=True)
-
-    def test_pass(self, images: int, latent_size: int) -> Draws:
-        """The draws of one pass over this number of test images; no frames."""
-        return self._epoch(images, latent_size, frames=False)
-
     def skip_run(
         self, network: Network, epochs: int, training_images: int, test_images: int
     ) -> None:
-        """Draw what a whole run of `network` draws, so that the stream stands where that run would
-        end."""
+        """Bring the stream to where a whole run of `network` ends, by drawing what it draws."""
         self.initialise(network)
         self.frame(network.latent)
         for _ in range(epochs):
-            self.training_epoch(training_images, network.latent)
-            self.test_pass(test_images, network.latent)
+            self.epoch(training_images, network.latent)
+            self.epoch(test_images, network.latent, frames=False)
 
-    def _epoch(self, images: int, latent_size: int, frames: bool) -> Draws:
+    def epoch(self, images: int, latent_size: int, frames: bool = True) -> Draws:
+        """The draws of one epoch over so many training images; of a test pass without frames."""
         self.generator.integer()  # the data loader's seed
         order = self.generator.permutation(images)
         noise = np.empty((images, latent_size), np.float32)

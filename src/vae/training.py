@@ -77,14 +77,12 @@ def prepare(
 
 def make_trainer(network: Network, settings: Train, images: np.ndarray) -> Trainer:
     """Return what makes the steps, on the processor or on CUDA. Raises UserError without CUDA."""
-    batch = min(settings.batch_size, len(images))
-    arguments = settings.learning_rate, settings.adam_betas, settings.adam_epsilon, settings.beta
     if settings.device == "cpu":
-        return Trainer(network, batch, *arguments)
+        return Trainer(network, min(settings.batch_size, len(images)), settings)
     # PyTorch takes seconds to import, and the processor needs none of it here.
     from vae.cuda import CudaTrainer
 
-    return CudaTrainer(network, batch, *arguments)
+    return CudaTrainer(network, settings)
 
 
 def fit(
@@ -110,44 +108,44 @@ def fit(
     first_frame = stream.frame(network.latent)
     if recorder:
         recorder.record(network, first_frame)
-    done = 0
+    losses = []
     if checkpoint and (state := checkpoint.load()):
         trainer.restore(state)
-        stream.restore(state["generator"])
+        stream.generator.restore(state["generator"])
         recorder.frames = list(state["frames"])
-        done = len(checkpoint.losses)
-        for number, losses in enumerate(checkpoint.losses.tolist(), start=1):
-            yield Epoch(number, Losses(*losses[:2]), Losses(*losses[2:]))
-    kept = len(recorder.frames) if recorder and done else 0
-    for number in range(done + 1, settings.epochs + 1):
-        draws = stream.training_epoch(len(train_images), network.latent)
+        losses = state["losses"].tolist()
+        for number, row in enumerate(losses, start=1):
+            yield Epoch(number, Losses(*row[:2]), Losses(*row[2:]))
+    for number in range(len(losses) + 1, settings.epochs + 1):
+        kept = len(recorder.frames) if recorder and losses else 0
+        draws = stream.epoch(len(train_images), network.latent)
         terms = np.empty((2, len(train_images)))
         for batch, first in enumerate(range(0, len(train_images), settings.batch_size)):
             rows = slice(first, min(first + settings.batch_size, len(train_images)))
             terms[:, rows] = trainer.step(train_images, draws.order[rows], draws.noise[rows])
-            _check(terms[:, rows], number, batch)
+            _check(*terms[:, rows].mean(axis=1).tolist(), f"epoch {number}, batch {batch}")
             if recorder and batch % stream.interval == 0:
                 trainer.write_back()
                 recorder.record(network, draws.frame_noise[batch // stream.interval])
             on_batch(terms[:, : rows.stop])
         trainer.write_back()
-        draws = stream.test_pass(len(test_images), network.latent)
+        draws = stream.epoch(len(test_images), network.latent, frames=False)
         epoch = Epoch(number, mean_losses(terms), evaluate(network, test_images, draws))
+        _check(*epoch.test, f"epoch {number}, test images")
+        losses.append([*epoch.train, *epoch.test])
         if checkpoint:
-            state = {**trainer.state(), "generator": stream.state()}
-            checkpoint.save([*epoch.train, *epoch.test], state, recorder.frames[kept:])
-            kept = len(recorder.frames)
+            state = {**trainer.state(), "generator": stream.generator.state()}
+            checkpoint.save({**state, "losses": np.array(losses)}, recorder.frames[kept:])
         yield epoch
 
 
-def _check(terms: np.ndarray, epoch: int, batch: int) -> None:
-    """Raise UserError unless a batch's terms `(2, batch)` are finite, its KL at most `MOST_KL`."""
-    reconstruction, kl = terms.mean(axis=1).tolist()
+def _check(reconstruction: float, kl: float, where: str) -> None:
+    """Raise UserError unless mean losses are finite, and the KL at most `MOST_KL`."""
     if not (math.isfinite(reconstruction) and kl <= MOST_KL):
         problem = "the KL has exploded" if MOST_KL < kl < math.inf else "the loss is not finite"
         raise UserError(
-            f"epoch {epoch}, batch {batch}: {problem} (reconstruction {reconstruction}, KL {kl} "
-            "nats per image), so training stops; a lower train.learning_rate may help"
+            f"{where}: {problem} (reconstruction {reconstruction}, KL {kl} nats per image), so "
+            "training stops; a lower train.learning_rate may help"
         )
 
 

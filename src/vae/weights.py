@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from vae.cli import UserError, one_line
-from vae.files import write_json, write_tensors
+from vae.files import NO_TYPE, write_json, write_tensors
 from vae.network import Network
 from vae.params import Architecture
 
@@ -28,8 +28,7 @@ def load_network(path: Path, latent: int | None = None) -> Network:
             raise ValueError(f"it has {architecture.latent_size} latent dimensions, not {latent}")
         network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
         network.restore(load_file(path))
-    except (OSError, ValueError, RecursionError, SafetensorError, MemoryError) as error:
-        raise UserError(
-            f"cannot read the model {path} ({one_line(error)}); run `dvc repro`"
-        ) from None
+    except (OSError, ValueError, RecursionError, SafetensorError, MemoryError, *NO_TYPE) as error:
+        reason = one_line(error)
+        raise UserError(f"cannot read the model {path} ({reason}); run `dvc repro`") from None
     return network

@@ -3,6 +3,9 @@
 import json
 import re
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +94,18 @@ def test_plots_have_titles_units_published_curves_and_every_figure(experiment, t
         for name in ("reconstruction.gif", "manifold-early.gif", "latent.png", "anomalies.png"):
             assert (tmp_path / f"static/workspace_plots_{name}").is_file()
             assert f"plots/{name}" in page
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_the_curves_are_drawn_without_a_network(experiment, tmp_path):
+    (experiment / ".venv").mkdir()
+    (experiment / ".venv/vega.js").symlink_to(Path(sys.prefix) / "vega.js")
+    call(experiment, "dvc", "plots", "show")
+    page = (experiment / "dvc_plots/index.html").as_uri()
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000")
+    alone = ("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}")
+    drawn = call(experiment, "chromium", *options, *alone, "--dump-dom", page)
+    assert drawn.count('class="marks"') == 2
 
 
 def test_an_experiment_goes_to_a_clone_which_need_not_run_it(experiment, tmp_path):

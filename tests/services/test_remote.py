@@ -93,3 +93,22 @@ def test_ssh_without_the_key_shares_nothing(repository, tmp_path, sftp_server):
     with pytest.raises(AssertionError, match="Permission denied"):
         share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(stranger)})
     assert not (tmp_path / "store").exists()
+
+
+def test_ssh_goes_on_though_the_servers_host_key_is_not_the_known_one(
+    repository, tmp_path, sftp_server, monkeypatch
+):
+    """DVC's own choice, which docs/sharing.md warns of: OpenSSH would refuse."""
+    port, key, stranger = sftp_server
+    import asyncssh  # which dvc-ssh brings
+
+    known = asyncssh.read_private_key(stranger).export_public_key().decode()
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {known}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "a")
+        monkeypatch.setenv(f"{name}_EMAIL", "a@b")
+    url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
+    settings = {"user": getpass.getuser(), "keyfile": str(key)}
+    check_shared(repository, share(repository, tmp_path, url, settings))

@@ -110,6 +110,14 @@ def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
         assert abs(sum(paper) - sum(ink)) > 500
 
 
+def test_in_the_dark_charts_turn_dark_and_pictures_among_them_stay_white_on_black(browser):
+    page = browser(prefers_color_scheme="dark")
+    look = "return getComputedStyle(document.querySelector(arguments[0])).filter"
+    assert page.execute_script(look, "[data-name=losses]").startswith("invert")
+    for name in ("anomalies", "manifold", "originals"):
+        assert page.execute_script(look, f"[data-name={name}]") == "none"
+
+
 def test_on_paper_the_page_is_light_whole_and_its_pictures_stand_for_the_playground(browser):
     page = browser(medium="print", width=680, prefers_color_scheme="dark")
     assert page.execute_script(COLOR.format("backgroundColor")) == [255, 255, 255]

@@ -1,10 +1,9 @@
 """The pipeline run by DVC in scratch folders: under this Python, away from the user's settings."""
 
 import os
+import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,16 @@ from ruamel.yaml import YAML
 
 from vae.cli import UserError
 from vae.files import written_whole
-from vae.params import read_params
 
 ROOT = Path(__file__).resolve().parents[3]
+# This checkout's own files, where it has any: a clone need not fetch them.
+MNIST = ROOT / "data/raw/MNIST/raw"
 # Places that a user's environment may name; a pipeline in a scratch folder has its own.
 PLACES = ("MLFLOW_TRACKING_URI", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "DVC_ROOT")
 
 
 def build(
-    folder: Path,
-    overrides: dict[str, Any],
-    variables: dict[str, str],
-    targets: tuple[str, ...] = (),
-    umask: int = 0o022,
-    mtime: int = 10**9,
+    folder: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int, mtime: int
 ) -> None:
     """Clone the committed state to `folder` and run its pipeline there, without any cache.
 
@@ -37,10 +32,10 @@ def build(
     for path in (folder / "src").rglob("*"):
         os.utime(path, (mtime, mtime))
     override_params(folder / "params.yaml", overrides)
-    own = {"HOME": str(folder.parent), "MNIST_MIRROR": local_mnist()}
-    environment = {**scratch_environment(), **own, **variables}
-    options = ("--force", "--no-run-cache", *targets)
-    run_pipeline(folder, *options, env=environment, umask=umask)
+    environment = {**scratch_environment(), "HOME": str(folder.parent), **variables}
+    if MNIST.is_dir():
+        environment["MNIST_MIRROR"] = str(MNIST)
+    run_pipeline(folder, "--force", "--no-run-cache", env=environment, umask=umask)
 
 
 def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
@@ -54,28 +49,14 @@ def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
     try:
         status = process.wait()
     except BaseException:
-        ended, deadline = set(), time.monotonic() + 30
-        while (group := _group(process.pid)) and time.monotonic() < deadline:
-            # Also a stage that DVC was about to start.
-            for member in group - ended:
-                with suppress(psutil.NoSuchProcess):
-                    member.terminate()
-            ended |= group
-            process.poll()
-            time.sleep(0.05)
+        # As Ctrl-C on a terminal does, to DVC and its stage.
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        psutil.wait_procs(family, timeout=30)
         raise
     if status:
         raise UserError(f"the pipeline in {folder} failed; the lines above say why")
-
-
-def _group(leader: int) -> set[psutil.Process]:
-    """The living processes of a process group."""
-    found = set()
-    for process in psutil.process_iter():
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            found |= {process} if alive and os.getpgid(process.pid) == leader else set()
-    return found
 
 
 def override_params(path: Path, overrides: dict[str, Any]) -> None:
@@ -93,11 +74,3 @@ def scratch_environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     return {**kept, "DVC_NO_ANALYTICS": "1", "PATH": path}
-
-
-def local_mnist() -> str:
-    """Find MNIST for clones: this checkout's own, a mirror that is a folder, else MNIST_MIRROR."""
-    (download,) = read_params("download", path=ROOT / "params.yaml")
-    folders = [ROOT / name for name in ("data/raw/MNIST/raw", *download.mirrors)]
-    known = os.environ.get("MNIST_MIRROR", "")
-    return next((str(folder) for folder in folders if folder.is_dir()), known)

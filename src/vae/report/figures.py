@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import matplotlib.style
@@ -16,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 from scipy.special import ndtri
 
-from vae.data import IMAGE_SIDE, tiled
+from vae.data import IMAGE_SIDE
 from vae.files import written_whole
 
 # As a decorator, so that neither the user's own matplotlibrc shows in the figures, nor these
@@ -27,20 +28,11 @@ styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.
 DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
 # Of published sources, in their order.
-MARKERS, LINES = "ox+d", ("-", ":", "--", "-.")
+STYLES = ("o-", "x:", "+--", "d-.")
 LOSS = "Loss (nats per image)"
+Panels = tuple[Figure, dict[str, Axes]]
 # Of the map of digits, along a side of a decoded digit.
 POINTS = 7
-
-
-def strip(images: np.ndarray) -> np.ndarray:
-    """Put images `(..., n, 784)` side by side: `(..., 28, 28 * n)`."""
-    return tiled(images, 1)
-
-
-def mosaic(images: np.ndarray) -> np.ndarray:
-    """Put images `(..., n * n, 784)` in a square, row by row: `(..., 28 * n, 28 * n)`."""
-    return tiled(images, round(images.shape[-2] ** 0.5))
 
 
 def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
@@ -73,15 +65,34 @@ def save_figure(path: Path, figure: Figure) -> None:
         figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
+def model_panels(sizes: Mapping[str, int], height: float, **more: Any) -> Panels:
+    """Make a figure with a panel for each model, side by side, or a note where there is none.
+
+    `sizes` are latent sizes by model, `height` is in inches, `more` as matplotlib's `subplots`
+    takes it.
+    """
+    figure = Figure(figsize=(11, height), layout="constrained")
+    if not sizes:
+        note = "Nothing to show: the published or studied numbers are of other data or models."
+        figure.text(0.5, 0.5, note, ha="center")
+        return figure, {}
+    panels = figure.subplots(1, len(sizes), squeeze=False, **more)[0]
+    for size, axes in zip(sizes.values(), panels, strict=True):
+        axes.set_title(f"{size}-d latent space")
+    return figure, dict(zip(sizes, panels, strict=True))
+
+
 @styled
-def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
+def loss_curves(
+    losses: Mapping[str, pd.DataFrame], published: pd.DataFrame, sizes: Mapping[str, int]
+) -> Figure:
     """Draw each model's losses by epoch, beside those of `load_published`."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, (model, ours) in zip(figure.subplots(1, len(losses)), losses.items(), strict=True):
-        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch", ylabel=LOSS)
+    figure, panels = model_panels(sizes, 4.5)
+    for model, axes in panels.items():
+        axes.set(xlabel="Epoch", ylabel=LOSS)
         for split, color in SPLIT_COLORS.items():
             look = {"color": color, "marker": ".", "label": f"this run, {split}"}
-            axes.plot("epoch", f"{split}_loss", data=ours, **look)
+            axes.plot("epoch", f"{split}_loss", data=losses[model], **look)
             _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
@@ -89,32 +100,26 @@ def loss_curves(losses: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
 
 def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
     """Draw a model's published losses as marks, a kind for each source, which `label` names."""
-    of_model = published[published["model"] == model]
-    groups = of_model.groupby("source", sort=False)
-    for marker, (source, table) in zip(cycle(MARKERS), groups, strict=False):
+    shown = published[(published["model"] == model) & (published["split"] == split)]
+    groups = shown.groupby("source", sort=False)
+    for style, (source, table) in zip(cycle(STYLES), groups, strict=False):
         look = {"color": color, "fillstyle": "none", "label": label.format(source)}
-        axes.plot("epoch", f"{split}_loss", marker, data=table, **look)
+        axes.plot("epoch", "published", style[0], data=table, **look)
 
 
 @styled
-def difference_curves(values: pd.DataFrame) -> Figure:
-    """Draw ours minus published by epoch, for each model, from the rows of `compare_losses`; a note
-    where there are none."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    if values.empty:
-        figure.text(0.5, 0.5, "data/published has no losses of this data", ha="center")
-        return figure
-    models, sources = values.groupby("model", sort=False), values["source"].unique()
-    looks = dict(zip(sources, zip(cycle(MARKERS), cycle(LINES), strict=False), strict=False))
-    panels = figure.subplots(1, len(models), squeeze=False)[0]
-    for axes, (model, of_model) in zip(panels, models, strict=True):
-        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Epoch")
-        axes.set_ylabel("Ours minus published (nats per image)")
+def difference_curves(values: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
+    """Draw ours minus published by epoch, for each model, from the rows of `judge_run`."""
+    values = values[values["split"] != "noise"]
+    styles = dict(zip(values["source"].unique(), cycle(STYLES), strict=False))
+    figure, panels = model_panels({name: sizes[name] for name in values["model"].unique()}, 4.5)
+    for model, axes in panels.items():
+        axes.set(xlabel="Epoch", ylabel="Ours minus published (nats per image)")
         axes.axhline(0, color="black", linewidth=0.8)
+        of_model = values[values["model"] == model]
         for (source, split), rows in of_model.groupby(["source", "split"], sort=False):
-            look = dict(zip(("marker", "linestyle"), looks[source], strict=True), fillstyle="none")
-            look |= {"color": SPLIT_COLORS[split], "label": f"{source}, {split}"}
-            axes.plot("epoch", "difference", data=rows, **look)
+            look = {"color": SPLIT_COLORS[split], "label": f"{source}, {split}"}
+            axes.plot("epoch", "difference", styles[source], data=rows, fillstyle="none", **look)
         axes.legend(frameon=False, fontsize="small")
     return figure
 

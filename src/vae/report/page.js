@@ -202,7 +202,7 @@ function plane(box) {
 function drawing(box, showOnPlane) {
   const image = new Float64Array(PIXELS);
   const sheet = canvas(SIDE, "Sheet of 28 x 28 pixels: arrow keys move the pen, the space bar draws", {tabindex: 0, role: "application", class: "sheet"});
-  const [deep, flat] = ["20", "2"].map(latent => canvas(SIDE, `Reconstruction by the model with ${latent} latent dimensions`, {class: "digit"}));
+  const [deep, flat] = Object.values(models).map(({latent}) => canvas(SIDE, `Reconstruction by the model with ${latent} latent dimensions`, {class: "digit"}));
   const verdict = make("p", {role: "status"}), rows = make("tbody");
   let pen = [14, 14], last = null;
 
@@ -255,9 +255,9 @@ function drawing(box, showOnPlane) {
   const put = values => { image.set(values); judge(); };
   const buttons = make("p", {}, button("Clear", () => put(new Float64Array(PIXELS))),
     ...examples.map((example, index) => button(`Example ${index + 1}`, () => put(example))));
-  const heads = ["20-d model", "nats", "% of the training images that score no more"];
+  const name = `${models["20d"].latent}-d model`, heads = [name, "nats", "% of the training images that score no more"];
   box.append(make("div", {}, sheet, buttons),
-    make("div", {}, make("div", {class: "pair"}, make("figure", {}, deep, make("figcaption", {}, "by the 20-d model")),
+    make("div", {}, make("div", {class: "pair"}, make("figure", {}, deep, make("figcaption", {}, `by the ${name}`)),
       make("figure", {}, flat, make("figcaption", {}, "by the 2-d model"))), verdict,
       make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(head => make("th", {}, head)))), rows)));
   put(examples[0]);
@@ -290,7 +290,7 @@ function chart(name) {
 function training(box) {
   const {epochs, reconstructions, manifolds} = data.training;
   const charts = ["20d", "2d"].map(chart);
-  const strip = make("img", {class: "strip", alt: "Reconstructions of the images by the 20-d model"});
+  const strip = make("img", {class: "strip", alt: "Reconstructions of the images by the first model"});
   const grid = make("img", {class: "grid", alt: "Images decoded from the latent plane"});
   const slider = make("input", {type: "range", min: 0, max: epochs.length - 1, "aria-label": "Moment of the training"});
   const said = make("output", {});

@@ -37,33 +37,28 @@ class Renderer(RendererHTML):
         """Write a figure and its caption; a GIF as the first frame, which shows its end."""
         path, alt = env["folder"] / tokens[index].attrs["src"], escape(tokens[index].content)
         try:
-            content = path.read_bytes()
+            with Image.open(path) as picture:
+                picture.load()
         except OSError as error:
             raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
-        with Image.open(BytesIO(content)) as picture:
-            width, height = picture.size
-            # Pictures are pixels to look at; charts are on white.
-            chart = picture.convert("L").getpixel((0, 0)) == 255
-            kind = ("wide" if width > max(1000, height) else "chart") if chart else "pixels"
-            if picture.format == "GIF":
-                parts = [picture.convert("L")]
-            else:
-                parts = panels(picture) if chart and width > 2 * height else [picture]
-            images = []
-            for part in parts:
-                if part is not picture:
-                    part.save(file := BytesIO(), "PNG")
-                    content = file.getvalue()
-                source = f"data:image/png;base64,{b64encode(content).decode()}"
-                images.append(
-                    f'<img src="{source}" data-name="{escape(path.stem)}" '
-                    f'width="{part.width}" height="{height}" alt="{"" if images else alt}">'
-                )
-        pictures = images[0] if len(images) == 1 else f'<div class="panels">{"".join(images)}</div>'
-        return (
-            f'<figure class="{kind}">{pictures}'
-            f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
-        )
+        width, height = picture.size
+        # Pictures are pixels to look at; charts are on white.
+        chart = picture.convert("L").getpixel((0, 0)) == 255
+        kind = ("wide" if width > max(1000, height) else "chart") if chart else "pixels"
+        images = ""
+        for part in panels(picture) if chart and width > 2 * height else [picture]:
+            images += (
+                f'<img src="data:image/png;base64,{png(part)}" data-name="{escape(path.stem)}" '
+                f'width="{part.width}" height="{height}" alt="{"" if images else alt}">'
+            )
+        caption = f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption>"
+        return f'<figure class="{kind}"><div class="panels">{images}</div>{caption}</figure>'
+
+
+def png(picture: Image.Image) -> str:
+    """Write a picture as PNG, in base64."""
+    picture.save(file := BytesIO(), "PNG", optimize=True)
+    return b64encode(file.getvalue()).decode()
 
 
 def panels(chart: Image.Image) -> list[Image.Image]:

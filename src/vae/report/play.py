@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from PIL import Image
 from vae.data import IMAGE_SIDE, Split, tiled
 from vae.frames import load_frames
 from vae.network import Network
-from vae.params import MODELS, Params
+from vae.params import Params
 from vae.report.figures import DIGIT_COLORS, manifold_axis
+from vae.report.page import png
 from vae.scores import anomaly_scores, limits, posterior_means
 
 # Moments of the training that the slider shows: dense at first, where most happens.
@@ -36,25 +36,28 @@ def play_data(
     `networks` and `losses` (tables by epoch) are by name, `models` is the folder with the frames.
     """
     known = anomaly_scores(networks["20d"], train.images, params.anomaly.batch_size)
-    shares = np.linspace(0, 100, QUANTILES)
-    quantiles = {name: packed(np.percentile(known[name], shares), "<f4") for name in known}
-    means = posterior_means(networks["2d"], test.images)
+    quantiles = np.percentile([*known.values()], np.linspace(0, 100, QUANTILES), axis=1).T
     axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     return {
         "models": {name: _model(network) for name, network in networks.items()},
         "scores": {
-            "quantiles": quantiles,
+            "quantiles": {
+                name: packed(row, "<f4") for name, row in zip(known, quantiles, strict=True)
+            },
             "limits": limits(known, params.anomaly.threshold_percentile),
         },
         "plane": {
             "axis": packed(axis, "<f4"),
-            "means": packed(means, "<f4"),
+            "means": packed(posterior_means(networks["2d"], test.images), "<f4"),
             "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
         "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),
         "training": _moments(params, len(train.images), models),
-        "losses": {name: _columns(losses[name]) for name in MODELS},
+        "losses": {
+            name: table[["epoch", "train_loss", "test_loss"]].to_dict("list")
+            for name, table in losses.items()
+        },
     }
 
 
@@ -75,36 +78,21 @@ def _model(network: Network) -> dict[str, Any]:
     return {"latent": network.latent, "encoders": len(network.sizes[0]) - 1, "layers": layers}
 
 
-def _columns(losses: pd.DataFrame) -> dict[str, list[float]]:
-    return {name: losses[name].tolist() for name in ("epoch", "train_loss", "test_loss")}
-
-
 def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:
     """Frames of both models at some moments: how many epochs had passed, and their pictures."""
-    rows = load_frames(models / "20d-frames.arrow", "reconstructions", len(params.figures.images))
-    manifolds = load_frames(models / "2d-frames.arrow", "manifold", params.figures.grid_size**2)
+    recorded = params.figures
+    rows = load_frames(models / "20d-frames.arrow", "reconstructions", len(recorded.images))
+    manifolds = load_frames(models / "2d-frames.arrow", "manifold", recorded.grid_size**2)
     batches = -(-images // params.train.batch_size)
-    after = np.arange(0, batches, params.figures.interval) + 1
-    passed = np.concatenate(
-        ([0], *(epoch + after / batches for epoch in range(params.train.epochs)))
-    )
+    after = np.arange(0, batches, recorded.interval) + 1
+    # The first frame is of the time before training.
+    passed = np.append(0, np.arange(params.train.epochs)[:, None] + after / batches)
     count = min(len(rows), len(manifolds))
     chosen = np.unique(np.geomspace(1, count, MOMENTS).round().astype(int)) - 1
-    side = params.figures.grid_size
     return {
         "epochs": passed[chosen].round(4).tolist(),
-        "reconstructions": [picture(tiled(rows[at], 1), params) for at in chosen],
-        "manifolds": [picture(tiled(manifolds[at], side), params) for at in chosen],
+        "reconstructions": [png(Image.fromarray(tiled(rows[at], 1))) for at in chosen],
+        "manifolds": [
+            png(Image.fromarray(tiled(manifolds[at], recorded.grid_size))) for at in chosen
+        ],
     }
-
-
-def picture(gray: np.ndarray, params: Params) -> str:
-    """A picture `(height, width)` as a PNG in base64, of four bits a pixel where that holds the
-    levels of gray."""
-    levels = params.figures.gray_levels
-    image, bits = Image.fromarray(gray), 8
-    if levels <= 16:
-        image, bits = Image.fromarray(np.rint(gray / (255 / (levels - 1))).astype(np.uint8)), 4
-        image.putpalette(np.linspace(0, 255, levels).round().astype(np.uint8).repeat(3).tobytes())
-    image.save(file := BytesIO(), "PNG", bits=bits)
-    return b64encode(file.getvalue()).decode()

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae.data import IMAGE_SIDE
-from vae.report.figures import styled
+from vae.report.figures import model_panels, styled
 
 # A histogram as one shape: a hundred bars would take a second to draw.
 FILLED = {"histtype": "stepfilled"}
@@ -29,30 +29,30 @@ def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Fi
 
 
 @styled
-def bias_curves(table: pd.DataFrame) -> Figure:
+def bias_curves(table: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
     """Draw each model's estimated log-likelihood by the number of samples, with standard errors;
     columns as of studies/likelihood.csv."""
-    models = table.groupby("model", sort=False)
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    for axes, (model, rows) in zip(figure.subplots(1, len(models)), models, strict=True):
+    figure, panels = model_panels({name: sizes[name] for name in table["model"].unique()}, 3.5)
+    for model, axes in panels.items():
+        rows = table[table["model"] == model]
         errors = rows["standard_error"]
         axes.errorbar("samples", "log_likelihood", errors, data=rows, marker="o", capsize=3)
-        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Samples of an image's posterior")
-        axes.set(xscale="log", ylabel="Log-likelihood (nats)")
+        axes.set(xlabel="Samples of an image's posterior", ylabel="Log-likelihood (nats)")
+        axes.set_xscale("log")
     return figure
 
 
 @styled
 def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
     """Draw each model's mean KL by latent dimension, in nats, the largest first."""
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    widths = [2 + len(values) for values in kl.values()]
-    panels = figure.subplots(1, len(kl), width_ratios=widths, sharey=True)
-    for axes, (model, values) in zip(panels, kl.items(), strict=True):
-        axes.bar(range(1, len(values) + 1), sorted(values, reverse=True), color="tab:blue")
-        axes.set(title=f"{model[:-1]}-d latent space", xlabel="Latent dimension, by KL")
-        axes.set_xticks(range(1, len(values) + 1))
-    panels[0].set_ylabel("Mean KL (nats per image)")
+    sizes = {model: len(values) for model, values in kl.items()}
+    widths = [2 + size for size in sizes.values()]
+    figure, panels = model_panels(sizes, 3.5, width_ratios=widths, sharey=True)
+    for model, axes in panels.items():
+        dimensions = range(1, sizes[model] + 1)
+        axes.bar(dimensions, sorted(kl[model], reverse=True), color="tab:blue")
+        axes.set(xlabel="Latent dimension, by KL", xticks=dimensions)
+    next(iter(panels.values())).set_ylabel("Mean KL (nats per image)")
     return figure
 
 

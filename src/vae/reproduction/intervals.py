@@ -20,12 +20,22 @@ TYPES = {"trial": str, "model": str, "arm": str, "seed": int, "epoch": int}
 TYPES |= dict.fromkeys([*LOSSES, "noise_kl"], float)
 
 
-def prediction_intervals(rows: pd.DataFrame, columns: list[str], by: list[str]) -> pd.DataFrame:
-    """Give the mean of each column in each group of a study's rows, and where one more would fall.
+def prediction_intervals(
+    rows: pd.DataFrame, columns: list[str], by: list[str], more: int = 1
+) -> pd.DataFrame:
+    """Give the mean of each column in each group of rows, and where one more value would fall.
 
-    Columns: `by`, `column`, and those of `_bounds`.
+    Columns: `by, column, n, mean, deviation, low, high`, in the order the groups come. Low and high
+    bound the two-sided 99 % interval of one more value, or, if `more` is 0, of the mean of the `n`
+    values: mean +- t s sqrt(more + 1/n), with the t of n - 1 degrees of freedom; NaN for one.
     """
-    return _bounds(rows.melt(by, columns, "column"), [*by, "column"], more=1)
+    by = [*by, "column"]
+    values = rows.melt(by[:-1], columns, "column").dropna(subset="value")
+    groups = values.groupby(by, sort=False)["value"]
+    table = groups.agg(n="count", mean="mean", deviation="std").reset_index()
+    t = stdtrit(table["n"] - 1, (1 + LEVEL) / 2)
+    half = t * table["deviation"] * np.sqrt(more + 1 / table["n"])
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
 
 
 def paired_differences(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -39,22 +49,9 @@ def paired_differences(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     for model, of_model in last.groupby("model", sort=False):
         arms = of_model.pivot(index="seed", columns="arm", values=column)[of_model["arm"].unique()]
         apart = arms.sub(arms.iloc[:, 0], axis=0).iloc[:, 1:]
-        parts.append(apart.melt().assign(model=model))
-    table = _bounds(pd.concat(parts), ["model", "arm"], more=0)
-    return table.drop(columns="deviation").rename(columns={"mean": "difference"})
-
-
-def _bounds(long: pd.DataFrame, by: list[str], more: int) -> pd.DataFrame:
-    """Give `n, mean, deviation, low, high` of the `value` in each group, in the order they come.
-
-    Low and high bound the two-sided 99 % interval of the mean of `n` values, or, if `more` is 1, of
-    one more: mean +- t s sqrt(more + 1/n), with the t of n - 1 degrees of freedom; NaN for one.
-    """
-    groups = long.dropna(subset="value").groupby(by, sort=False)["value"]
-    table = groups.agg(n="count", mean="mean", deviation="std").reset_index()
-    t = stdtrit(table["n"] - 1, (1 + LEVEL) / 2)
-    half = t * table["deviation"] * np.sqrt(more + 1 / table["n"])
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+        parts.append(apart.melt(value_name="difference").assign(model=model))
+    table = prediction_intervals(pd.concat(parts), ["difference"], ["model", "arm"], more=0)
+    return table.drop(columns=["column", "deviation"]).rename(columns={"mean": "difference"})
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -74,7 +71,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def load_intervals(path: Path) -> pd.DataFrame:
-    """Read a study's 99 % prediction intervals by model, split and epoch: `_bounds`' columns.
+    """Read a study's 99 % prediction intervals, indexed by model, split and epoch.
 
     The KL of the noise images is the split "noise" in epoch 0. Raises UserError.
     """
@@ -84,8 +81,7 @@ def load_intervals(path: Path) -> pd.DataFrame:
     if seeds.min() < SEEDS:
         few = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
         raise UserError(f"{few}; {SEEDS} are needed: make study")
-    losses = prediction_intervals(rows, LOSSES, ["model", "epoch"])
-    noise = prediction_intervals(rows, ["noise_kl"], ["model"]).assign(epoch=0)
-    table = pd.concat([losses, noise])
+    table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
+    table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)
     return table.set_index(["model", "split", "epoch"])

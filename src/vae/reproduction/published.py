@@ -12,11 +12,9 @@ from vae.cli import UserError, one_line
 from vae.params import MODELS, Binarize, Count
 from vae.typed_yaml import Group, read_yaml
 
-LOSSES = ["train_loss", "test_loss"]
 SPLITS = ["train", "test"]
+LOSSES = [f"{split}_loss" for split in SPLITS]
 RESTORE = "restore it with git or `dvc repro`"
-
-Nats = Annotated[float, Field(ge=0)]
 
 
 class Data(Binarize):
@@ -25,21 +23,15 @@ class Data(Binarize):
     dataset: str
 
 
-class Replay(Group):
-    """How far a replay of a table's own run may be from it, in nats per image."""
-
-    train: Nats
-    test: Nats
-
-
 class Table(Group):
-    """A CSV of one model's losses by epoch."""
+    """A CSV of one model's losses by epoch; `replay` is how far that of the same run may be from
+    them, in nats per image."""
 
     source: Annotated[str, Field(min_length=1)]
     model: Literal[MODELS]
     file: str
     epochs: Count
-    replay: Replay | None = None
+    replay: dict[Literal[*SPLITS], Annotated[float, Field(ge=0)]] | None = None
 
 
 class NoiseKL(Group):
@@ -50,13 +42,24 @@ class NoiseKL(Group):
 
 
 class Index(Group):
-    """data/published/tables.yaml."""
+    """data/published/tables.yaml; `about` and `cite` are Markdown."""
 
     about: str
+    cite: str = ""
     data: Data
     tables: Annotated[tuple[Table, ...], Field(strict=False)]
     noise_kl: NoiseKL | None = None
     earlier_training: str | None = None
+
+
+class Published(NamedTuple):
+    """The index, and its tables as one: `model, source, epoch, split, published, tolerance`.
+
+    The tolerance is that of a replay, NaN where the table has none.
+    """
+
+    index: Index
+    losses: pd.DataFrame
 
 
 def read_table(source: Path | TextIO, types: Mapping[str, type]) -> pd.DataFrame:
@@ -86,29 +89,21 @@ def load_losses(path: Path, *columns: str) -> pd.DataFrame:
     return table
 
 
-def load_index(folder: Path, dataset: str, binarize: Binarize) -> Index:
-    """Read which numbers are published of this data, in tables.yaml: none where they are of other
-    data. Raises UserError."""
-    index = read_yaml(folder / "tables.yaml", Index)
-    if index.data == Data(dataset=dataset, **dict(binarize)):
-        return index
-    return index.model_copy(update={"tables": (), "noise_kl": None, "earlier_training": None})
-
-
-class Published(NamedTuple):
-    """The index, and its tables' losses as one: `model, source`, the columns of `load_losses`, and
-    the tolerances of a replay, `train, test`, NaN where a table has none."""
-
-    index: Index
-    losses: pd.DataFrame
+def by_split(losses: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
+    """Give the losses of `load_losses` a row for each split: `columns, epoch, split` and `name`."""
+    named = losses.rename(columns=dict(zip(LOSSES, SPLITS, strict=True)))
+    return named.melt([*columns, "epoch"], SPLITS, "split", name)
 
 
 def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
-    """Read all that is published of this data; no row where `load_index` has no table.
+    """Read what is published of this data: no table where tables.yaml has numbers of other data.
 
     Raises UserError.
     """
-    index, tables = load_index(folder, dataset, binarize), []
+    index = read_yaml(folder / "tables.yaml", Index)
+    if index.data != Data(dataset=dataset, **dict(binarize)):
+        index = index.model_copy(update={"tables": (), "noise_kl": None, "earlier_training": None})
+    tables = []
     for entry in index.tables:
         path = folder / entry.file
         table = load_losses(path)
@@ -116,31 +111,19 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
             raise UserError(
                 f"{path} should have a row for each epoch, 1 to {entry.epochs}; {RESTORE}"
             )
-        replay = dict(entry.replay) if entry.replay else dict.fromkeys(SPLITS, np.nan)
-        tables.append(table.assign(model=entry.model, source=entry.source, **replay))
+        table = table.assign(model=entry.model, source=entry.source)
+        table = by_split(table, "published", "model", "source")
+        tolerance = table["split"].map(entry.replay or {}).astype(float)
+        tables.append(table.assign(tolerance=tolerance))
     if not tables:
-        columns = ["model", "source", "epoch", *LOSSES, *SPLITS]
+        columns = ["model", "source", "epoch", "split", "published", "tolerance"]
         return Published(index, pd.DataFrame(columns=columns))
     return Published(index, pd.concat(tables, ignore_index=True))
 
 
 def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
-    """Put ours beside each loss: `model, source, epoch, split, published, tolerance, ours,
-    difference`.
-
-    `ours` and `difference`, ours minus published, are NaN where this run has no such epoch;
-    `tolerance` is that of a replay, NaN where the table has none.
-    """
-    tables = {model: table[["epoch", *LOSSES]] for model, table in ours.items()}
-    run = pd.concat(tables, names=["model", None]).reset_index("model")
-    places = ["model", "source", "epoch"]
-    values = _by_split(published, places, LOSSES, "published")
-    values = values.join(_by_split(published, places, SPLITS, "tolerance"))
-    values = values.join(_by_split(run, ["model", "epoch"], LOSSES, "ours")).reset_index()
+    """Add to each of the `Published.losses` `ours` and `difference`, ours minus published: NaN
+    where this run has no such epoch. `ours` has a run's losses by model."""
+    run = pd.concat([by_split(ours[model].assign(model=model), "ours", "model") for model in ours])
+    values = published.merge(run, "left", ["model", "epoch", "split"])
     return values.assign(difference=values["ours"] - values["published"])
-
-
-def _by_split(table: pd.DataFrame, keys: list[str], columns: list[str], name: str) -> pd.DataFrame:
-    """Give the two `columns`, of train and test, as one column `name` by `keys` and split."""
-    pair = table.set_index(keys)[columns].set_axis(SPLITS, axis=1)
-    return pair.rename_axis(columns="split").stack(future_stack=True).to_frame(name)

@@ -1,20 +1,53 @@
 """A verdict on every published number."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from vae.files import read_json
 from vae.params import MODELS, Params, flat, training_params
-from vae.reproduction.published import LOSSES, Published, compare_losses
+from vae.reproduction.intervals import load_intervals
+from vae.reproduction.published import Index, by_split, compare_losses, load_losses, load_published
 
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
 # What identifies a published value.
 KEY = ["source", "model", "split", "epoch"]
+
+
+class Judged(NamedTuple):
+    """Every published value beside this run's, with its verdict: the rows of `judge`; and what its
+    report says of them: see `other_parameters` and `fit_batches`."""
+
+    index: Index
+    values: pd.DataFrame
+    others: list[str]
+    earlier: dict[str, float] | None
+
+
+def judge_run(params: Params, published: Path, studies: Path, plots: Path, metrics: Path) -> Judged:
+    """Judge every value in the folder `published` beside this run's losses and noise KL, by the
+    tables in `studies`. Raises UserError."""
+    index, tables = load_published(published, params.download.dataset, params.binarize)
+    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
+    values = compare_losses(ours, tables)
+    if noise := index.noise_kl:
+        row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
+        row |= {"published": noise.value, "tolerance": np.nan}
+        row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
+        row["difference"] = row["ours"] - noise.value
+        values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
+    study = load_intervals(studies / "seeds.csv")
+    others = other_parameters(params, studies / "seeds.json")
+    earlier = None
+    if index.earlier_training and "2d" not in others:
+        explained = (tables["source"] == index.earlier_training) & (tables["model"] == "2d")
+        shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
+        earlier = fit_batches(shifted, tables[explained], study)
+    return Judged(index, judge(values, study, others), others, earlier)
 
 
 def replayed(values: pd.DataFrame) -> pd.Series:
@@ -59,36 +92,17 @@ def judge(
     return table.assign(outside=outside, verdict=verdict)
 
 
-def judge_run(
-    published: Published,
-    metrics: Path,
-    ours: Mapping[str, pd.DataFrame],
-    study: pd.DataFrame,
-    others: Collection[str],
-) -> pd.DataFrame:
-    """Judge every published value beside this run's (see `judge`), `ours` being its losses by
-    model. Raises UserError."""
-    values = compare_losses(ours, published.losses)
-    if noise := published.index.noise_kl:
-        row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
-        row |= {"published": noise.value, "tolerance": np.nan}
-        row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
-        row["difference"] = row["ours"] - noise.value
-        values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    return judge(values, study, others)
-
-
 def replay_answer(values: pd.DataFrame) -> str:
-    """Say how far the losses of `compare_losses` replay the runs they are of; nothing without
-    tables that name a tolerance."""
+    """Say how far the losses of `judge` replay the runs they are of; nothing of tables that name no
+    tolerance, and of models of other parameters."""
     answers = []
-    for source, of_run in values.dropna(subset="tolerance").groupby("source", sort=False):
-        apart = of_run.assign(apart=of_run["difference"].abs()).groupby(
-            ["model", "split"], sort=False
-        )
+    values = values[values["verdict"] != VERDICTS[3]].dropna(subset="tolerance")
+    values = values.assign(apart=values["difference"].abs())
+    for source, of_run in values.groupby("source", sort=False):
+        places = of_run.groupby(["model", "split"], sort=False)[["apart", "tolerance"]].max()
         farthest = ", ".join(
             f"{model} {split} {row.apart:.3f} (tolerance {row.tolerance})"
-            for (model, split), row in apart[["apart", "tolerance"]].max().iterrows()
+            for (model, split), row in places.iterrows()
         )
         share = f"{replayed(of_run).sum()} of {len(of_run)} losses replayed"
         answers.append(f"the {source}'s run: {share}; farthest apart, in nats: {farthest}")
@@ -113,18 +127,18 @@ def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[st
 def fit_batches(shifted: pd.DataFrame, post: pd.DataFrame, study: pd.DataFrame) -> dict[str, float]:
     """Find the number of batches of earlier training that explains the post's 2-d table best.
 
-    `shifted` are rows of studies/pretraining.csv. Between the numbers of batches tried, the seeds'
-    mean loss is interpolated; the best number has the least sum, over the 20 published losses, of
-    squared distances in the study's deviations. Returns it with the root mean square distance in
-    nats there and without earlier training, and how many of the 20 losses lie inside the study's
-    99 % intervals, moved to the means at that number.
+    `shifted` are rows of studies/pretraining.csv, `post` those of `Published.losses`. Between the
+    numbers of batches tried, the seeds' mean loss is interpolated; the best number has the least
+    sum, over the 20 published losses, of squared distances in the study's deviations. Returns it
+    with the root mean square distance in nats there and without earlier training, and how many of
+    the 20 losses lie inside the study's 99 % intervals, moved to the means at that number.
     """
-    published = post.set_index("epoch")[LOSSES].unstack()
-    tried = shifted.groupby(["batches", "epoch"])[LOSSES].mean().unstack()
+    published = post.set_index(["split", "epoch"])["published"]
+    losses = by_split(shifted, "loss", "batches")
+    tried = losses.pivot_table("loss", "batches", ["split", "epoch"])[published.index]
     means = tried.reindex(range(tried.index.min(), tried.index.max() + 1)).interpolate()
     distances = (published - means).T
-    places = [("2d", loss.removesuffix("_loss"), epoch) for loss, epoch in published.index]
-    spread = study.loc[places].set_axis(published.index)
+    spread = study.xs("2d").reindex(published.index)
     best = (distances.div(spread["deviation"], axis=0) ** 2).sum().idxmin()
     root_mean_square = np.sqrt((distances**2).mean())
     inside = distances[best].abs() <= (spread["high"] - spread["low"]) / 2

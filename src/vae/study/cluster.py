@@ -1,17 +1,16 @@
 """A study's trials on Ray: this machine's cores, or a cluster's."""
 
 import os
+import platform
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
 from vae.cli import UserError, one_line
 from vae.data import Split
+from vae.identity import torch_version
 from vae.study.trials import Trial, run_trial
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
@@ -21,12 +20,12 @@ Rows = list[dict[str, Any]]
 
 
 def run_trials(
-    trials: list[Trial], splits: tuple[Split, Split], address: str | None, cpus: int, gpus: float
+    trials: list[Trial], splits: tuple[Split, Split], address: str | None
 ) -> Iterator[tuple[Trial, Rows | str]]:
     """Yield each trial as it ends, with its rows, or with the reason why it failed.
 
-    Each takes `cpus` cores and, where the cluster has GPUs, the share `gpus` of one. Raises
-    UserError when Ray is missing or its cluster cannot be reached.
+    Each takes a core and, where the cluster has GPUs, a quarter of one. Raises UserError when Ray
+    is missing or its cluster cannot be reached.
     """
     if not trials:
         return
@@ -34,24 +33,35 @@ def run_trials(
     try:
         # One copy on each node, which its trials share.
         shared = [ray.put(split) for split in splits]
-        gpus = gpus if ray.cluster_resources().get("GPU") else 0
+        gpus = 0.25 if ray.cluster_resources().get("GPU") else 0
         # A worker or a node that is lost costs another try; a trial that raises would raise again.
-        remote = ray.remote(run_trial).options(num_cpus=cpus, num_gpus=gpus, max_retries=5)
+        remote = ray.remote(run_as_keyed).options(num_cpus=1, num_gpus=gpus, max_retries=5)
         waiting, pending = iter(trials), {}
-        with tqdm(total=len(trials), unit="trial", disable=not sys.stderr.isatty()) as bar:
-            for done in range(1, len(trials) + 1):
-                while len(pending) < PENDING and (trial := next(waiting, None)):
-                    pending[remote.remote(trial, *shared)] = trial
-                (ended,), _ = ray.wait(list(pending), num_returns=1)
-                trial, result = pending.pop(ended), _result(ray, ended)
-                yield trial, result
-                bar.update()
-                if bar.disable:
-                    failed = isinstance(result, str)
-                    said = result if failed else f"test loss {result[-1]['test_loss']:.3f}"
-                    print(f"{done} of {len(trials)}: {trial}: {said}", flush=True)
+        for done in range(1, len(trials) + 1):
+            while len(pending) < PENDING and (trial := next(waiting, None)):
+                pending[remote.remote(torch_version(), trial, *shared)] = trial
+            (ended,), _ = ray.wait(list(pending), num_returns=1)
+            trial = pending.pop(ended)
+            try:
+                result = ray.get(ended)
+                said = f"test loss {result[-1]['test_loss']:.3f}"
+            except ray.exceptions.RayError as error:
+                result = said = one_line(getattr(error, "cause", error))
+            print(f"{done} of {len(trials)}: {trial}: {said}", flush=True)
+            yield trial, result
     finally:
         ray.shutdown()
+
+
+def run_as_keyed(torch: str, trial: Trial, train: Split, test: Split) -> Rows:
+    """Run a trial on a node. Its key was made where the study was started, with that version of
+    PyTorch. Raises UserError where this node has another."""
+    if (here := torch_version()) != torch:
+        raise UserError(
+            f"{platform.node()} has torch {here}, and the study's keys {torch}; install "
+            "requirements.lock there"
+        )
+    return run_trial(trial, train, test)
 
 
 def _start(address: str | None) -> ModuleType:
@@ -81,11 +91,3 @@ def _start(address: str | None) -> ModuleType:
             "RAY_ADDRESS, Ray starts on this machine"
         ) from None
     return ray
-
-
-def _result(ray: ModuleType, ended: Any) -> Rows | str:
-    """Fetch a trial's rows, or in one line why it has none."""
-    try:
-        return ray.get(ended)
-    except ray.exceptions.RayError as error:
-        return one_line(getattr(error, "cause", error))

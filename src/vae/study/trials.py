@@ -1,7 +1,7 @@
 """The trials of a study: the stages' training, many times, with other seeds and parameters."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,10 @@ import pandas as pd
 
 from vae.cli import UserError
 from vae.data import Split
-from vae.files import write_csv, write_text
+from vae.files import write_csv
+from vae.grid import Grid, combinations
 from vae.identity import identity
-from vae.params import Model, Params, check_params, flat, training_params
+from vae.params import Params, check_params, flat, training_params
 from vae.reproduction.intervals import DEFAULTS, read_rows
 from vae.scores import kl_scores, noise_images
 from vae.training import fit, prepare
@@ -31,14 +32,8 @@ class Trial(NamedTuple):
     def __str__(self) -> str:
         return f"{self.model}, {self.arm}, seed {self.seed}"
 
-    @property
-    def architecture(self) -> Model:
-        return getattr(self.params, f"train_{self.model}")
 
-
-def plan(
-    models: Sequence[str], seeds: Iterable[int], grid: Mapping[str, Sequence[Any]], data: list[str]
-) -> list[Trial]:
+def plan(models: Sequence[str], seeds: Iterable[int], grid: Grid, data: list[str]) -> list[Trial]:
     """Make a trial for each model, seed and combination of the grid's values.
 
     `data` has the MD5 sums of the data files. Raises UserError where params.yaml allows no such
@@ -51,20 +46,18 @@ def plan(
                 f"--set {key}: no training of {' or '.join(models)} reads it; allowed are keys of "
                 f"{', '.join(groups)}, and seeds by --seeds"
             )
-    trials, path = {}, Path("params.yaml")
-    committed = check_params(path)
-    for values in itertools.product(*grid.values()):
-        of_arm = check_params(path, dict(zip(grid, values, strict=True)))
+    trials = {}
+    committed = check_params(Path("params.yaml"))
+    for of_arm in combinations(grid):
         for model, seed in itertools.product(models, seeds):
-            params = of_arm.model_copy(update={"seed": seed})
-            values_of_trial = flat(training_params(params, model))
-            key = identity(values_of_trial, data)
-            before = flat(training_params(committed, model)) | {"seed": str(seed)}
+            params, before = (p.model_copy(update={"seed": seed}) for p in (of_arm, committed))
+            values, before = (flat(training_params(p, model)) for p in (params, before))
             differs = [
                 f"{name.replace('model.', f'train-{model}.')}={value}"
-                for name, value in values_of_trial.items()
+                for name, value in values.items()
                 if before[name] != value
             ]
+            key = identity(values, data)
             trials[key] = Trial(model, " ".join(differs) or DEFAULTS, seed, params, key)
     return list(trials.values())
 
@@ -74,9 +67,7 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
     The last one has the KL of the seed's noise image, in nats.
     """
-    start = prepare(
-        trial.seed, trial.params.figures, trial.params.train, trial.architecture, train, test
-    )
+    start = prepare(*training_params(trial.params, trial.model).values(), train, test)
     names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}
     epochs = fit(start, trial.params.train)
     rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in epochs]
@@ -87,27 +78,25 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append a finished trial's rows to a CSV, with one write."""
-    header = not path.stat().st_size
-    text = pd.DataFrame(rows).to_csv(index=False, header=header, lineterminator="\n")
+    text = pd.DataFrame(rows).to_csv(index=False, header=not path.exists(), lineterminator="\n")
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text)
 
 
-def take_over(output: Path, partial: Path, trials: list[Trial]) -> pd.DataFrame:
-    """Begin the partial file with the rows of trials that ended before. Raises UserError."""
-    planned = [trial.fingerprint for trial in trials]
-    before = read_rows(output)
-    if not before["trial"].isin(planned).all():
+def take_over(output: Path, trials: list[Trial]) -> pd.DataFrame:
+    """Read the rows of trials that ended before, and leave the table with these alone, without
+    what a kill cut off. Raises UserError where it has other trials."""
+    arms = {trial.fingerprint: trial.arm for trial in trials}
+    rows = read_rows(output)
+    if not rows["trial"].isin(arms).all():
         raise UserError(
             f"{output} holds trials of another study (other parameters, seeds, data or PyTorch); "
             "name another --output, or move it away"
         )
-    rows = pd.concat([table for table in (before, read_rows(partial)) if len(table)] or [before])
-    rows = rows[rows["trial"].isin(planned)].drop_duplicates(["trial", "epoch"])
     # What an arm is called may differ from study to study: defaults, or a value that equals them.
-    rows["arm"] = rows["trial"].map({trial.fingerprint: trial.arm for trial in trials})
+    rows["arm"] = rows["trial"].map(arms)
     if len(rows):
-        write_csv(partial, rows)
+        write_csv(output, rows)
     else:
-        write_text(partial, "")
+        output.unlink(missing_ok=True)
     return rows

@@ -1,20 +1,19 @@
 """A training's run in MLflow, written to while it trains."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vae.cli import UserError
 from vae.params import read_params
-from vae.tracking.origin import origin
 from vae.tracking.store import Store
-from vae.tracking.sync import start_training, sync_training
+from vae.tracking.sync import log_points, start_training, sync_training
 from vae.training import Epoch
 
 
 @contextmanager
 def live_run(
-    name: str, values: dict[str, str], files: Iterable[Path], device: str, identity: str
+    name: str, values: dict[str, str], files: Iterable[Path], identity: str
 ) -> Iterator[Callable[[Epoch], None]]:
     """Start a run for the training of model `name`; yield what logs an epoch.
 
@@ -29,28 +28,31 @@ def live_run(
         return
     store, lost = Store(settings), False
     with store.errors():
-        store.close_killed()
-        tags = {**origin(), "identity": identity, "device": device}
-        run_id = start_training(store, name, values, files, tags)
-
-    def attempt(log: Callable[[], None]) -> None:
-        nonlocal lost
-        try:
-            with store.errors():
-                log()
-            lost = False
-        except UserError as error:
-            if not lost:
-                print(f"tracking: {error}. The training goes on", flush=True)
-            lost = True
+        run_id = start_training(store, name, values, files, {"identity": identity})
 
     def log_epoch(epoch: Epoch) -> None:
-        if not lost:
-            attempt(lambda: store.log_points(run_id, epoch.row()))
+        nonlocal lost
+        if lost:
+            return
+        try:
+            with store.errors():
+                log_points(store, run_id, epoch.row())
+        except UserError as error:
+            print(f"tracking: {error}. The training goes on", flush=True)
+            lost = True
 
-    with store.failure_marked(run_id):
+    try:
         yield log_epoch
-    missed = lost
-    attempt(lambda: sync_training(store, run_id, name, Path("models"), Path("plots")))
-    if missed and not lost:
-        print("tracking: the MLflow store is back, and what it had missed is logged")
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        with suppress(UserError), store.errors():
+            store.client.set_terminated(run_id, status)
+        raise
+    try:
+        with store.errors():
+            sync_training(store, run_id, name, Path("models"), Path("plots"))
+        if lost:
+            print("tracking: the MLflow store is back, and what it had missed is logged")
+    except UserError as error:
+        if not lost:
+            print(f"tracking: {error}")

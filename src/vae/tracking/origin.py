@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from vae.params import Params, flat, training_params
 
@@ -36,13 +35,11 @@ def origin() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def differences(values: Mapping[str, str], name: str) -> list[str]:
-    """A training's flat parameters that are not as committed, as `learning_rate=0.003`."""
+def differences(values: Mapping[str, str], name: str) -> dict[str, str]:
+    """Those of a training's flat parameters that are not as committed."""
     try:
         committed = Params.model_validate(YAML(typ="safe").load(git("show", "HEAD:params.yaml")))
-    except (YAMLError, ValidationError):
-        return []
+    except ValidationError:  # of another version, or there is no git
+        return {}
     before = flat(training_params(committed, name))
-    return [
-        f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if before[key] != value
-    ]
+    return {key: value for key, value in values.items() if before[key] != value}

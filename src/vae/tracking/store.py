@@ -1,17 +1,13 @@
 """The MLflow store: `MLFLOW_TRACKING_URI` if set, else mlflow.db in the repository's root."""
 
 import logging
-import math
 import os
 import platform
-import socket
 import sqlite3
-import sys
-from collections.abc import Container, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import psutil
 import requests
@@ -48,7 +44,7 @@ class Store:
             os.environ.setdefault(name, value)
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        self.uri = (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").rstrip("/")
         with self.errors():
             if self.uri.startswith("sqlite:///"):
                 self._open_database(settings.experiment)
@@ -64,7 +60,7 @@ class Store:
 
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = one_line(error).replace(self.uri, shown(self.uri))
             if "Caused by" in reason:  # the last of a chain of the HTTP library's errors
                 reason = reason.rpartition(": ")[2].rstrip("\")'")
@@ -74,55 +70,9 @@ class Store:
                 "`make track` logs later what is missing"
             ) from None
 
-    def start_run(self, name: str, values: Mapping[str, str], tags: Mapping[str, str]) -> str:
-        """Start a run with these parameters; return its id."""
-        from mlflow.entities import Param
-
-        of_this_process = {
-            "process": f"{platform.node()}:{os.getpid()}",
-            "mlflow.source.name": sys.argv[0],
-            "mlflow.source.type": "LOCAL",
-        }
-        run = self.client.create_run(
-            self.experiment, tags={**of_this_process, **tags}, run_name=name
-        )
-        params = [Param(key, value) for key, value in values.items()]
-        self.client.log_batch(run.info.run_id, params=params)
-        return run.info.run_id
-
-    def log_points(self, run_id: str, row: Mapping[str, Any], logged: Container = ()) -> None:
-        """Log a row's numbers at its epoch, but for the `logged` pairs of metric and epoch."""
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
-
-        now, step = get_current_time_millis(), int(row["epoch"])
-        points = [
-            Metric(key, value, now, step)
-            for key, value in row.items()
-            if isinstance(value, float) and math.isfinite(value) and (key, step) not in logged
-        ]
-        self.client.log_batch(run_id, metrics=points)
-
-    @contextmanager
-    def failure_marked(self, run_id: str) -> Iterator[None]:
-        """Give the run its status where the block ends in an error: FAILED, or KILLED on Ctrl-C."""
-        try:
-            yield
-        except BaseException as error:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            with suppress(UserError), self.errors():
-                self.client.set_terminated(run_id, status)
-            raise
-
-    def close_killed(self) -> None:
-        """Mark as KILLED the runs that a process of this machine began and did not live to end."""
-        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
-            host, _, process = run.data.tags.get("process", "").rpartition(":")
-            if host == platform.node() and not psutil.pid_exists(int(process)):
-                self.client.set_terminated(run.info.run_id, "KILLED")
-
     def _open(self, experiment: str, artifacts: str | None = None) -> None:
-        """Make the client, and the experiment with its note and view where they are missing."""
+        """Make the client, and the experiment where it is missing; bring its note and its view, and
+        the status of killed runs, up to date."""
         from mlflow import MlflowClient
 
         self.client = MlflowClient(self.uri)
@@ -130,10 +80,24 @@ class Store:
             self.client.create_experiment(experiment, artifacts)
             found = self.client.get_experiment_by_name(experiment)
         self.experiment = found.experiment_id
-        if VIEW_TAG not in found.tags:
-            note = NOTE.format(f"#/experiments/{self.experiment}/runs?{SHOWN}")
-            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
-            self.client.set_experiment_tag(self.experiment, VIEW_TAG, VIEW.read_text())
+        note = NOTE.format(f"#/experiments/{self.experiment}/runs?{SHOWN}")
+        for key, text in {"mlflow.note.content": note, VIEW_TAG: VIEW.read_text()}.items():
+            if found.tags.get(key) != text:
+                self.client.set_experiment_tag(self.experiment, key, text)
+        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
+            host, _, process = run.data.tags.get("process", "").rpartition(":")
+            if host == platform.node() and not psutil.pid_exists(int(process)):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _reach(self) -> None:
+        """Raise UserError or OSError, soon, where nothing answers."""
+        try:
+            requests.get(f"{self.uri}/health", timeout=PATIENCE)
+        except requests.exceptions.InvalidURL:  # whose words may be a part of a password
+            raise UserError(
+                "MLFLOW_TRACKING_URI is no valid address; it should be like http://HOST:5000 or "
+                "sqlite:///FILE, with what a password has of / : @ as %2F %3A %40"
+            ) from None
 
     def _open_database(self, experiment: str) -> None:
         """Open an SQLite file, made where it is missing."""
@@ -159,36 +123,19 @@ class Store:
                 _move_artifacts(connection, experiment, artifacts)
             self._open(experiment, artifacts)
 
-    def _reach(self) -> None:
-        """Raise UserError or OSError, soon, where nothing answers."""
-        try:
-            place = urlsplit(self.uri)
-            address = (place.hostname, place.port)
-        except ValueError:  # whose words may be a part of a password
-            raise UserError(
-                "MLFLOW_TRACKING_URI is no valid address; it should be like http://HOST:5000 or "
-                "sqlite:///FILE, with what a password has of / : @ as %2F %3A %40"
-            ) from None
-        if place.scheme in ("http", "https"):
-            requests.get(f"{self.uri.rstrip('/')}/health", timeout=PATIENCE)
-        elif all(address):
-            socket.create_connection(address, PATIENCE).close()
-
 
 def _sqlite_uri(path: Path) -> str:
-    """A database's address, in which SQLAlchemy takes a ? for a query and a % for a code. MLflow
-    makes an empty folder of the coded name, too."""
+    """A database's address, in which SQLAlchemy takes a ? for a query and a % for a code."""
     return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def _move_artifacts(connection: sqlite3.Connection, experiment: str, place: str) -> None:
     """Let an experiment's files be where its database is: MLflow keeps their old folder's name when
     a checkout is renamed or copied, and would write into the original."""
-    query = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
-    for number, before in connection.execute(query, [experiment]).fetchall():
+    query = "SELECT artifact_location FROM experiments WHERE name = ?"
+    for (before,) in connection.execute(query, [experiment]).fetchall():
         if before != place and before.endswith("/mlartifacts"):
-            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-                moved = f"{column} = ? || substr({column}, ?)"
-                where = f"experiment_id = ? AND substr({column}, 1, ?) = ?"
-                values = (place, len(before) + 1, number, len(before), before)
-                connection.execute(f"UPDATE {table} SET {moved} WHERE {where}", values)
+            for table in ("experiments", "runs", "logged_models"):
+                column = "artifact_uri" if table == "runs" else "artifact_location"
+                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+                connection.execute(change, [before, place])

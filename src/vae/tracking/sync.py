@@ -2,41 +2,47 @@
 
 import hashlib
 import json
-import math
+import os
+import platform
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from PIL import Image
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.cli import UserError
-from vae.data import tiled
 from vae.files import md5, read_json
-from vae.frames import load_frames
 from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.reproduction.published import load_losses
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.origin import differences, origin
+from vae.tracking.pictures import log_pictures
 from vae.tracking.store import Store
 
 DATA = Path("data/binarized")
 # Set when a run has all of its training's files.
 MODEL_TAG = "model.md5"
+# A run's parameters by their names in MLflow, beside those that are not as committed. They are few,
+# since MLflow shows them all above each picture, and the two that it is to offer first come first
+# in the alphabet.
+COMPARED = {"train.epochs": "epochs", "train.learning_rate": "learning_rate"} | {
+    key: key for key in ("model.hidden_sizes", "model.latent_size", "seed", "train.batch_size")
+}
 # What its frames show.
 PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
-# What metrics/anomaly.json has beside measurements.
-CHOSEN = ("fails_below", "noise_images", "threshold_percentile")
+# What their results have beside measurements, though it is no whole number.
+CHOSEN = ("fails_below", "threshold_percentile", "most_information")
 # The figures of each model's run; both runs have the report as well.
-BOTH = "losses.png reproduction.png likelihood.png kl-by-dimension.png"
+BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png")
+ANOMALY = ("kl-divergence.png", "noise.png", "anomalies.png")
+MANIFOLD = ("manifold.gif", "manifold-early.gif", "manifold.png", "manifold-regions.png")
 FIGURES = {
-    "20d": "originals.png reconstruction.gif reconstruction-early.gif "
-    "kl-divergence.png noise.png anomalies.png",
-    "2d": "manifold.gif manifold-early.gif manifold.png manifold-regions.png latent.png",
+    "20d": ("originals.png", "reconstruction.gif", "reconstruction-early.gif", *ANOMALY),
+    "2d": (*MANIFOLD, "latent.png"),
 }
 
 
@@ -46,19 +52,15 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     if not settings.enabled:
         print("tracking: off, by tracking.enabled in params.yaml")
         return
-    anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
-    likelihood = read_json(metrics / "likelihood.json", *MODELS)
-    scores = {name: _likelihood_scores(likelihood[name]) for name in MODELS}
-    scores["20d"] |= _anomaly_scores(anomaly)
+    scores = model_scores(metrics)
     store = Store(settings)
     # Two of these at once would make the same run twice.
     with store.errors(), FileLock(".dvc/tmp/sync.lock"):
-        store.close_killed()
         for name in MODELS:
             run_id = run_of(store, name, models, plots)
-            names = f"{FIGURES[name]} {BOTH}".split()
-            files = [report, *(plots / figure for figure in names)]
-            log_results(store, run_id, files, scores[name])
+            files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
+            model_id = log_model(store, run_id, models / f"{name}.safetensors")
+            log_results(store, run_id, model_id, files, scores[name])
 
 
 def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
@@ -71,19 +73,16 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
     known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
-    query = f"tags.identity = '{known_as}' and tags.model = '{name}'"
+    query = f"tags.identity = '{known_as}'"
     found = store.client.search_runs([store.experiment], query, order_by=["start_time DESC"])
     # Another processor's training has the same identity, and other bits.
-    ours = [run for run in found if run.data.tags.get(MODEL_TAG, digest) == digest]
-    for run in ours:
-        if run.info.status == "FINISHED":
-            return run.info.run_id
-    cut_short = [run.info.run_id for run in ours if run.info.status == "KILLED"]
-    if cut_short:
-        run_id = cut_short[0]
-    else:
-        tags = {"identity": known_as, "dvc.stage": f"train-{name}", "logged.from": "files"}
-        run_id = start_training(store, name, values, splits, {**origin(), **tags})
+    ours = [run.info for run in found if run.data.tags.get(MODEL_TAG, digest) == digest]
+    finished = [run.run_id for run in ours if run.status == "FINISHED"]
+    if finished:
+        return finished[0]
+    cut_short = [run.run_id for run in ours if run.status == "KILLED"]
+    tags = {"identity": known_as, "dvc.stage": f"train-{name}", "logged.from": "files"}
+    run_id = cut_short[0] if cut_short else start_training(store, name, values, splits, tags)
     sync_training(store, run_id, name, models, plots)
     print(f"tracking: the run of {name} is {'completed' if cut_short else 'made'} from the files")
     return run_id
@@ -93,13 +92,29 @@ def start_training(
     store: Store, name: str, values: dict[str, str], data: Iterable[Path], tags: dict[str, str]
 ) -> str:
     """Start a run for a training of model `name` on these data files; return its id."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, ViewType
 
     differs = differences(values, name)
-    note = f"Training of the {name} model with {', '.join(differs) or 'the committed parameters'}."
-    run_name = " ".join([name, *differs, tags.get("dvc.experiment", "")]).strip()
-    tags = {"model": name, "mlflow.note.content": note, **tags}
-    run_id = store.start_run(run_name, values, tags)
+    words = [f"{key.rpartition('.')[2]}={value}" for key, value in differs.items()]
+    tags = {
+        **origin(),
+        "model": name,
+        "process": f"{platform.node()}:{os.getpid()}",
+        "mlflow.source.name": sys.argv[0],
+        "mlflow.source.type": "LOCAL",
+        **tags,
+    }
+    title = " ".join([name, *words, tags.get("dvc.experiment", "")]).strip()
+    of_model = f"tags.model = '{name}'"
+    others = store.client.search_runs([store.experiment], of_model, ViewType.ALL)
+    same = [run for run in others if run.info.run_name.partition(" #")[0] == title]
+    number = f" #{len(same) + 1}" if same else ""
+    run = store.client.create_run(store.experiment, tags=tags, run_name=title + number)
+    run_id = run.info.run_id
+    compared = {key: key for key in differs} | COMPARED
+    params = [Param(compared[key], values[key]) for key in values if key in compared]
+    store.client.log_batch(run_id, params=params)
+    store.client.log_dict(run_id, values, "parameters.json")
     for path in data:
         dataset = Dataset(path.stem, md5(path), "local", json.dumps({"uri": str(path)}))
         context = InputTag("mlflow.data.context", path.stem)
@@ -132,68 +147,78 @@ def _dvc_md5(path: Path) -> str:
 
 def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Path) -> None:
     """Log what a run lacks of its training's files, and end it as FINISHED. Raises UserError."""
-    weights, table = models / f"{name}.safetensors", plots / f"{name}-losses.csv"
-    rows = load_losses(table).to_dict("records")
-    history = {key: store.client.get_metric_history(run_id, key) for key in rows[0]}
-    logged = {(key, point.step) for key, points in history.items() for point in points}
-    for row in rows:
-        store.log_points(run_id, row, logged)
-    for path in (weights, weights.with_suffix(".json"), table):
-        store.client.log_artifact(run_id, path, "model")
-    for kind in PICTURES[name]:
-        frames = load_frames(models / f"{name}-frames.arrow", kind)
-        log_pictures(store, run_id, kind, frames[:: (len(frames) - 1) // len(rows)])
+    weights = models / f"{name}.safetensors"
+    rows = load_losses(plots / f"{name}-losses.csv").to_dict("records")
+    logged = store.client.get_metric_history(run_id, "test_loss")
+    for row in rows[max((point.step for point in logged), default=0) :]:
+        log_points(store, run_id, row)
+    log_pictures(store, run_id, models / f"{name}-frames.arrow", len(rows), PICTURES[name])
+    log_model(store, run_id, weights)
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")
 
 
-def log_pictures(store: Store, run_id: str, kind: str, frames: np.ndarray) -> None:
-    """Log a picture of each frame for MLflow's image grid, its epoch as the step; 0 is before.
+def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
+    """Log an epoch's losses, a row of the losses CSV, all at once."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
 
-    Under the file names of `MlflowClient.log_image`, which takes three times as long; but without
-    its time of day and random number: a picture that is logged again replaces itself.
-    """
-    rows = math.isqrt(frames.shape[1]) if kind == "manifold" else 1
-    with TemporaryDirectory() as folder:
-        for step, pixels in enumerate(tiled(frames, rows)):
-            picture = Image.fromarray(pixels)
-            stem = f"{folder}/pictures~{kind}+step+{step}+timestamp+{step}+epoch-{step}"
-            picture.save(f"{stem}.png", compress_level=1)
-            small = picture.reduce(max(1, picture.width // 256))
-            small.save(f"{stem}+compressed.webp", method=0)
-        store.client.log_artifacts(run_id, folder, "images")
-    store.client.set_tag(run_id, "mlflow.loggedImages", "True")
+    now, step = get_current_time_millis(), row["epoch"]
+    points = [Metric(key, row[key], now, step) for key in row if key != "epoch"]
+    store.client.log_batch(run_id, points)
+
+
+def log_model(store: Store, run_id: str, weights: Path) -> str:
+    """Log weights and architecture as the run's logged model, which it has once; return its id."""
+    from mlflow.entities import LoggedModelOutput
+
+    architecture = weights.with_suffix(".json")
+    of_run = f"source_run_id = '{run_id}'"
+    found = list(store.client.search_logged_models([store.experiment], of_run))
+    if not found:
+        params = {key: str(value) for key, value in read_json(architecture).items()}
+        name, experiment = weights.stem, store.experiment
+        found = [store.client.create_logged_model(experiment, name, run_id, params=params)]
+        store.client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
+    model_id = found[0].model_id
+    if found[0].status != "READY":
+        for path in (weights, architecture):
+            store.client.log_model_artifact(model_id, path)
+        store.client.finalize_logged_model(model_id, "READY")
+    return model_id
 
 
 def log_results(
-    store: Store, run_id: str, files: Iterable[Path], scores: Mapping[str, float]
+    store: Store, run_id: str, model_id: str, files: Iterable[Path], scores: Mapping[str, float]
 ) -> None:
-    """Log files, to which the run's note then links, and scores that are new. Raises UserError."""
+    """Log files, to which the run's note then links, and scores that are new, of the run and of its
+    logged model. Raises UserError."""
     run = store.client.get_run(run_id)
-    lines = [run.data.tags["mlflow.note.content"].partition("\n")[0], "", "Figures and report:", ""]
+    note = "Figures and report:\n"
     for path in files:
-        if not path.exists():
-            raise UserError(f"there is no {path}; run `dvc repro`")
         store.client.log_artifact(run_id, path, path.parent.name or None)
         place = f"#/experiments/{store.experiment}/runs/{run_id}/artifacts/{path}"
-        lines.append(f"- [{path.name}]({place})")
-    store.client.set_tag(run_id, "mlflow.note.content", "\n".join(lines))
+        note += f"\n- [{path.name}]({place})"
+    store.client.set_tag(run_id, "mlflow.note.content", note)
     for name, value in scores.items():
         if run.data.metrics.get(f"scores/{name}") != value:
-            store.client.log_metric(run_id, f"scores/{name}", value)
+            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)
 
 
-def _likelihood_scores(found: Mapping) -> dict[str, float]:
-    """The likelihood stage's results for a model under flat names."""
-    parts = {name: found["decomposition"][name] for name in ("mutual_information", "aggregated_kl")}
-    names = ("test_log_likelihood", "standard_error", "effective_samples")
-    return {**{name: found[name] for name in names}, **parts}
+def model_scores(metrics: Path) -> dict[str, dict[str, float]]:
+    """What the stages measured of each model, by name. Raises UserError."""
+    likelihood = read_json(metrics / "likelihood.json", *MODELS)
+    anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
+    scores = {}
+    for name in MODELS:
+        scores[name] = _measured(likelihood[name]) | _measured(likelihood[name]["decomposition"])
+    scores["20d"] |= _measured(anomaly)
+    for kind, areas in anomaly["kinds"].items():
+        scores["20d"] |= {f"roc_auc {kind} {score}": areas[score]["roc_auc"] for score in areas}
+    return scores
 
 
-def _anomaly_scores(anomaly: Mapping) -> dict[str, float]:
-    """The anomaly stage's results under flat names."""
-    measured = {name: value for name, value in anomaly.items() if name not in CHOSEN}
-    numbers = {name: value for name, value in measured.items() if isinstance(value, float)}
-    for kind, scores in anomaly["kinds"].items():
-        numbers |= {f"roc_auc {kind} {name}": found["roc_auc"] for name, found in scores.items()}
-    return numbers
+def _measured(found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a stage's results, but for those that it was given."""
+    numbers = {key: value for key, value in found.items() if isinstance(value, float)}
+    return {key: value for key, value in numbers.items() if key not in CHOSEN}

@@ -46,8 +46,9 @@ def main() -> None:
         recorder.save(Path(f"models/{name}-frames.arrow"))
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
-        write_json(Path(f"metrics/{name}.json"), rows[-1])
-        checkpoint.remove()
+    # Last, when the run is complete: a stage that was killed before has no metrics, and runs again.
+    checkpoint.remove()
+    write_json(Path(f"metrics/{name}.json"), rows[-1])
 
 
 def train_model(
@@ -84,8 +85,10 @@ def train_model(
             on_epoch(epoch)
             row = epoch.row()
             losses = ", ".join(f"{s} loss: {row[f'{s}_loss']:.6f}" for s in ("train", "test"))
-            bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
-            sys.stdout.flush()  # a log file shows each epoch as it ends
+            if terminal:
+                bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
+            else:
+                print(f"epoch {epoch.number}, {losses}", flush=True)
     return start.network, recorder, epochs
 
 

@@ -65,7 +65,7 @@ def assert_recovers(folder: Path, before: dict[str, str]) -> str:
     after = hashes(folder / "dvc.lock")
     assert {name: after.get(name) for name in before} == before, output
     assert not list(folder.rglob(".tmp-*"))
-    assert not list(folder.glob(".checkpoints/*"))
+    assert not list(folder.glob(".checkpoints/*")), output
     for run in runs(folder):
         assert run.info.status in ("FINISHED", "KILLED")
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")

@@ -21,6 +21,7 @@ import src_path  # noqa: F401
 from vae import cli
 from vae.grid import key_values, settings
 from vae.tracking.origin import git
+from vae.tracking.sync import sync
 
 
 def main() -> None:
@@ -43,6 +44,11 @@ def main() -> None:
     sys.argv = ["dvc", *command, *options]  # by which DVC names the process that it waits for
     if status := dvc(sys.argv[1:]):
         sys.exit(status)
+    checkpoints = Path(".checkpoints")
+    if any(checkpoints.glob("*")):
+        # Of a training that was killed, and whose results then came from DVC's cache.
+        shutil.rmtree(checkpoints)
+        sync(Path("models"), Path("metrics"), Path("plots"), Path("report.html"))
     if git("rev-parse", "HEAD"):
         print(against_commit(git("status", "--porcelain", "--untracked-files=no").splitlines()))
 

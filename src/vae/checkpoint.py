@@ -19,6 +19,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder, self.identity = folder, np.frombuffer(identity.encode(), np.uint8)
+        # Until `remove` it says that a training has begun and not ended.
+        folder.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> dict[str, np.ndarray] | None:
         """Read what `save` wrote after the last finished epoch, with all frames as `frames`.

@@ -88,11 +88,11 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
             "did you mean learning_rate?",
         ),
         (
-            "data/published/post-2d.csv",
-            "10,138",
-            "10,a138",
+            "data/published/tables.yaml",
+            "epochs: 10",
+            "epochs: ten",
             "report",
-            "could not convert string to float: 'a138",
+            "tables.yaml: tables.0.epochs is 'ten'; it should be a valid integer",
         ),
         (
             "studies/seeds.csv",

@@ -15,7 +15,6 @@ import urllib3
 from tqdm import tqdm
 
 from vae import cli
-from vae.cli import UserError, arguments
 from vae.data import FILE_NAMES, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
 from vae.own_images import OWN, Arrays, own_images
@@ -30,6 +29,7 @@ MIRRORS = {
     "kmnist": "http://codh.rois.ac.jp/kmnist/dataset/kmnist",
 }
 SLOWEST = 1000  # bytes per second; a mirror below it for longer than the timeout is given up
+LARGEST = 2**26  # bytes; a mirror that sends more is given up before it fills the disk
 
 
 class NoSuchFileHere(Exception):
@@ -37,7 +37,7 @@ class NoSuchFileHere(Exception):
 
 
 def main() -> None:
-    (root,) = arguments(__doc__, "folder")
+    (root,) = cli.arguments(__doc__, "folder")
     (settings,) = read_params("download")
     if settings.dataset == "digits":
         return write_digits(root)
@@ -55,8 +55,7 @@ def main() -> None:
 
 def mirrors(settings: Download) -> list[str]:
     """List where to look, in order: at MNIST_MIRROR, then at the parameters' places for MNIST."""
-    other = settings.dataset in MIRRORS
-    places = [MIRRORS[settings.dataset]] if other else settings.mirrors
+    places = [MIRRORS[settings.dataset]] if settings.dataset in MIRRORS else settings.mirrors
     return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *places]
 
 
@@ -82,7 +81,7 @@ def fetch_from_any(
                 reason = f"{connection_problem(error)} ({attempt} attempts)"
         failures.append(f"{shown(mirror)}: {reason}")
         print(f"{name} not from {failures[-1]}", file=sys.stderr)
-    raise UserError(
+    raise cli.UserError(
         f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or an URL "
         "that has the four files, or run `make demo`, which needs none of them."
     )
@@ -99,13 +98,14 @@ def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
             bar.update(file.write(piece))
             if file.tell() < SLOWEST * (time.monotonic() - start - timeout):
                 raise requests.Timeout
+            if file.tell() > LARGEST:
+                raise NoSuchFileHere(f"more than {LARGEST} bytes, too many; discarded")
 
 
 def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None]:
     """Open the file `name` of a mirror, and find its size in bytes.
 
-    A connection silent for `timeout` seconds is given up. Raises NoSuchFileHere, an error of
-    requests, or ValueError for what is no URL.
+    Silence of `timeout` seconds ends it. Raises NoSuchFileHere, requests' errors or ValueError.
     """
     if mirror.startswith(("http://", "https://")):
         response = requests.get(f"{mirror.rstrip('/')}/{name}", stream=True, timeout=timeout)

@@ -146,14 +146,18 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_nothing_stays(
         str(folders / "loop"): "Too many levels of symbolic links",
         str(folders / "folder"): "Is a directory",
         str(folders / "html"): "its MD5 sum is",
+        str(folders / "large"): "more than 67108864 bytes, too many; discarded",
+        f"{server}/large": "more than 67108864 bytes, too many; discarded",
         "http://[": "not a valid URL or answer",
         "http://": "not a valid URL or answer",
     }
-    for name in ("loop", "folder", "html"):
+    for name in ("loop", "folder", "html", "large"):
         (folders / name).mkdir()
     (folders / "loop" / NAME).symlink_to(NAME)
     (folders / "folder" / NAME).mkdir()
     (folders / "html" / NAME).write_text("<html>not found</html>")
+    with (folders / "large" / NAME).open("wb") as file:
+        file.truncate(2**40)  # a terabyte that takes no room
     with pytest.raises(UserError) as caught:
         download.fetch_from_any(list(reasons), NAME, CHECKSUM, path, settings)
     message = str(caught.value)

@@ -33,7 +33,7 @@ from vae.reproduction.intervals import read_rows
 from vae.study.cluster import run_as_keyed
 from vae.study.trials import append_rows, plan, run_trial, take_over
 
-LONGER = "0-3"
+LONGER, LONG = "0-3", 40  # seeds and epochs: a trial takes seconds, so that a kill meets it
 
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
@@ -62,13 +62,13 @@ def workspace(tmp_path, digits):
 @pytest.fixture
 def longer(tmp_path, digits):
     """A folder for trials that last long enough to be killed."""
-    return fill(tmp_path, digits, 20)
+    return fill(tmp_path, digits, LONG)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, digits) -> bytes:
     """The table of a study of `longer` trials that nothing disturbed."""
-    folder = fill(tmp_path_factory.mktemp("undisturbed"), digits, 20)
+    folder = fill(tmp_path_factory.mktemp("undisturbed"), digits, LONG)
     study(folder, "--seeds", LONGER)
     return (folder / "out.csv").read_bytes()
 
@@ -115,7 +115,7 @@ def wait_for_trials(folder: Path, number: int) -> None:
 def workers(of: int | None = None) -> list[psutil.Process]:
     """Ray's processes that are at a trial, of this driver or of any."""
     processes = psutil.Process(of).children(recursive=True) if of else psutil.process_iter()
-    return [process for process in processes if process.name().startswith("ray::run_trial")]
+    return [process for process in processes if process.name().startswith("ray::run_")]
 
 
 def row(trial: str, epoch: int, noise: float | None) -> dict:

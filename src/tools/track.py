@@ -1,13 +1,17 @@
 """Bring MLflow up to date with the files: `make track`, and the stage `track`."""
 
+from pathlib import Path
+
 import src_path  # noqa: F401
 from vae import cli
 from vae.cli import arguments
+from vae.files import write_text
 from vae.tracking.sync import sync
 
 
 def main() -> None:
     sync(*arguments(__doc__, "models", "metrics", "plots", "report"))
+    write_text(Path(".tracked"), "The stage track has run in this folder.\n")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_a_clone_without_outputs_pulls_what_it_misses_instead_of_computing_it(re
     share(repository, tmp_path, str(tmp_path / "store"), {})
     fresh = tmp_path / "fresh"
     call(tmp_path, "git", "clone", "--quiet", repository, fresh)
-    assert re.findall("Running stage '(.*)'", call(fresh, "dvc", "repro", "--pull")) == ["track"]
+    assert "Running stage" not in call(fresh, "dvc", "repro", "--pull")
     check_shared(repository, fresh)
 
 

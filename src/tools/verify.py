@@ -20,7 +20,7 @@ import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
-from vae.kernel import compiler, processor
+from exact.library import compiler, processor
 from vae.rebuild.build import ROOT, build
 from vae.rebuild.compare import first_difference, hashes
 

@@ -21,17 +21,30 @@ int linear(const float *x, const float *w, const float *b, float *y, long rows, 
     return multiply((Product){rows, outputs, inputs, x, inputs, 1, w, outputs, 1, y, b, relu});
 }
 
-// By y, with 0 where the ReLU's y is not positive; and by b: its sum over the rows.
-static const float *by_sums(const float *y, const float *by_y, float *by_b, long rows, long outputs) {
-    float *by = scratch(GRADIENT, rows * outputs * sizeof(float));
-    if (!by) return NULL;
-    if (by_b) memset(by_b, 0, outputs * sizeof(float));
-    for (long i = 0; i < rows; i++, by_y += outputs) {
-        float *row = by + i * outputs;
-        if (y) for (long j = 0; j < outputs; j++) row[j] = y[i * outputs + j] > 0 ? by_y[j] : 0;
-        else memcpy(row, by_y, outputs * sizeof(float));
-        if (by_b) for (long j = 0; j < outputs; j++) by_b[j] += row[j];
+// By y, with 0 where the ReLU's y is not positive (y NULL: no ReLU); and by b: its sum over the rows.
+typedef struct {
+    const float *y, *by_y;
+    float *by, *by_b;
+    long rows, outputs;
+} Outputs;
+enum { WIDTH = 64 };  // columns at a time
+
+static void output_columns(void *of, long first, long last) {
+    const Outputs *p = of;
+    long from = first * WIDTH, to = least(last * WIDTH, p->outputs);
+    for (long i = 0; i < p->rows; i++) {
+        const float *by_y = p->by_y + i * p->outputs;
+        float *by = p->by + i * p->outputs;
+        if (p->y) for (long j = from; j < to; j++) by[j] = p->y[i * p->outputs + j] > 0 ? by_y[j] : 0;
+        else memcpy(by + from, by_y + from, (to - from) * sizeof(float));
+        if (p->by_b) for (long j = from; j < to; j++) p->by_b[j] = (i ? p->by_b[j] : 0) + by[j];
     }
+}
+
+static const float *by_outputs(const float *y, const float *by_y, float *by_b, long rows,
+                               long outputs) {
+    float *by = scratch(GRADIENT, rows * outputs * sizeof(float));
+    if (by) share(output_columns, &(Outputs){y, by_y, by, by_b, rows, outputs}, parts(outputs, WIDTH));
     return by;
 }
 
@@ -40,7 +53,7 @@ static const float *by_sums(const float *y, const float *by_y, float *by_b, long
 int linear_backward(const float *x, const float *w, const float *y, const float *by_y, float *by_x,
                     float *by_w, float *by_b, long rows, long inputs, long outputs) {
     EXACTLY;
-    const float *by = by_sums(y, by_y, by_b, rows, outputs);
+    const float *by = by_outputs(y, by_y, by_b, rows, outputs);
     if (!by) return NO_MEMORY;
     if (by_w && multiply((Product){inputs, outputs, rows, x, 1, inputs, by, outputs, 1, by_w, NULL, 0}))
         return NO_MEMORY;
@@ -86,7 +99,7 @@ int linear_of_bytes(const uint8_t *x, const float *w, const float *b, float *y, 
 int linear_of_bytes_backward(const uint8_t *x, const float *y, const float *by_y, float *by_w,
                              float *by_b, long rows, long inputs, long outputs) {
     EXACTLY;
-    const float *by = by_sums(y, by_y, by_b, rows, outputs);
+    const float *by = by_outputs(y, by_y, by_b, rows, outputs);
     int32_t *lists = scratch(LISTS, inputs * (rows + 2) * sizeof(int32_t));
     if (!by || !lists) return NO_MEMORY;
     if (!by_w) return DONE;
@@ -180,23 +193,26 @@ void bernoulli_nll(const float *logits, const uint8_t *images, double *terms, fl
     share(bernoulli_rows, &(Bernoulli){logits, images, many, pixels, terms, gradient}, rows);
 }
 
-// By the logits: the gradient from above, each row times the one by its term.
-void bernoulli_nll_backward(const float *gradient, const double *by_terms, float *by_logits,
-                            long rows, long pixels) {
+// By the logits: the gradient from above, each row times the one by its term. Where these are all 1, as
+// those of a sum are, by_logits is left alone and the status says so.
+int bernoulli_nll_backward(const float *gradient, const double *by_terms, float *by_logits, long rows,
+                           long pixels) {
     EXACTLY;
-    for (long i = 0; i < rows; i++)
+    long ones = 0;
+    for (long i = 0; i < rows; i++) ones += by_terms[i] == 1;
+    for (long i = 0; ones < rows && i < rows; i++)
         for (long j = 0; j < pixels; j++)
             by_logits[i * pixels + j] = (float)(by_terms[i] * gradient[i * pixels + j]);
+    return ones == rows ? UNCHANGED : DONE;
 }
 
-// The diagonal Gaussian posterior q(z | x) of mean m and log-variance v, both with `stride` from row to
-// row. z = m + exp(v / 2) noise, unless the noise is NULL; terms: KL(q(z | x) || N(0, 1)) = 1/2 sum of
-// exp(v) + m^2 - 1 - v.
-void gaussian(const float *mean, const float *log_variance, long stride, const float *noise, float *z,
-              double *terms, long rows, long latent) {
+// A diagonal Gaussian posterior q(z | x) in each row of p (rows, 2 latent): its mean m, beside it its
+// log-variance v. z = m + exp(v / 2) noise, unless the noise is NULL; terms: KL(q(z | x) || N(0, 1)) =
+// 1/2 sum of exp(v) + m^2 - 1 - v.
+void gaussian(const float *p, const float *noise, float *z, double *terms, long rows, long latent) {
     EXACTLY;
     for (long i = 0; i < rows; i++) {
-        const float *m = mean + i * stride, *v = log_variance + i * stride;
+        const float *m = p + i * 2 * latent, *v = m + latent;
         double sum = 0;
         for (long j = 0; j < latent; j++) {
             long at = i * latent + j;
@@ -209,18 +225,18 @@ void gaussian(const float *mean, const float *log_variance, long stride, const f
 
 // By m: by_z + b m. By v: 1/2 (by_z noise exp(v / 2) + b exp(v) - b), b the gradient by the KL. Both
 // are one sum, rounded once: so z and KL are one operation.
-void gaussian_backward(const float *mean, const float *log_variance, long stride, const float *noise,
-                       const float *by_z, const double *by_terms, float *by_mean,
-                       float *by_log_variance, long rows, long latent) {
+void gaussian_backward(const float *p, const float *noise, const float *by_z, const double *by_terms,
+                       float *by_p, long rows, long latent) {
     EXACTLY;
     for (long i = 0; i < rows; i++) {
-        const float *m = mean + i * stride, *v = log_variance + i * stride;
+        const float *m = p + i * 2 * latent, *v = m + latent;
+        float *by_m = by_p + i * 2 * latent, *by_v = by_m + latent;
         double b = by_terms[i];
         for (long j = 0; j < latent; j++) {
             long at = i * latent + j;
             double s = exp_(0.5 * v[j]), by = noise ? by_z[at] : 0, by_s = noise ? by * noise[at] : 0;
-            by_mean[at] = (float)(by + b * m[j]);
-            by_log_variance[at] = (float)(0.5 * (by_s * s + b * exp_(v[j]) - b));
+            by_m[j] = (float)(by + b * m[j]);
+            by_v[j] = (float)(0.5 * (by_s * s + b * exp_(v[j]) - b));
         }
     }
 }

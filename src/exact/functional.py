@@ -5,6 +5,7 @@ They compute float32 on the CPU. Tensors of another type or device, and all tens
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from exact.library import library
+from exact.library import UNCHANGED, library
 
 # The C library may read so many numbers beyond the end of a right factor or a bias.
 ROOM = 128
@@ -54,56 +55,79 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
 
     `x` is `(..., inputs)` float32, or uint8 of zeros and ones, which is summed by its ones; `weight`
     is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is one chain
-    of fused multiply-adds over the inputs, ascending, from the bias. It is fastest for a weight
-    whose transpose is contiguous, as `exact.nn.Linear` makes it. Raises ValueError where a shape
-    does not fit or a uint8 is not 0 or 1.
+    of fused multiply-adds over the inputs, ascending, from the bias or 0. It is fastest for a weight
+    whose transpose is contiguous, as `exact.nn.Linear` makes it. Raises ValueError where a shape or
+    a type does not fit, or a uint8 is not 0 or 1.
     """
-    if not is_exact(weight):
-        y = torch.nn.functional.linear(x.to(weight.dtype), weight, bias)
-        return y.relu() if relu else y
-    inputs = weight.shape[-1]
-    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != inputs:
-        raise ValueError(f"linear: x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}")
-    if bias is not None and (bias.shape != weight.shape[:1] or not is_exact(bias)):
-        raise ValueError(f"linear: the bias should be float32 {tuple(weight.shape[:1])}")
+    return linears(x, [(weight, bias, relu)])
+
+
+def linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None, bool]]) -> Tensor:
+    """Apply layers of `weight, bias, relu` one after the other, each as `linear`.
+
+    They are one autograd function, since a step's time outside C is mostly autograd's.
+    """
+    if not all(is_exact(weight) for weight, _, _ in layers):
+        for weight, bias, relu in layers:
+            x = torch.nn.functional.linear(x.to(weight.dtype), weight, bias)
+            x = x.relu() if relu else x
+        return x
+    if not layers:
+        return x
     if x.dtype not in (torch.float32, torch.uint8) or not x.is_cpu:
         raise ValueError(f"linear: x should be float32 or uint8 on the CPU, not {x.dtype}")
-    rows = x if x.ndim == 2 else x.reshape(-1, inputs)
-    y = _Linear.apply(rows, weight, bias, relu)
-    return y if x.ndim == 2 else y.view(*x.shape[:-1], -1)
+    inputs, tensors = x.shape[-1], []
+    for weight, bias, _ in layers:
+        if weight.shape[1:] != (inputs,):
+            raise ValueError(f"linear: {inputs} inputs do not fit weight {tuple(weight.shape)}")
+        inputs = weight.shape[0]
+        if bias is not None and (bias.shape != (inputs,) or not is_exact(bias)):
+            raise ValueError(f"linear: the bias should be float32 ({inputs},) on the CPU")
+        tensors += weight, bias
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    y = _Linears.apply(rows, [relu for _, _, relu in layers], *tensors)
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], inputs)
 
 
-class _Linear(torch.autograd.Function):
+class _Linears(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool
+        ctx: FunctionCtx, x: Tensor, relus: Sequence[bool], *parameters: Tensor | None
     ) -> Tensor:
-        x, w = x.contiguous(), roomy(weight.t())
-        b = None if bias is None else roomy(bias)
-        rows, (inputs, outputs) = len(x), w.shape
-        y = empty(rows, outputs)
-        product = library().linear_of_bytes if x.dtype == torch.uint8 else library().linear
-        product(*_pointers(x, w, b, y), rows, inputs, outputs, relu)
-        ctx.save_for_backward(x, w, y if relu else None)
-        ctx.has_bias = bias is not None
+        rows, saved = x.shape[0], []
+        x = x.contiguous()
+        for relu, weight, bias in zip(relus, parameters[::2], parameters[1::2], strict=True):
+            w, b = roomy(weight.t()), None if bias is None else roomy(bias)
+            y = torch.empty(rows, w.shape[1])
+            product = library().linear_of_bytes if x.dtype == torch.uint8 else library().linear
+            product(*_pointers(x, w, b, y), rows, *w.shape, relu)
+            saved += x, w
+            x = y
+        ctx.save_for_backward(*saved, y)
+        ctx.relus = relus
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, y = ctx.saved_tensors
-        rows, (inputs, outputs) = len(x), w.shape
-        by_x = empty(*x.shape) if ctx.needs_input_grad[0] else None
-        by_w = empty(*w.shape) if ctx.needs_input_grad[1] else None
-        by_b = empty(outputs) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        by_y = by_y.contiguous()
-        if x.dtype == torch.uint8:
-            tensors = _pointers(x, y, by_y, by_w, by_b)
-            library().linear_of_bytes_backward(*tensors, rows, inputs, outputs)
-        else:
-            tensors = _pointers(x, w, y, by_y, by_x, by_w, by_b)
-            library().linear_backward(*tensors, rows, inputs, outputs)
-        return by_x, None if by_w is None else by_w.t(), by_b, None
+        saved = ctx.saved_tensors
+        by_y, found = by_y.contiguous(), []
+        for number in reversed(range(len(ctx.relus))):
+            x, w, y = saved[2 * number : 2 * number + 3]
+            wanted = ctx.needs_input_grad[2 + 2 * number : 4 + 2 * number]
+            by_w = torch.empty(w.shape) if wanted[0] else None
+            by_b = torch.empty(w.shape[1]) if wanted[1] else None
+            by_x = torch.empty(x.shape) if number or ctx.needs_input_grad[0] else None
+            y = y if ctx.relus[number] else None
+            if x.dtype == torch.uint8:
+                tensors = _pointers(x, y, by_y, by_w, by_b)
+                library().linear_of_bytes_backward(*tensors, x.shape[0], *w.shape)
+            else:
+                tensors = _pointers(x, w, y, by_y, by_x, by_w, by_b)
+                library().linear_backward(*tensors, x.shape[0], *w.shape)
+            found += by_b, None if by_w is None else by_w.t()
+            by_y = by_x
+        return by_y, None, *reversed(found)
 
 
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
@@ -138,74 +162,70 @@ class _BernoulliNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_terms: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        if by_terms.eq(1).all():  # as for a sum of terms: a product by 1 changes nothing
-            return gradient, None
-        by_logits = torch.empty_like(gradient)
+        by_logits, shape = torch.empty_like(gradient), (by_terms.numel(), gradient.shape[-1])
         tensors = _pointers(gradient, by_terms.contiguous(), by_logits)
-        library().bernoulli_nll_backward(*tensors, by_terms.numel(), gradient.shape[-1])
-        return by_logits, None
+        status = library().bernoulli_nll_backward(*tensors, *shape)
+        return gradient if status == UNCHANGED else by_logits, None
 
 
-def gaussian_sample_and_kl(
-    mean: Tensor, log_variance: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
+def gaussian_sample_and_kl(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Sample diagonal Gaussians, and give their KL divergence to the standard normal distribution.
 
-    `mean` and `log_variance` are `(batch, latent)`, `noise` is standard normal `(batch, latent)`.
-    Returns mean + exp(log_variance / 2) noise, `(batch, latent)`, and the KL, `(batch,)` nats,
-    float64 (Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4 and appendix B).
-    One operation, since the gradient by the posterior is one sum, rounded once.
+    `posterior` is `(batch, 2 latent)`: the mean beside the log-variance; `noise` is standard normal
+    `(batch, latent)`. Returns mean + exp(log_variance / 2) noise, `(batch, latent)`, and the KL,
+    `(batch,)` nats, float64 (Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4
+    and appendix B). One operation, since its gradient is one sum, rounded once.
     """
-    if not is_exact(mean):
-        return mean + torch.exp(0.5 * log_variance) * noise, gaussian_kl(mean, log_variance)
-    if not mean.shape == log_variance.shape == noise.shape or mean.ndim != 2:
+    if not is_exact(posterior):
+        mean, log_variance = posterior.chunk(2, dim=1)
+        return mean + torch.exp(0.5 * log_variance) * noise, gaussian_kl(posterior)
+    batch, latent = noise.shape
+    if posterior.shape != (batch, 2 * latent):
         raise ValueError(
-            f"mean {tuple(mean.shape)}, log_variance {tuple(log_variance.shape)} and noise "
-            f"{tuple(noise.shape)} should have one shape, (batch, latent)"
+            f"the posterior {tuple(posterior.shape)} should be ({batch}, {2 * latent}), as the noise "
+            f"is ({batch}, {latent})"
         )
-    return _Gaussian.apply(mean, log_variance, noise)
+    return _Gaussian.apply(posterior, noise)
 
 
-def gaussian_sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """Return mean + exp(log_variance / 2) noise, `(..., batch, latent)`, for noise of that shape."""
-    rows = (each.expand_as(noise).reshape(-1, noise.shape[-1]) for each in (mean, log_variance))
-    return gaussian_sample_and_kl(*rows, noise.reshape(-1, noise.shape[-1]))[0].view(noise.shape)
+def gaussian_sample(posterior: Tensor, noise: Tensor) -> Tensor:
+    """Return the samples `(..., batch, latent)` alone, for noise of that shape."""
+    rows = posterior.expand(*noise.shape[:-1], -1).reshape(-1, posterior.shape[-1])
+    return gaussian_sample_and_kl(rows, noise.reshape(-1, noise.shape[-1]))[0].view(noise.shape)
 
 
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the KL divergence alone, as `gaussian_sample_and_kl`."""
-    if not is_exact(mean):
-        kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=-1)
+def gaussian_kl(posterior: Tensor) -> Tensor:
+    """Return the KL divergence alone, `(batch,)` nats, float64."""
+    if not is_exact(posterior):
+        mean, log_variance = posterior.chunk(2, dim=1)
+        kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
         return kl.double()
-    return _Gaussian.apply(mean, log_variance, None)[1]
+    return _Gaussian.apply(posterior, None)[1]
 
 
 class _Gaussian(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, mean: Tensor, log_variance: Tensor, noise: Tensor | None
+        ctx: FunctionCtx, posterior: Tensor, noise: Tensor | None
     ) -> tuple[Tensor | None, Tensor]:
-        if mean.stride() != log_variance.stride() or mean.stride(1) != 1:
-            mean, log_variance = mean.contiguous(), log_variance.contiguous()
-        noise = None if noise is None else noise.contiguous()
-        z = None if noise is None else torch.empty_like(noise)
-        kl = torch.empty(len(mean), dtype=torch.float64)
-        tensors = _pointers(noise, z, kl)
-        posterior = *_pointers(mean, log_variance), mean.stride(0)
-        library().gaussian(*posterior, *tensors, *mean.shape)
-        ctx.save_for_backward(mean, log_variance, noise)
+        posterior, noise = posterior.contiguous(), None if noise is None else noise.contiguous()
+        z = None if noise is None else torch.empty(noise.shape)
+        kl = torch.empty(posterior.shape[0], dtype=torch.float64)
+        shape = kl.shape[0], posterior.shape[1] // 2
+        library().gaussian(*_pointers(posterior, noise, z, kl), *shape)
+        ctx.save_for_backward(posterior, noise)
         return z, kl
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_z: Tensor | None, by_kl: Tensor) -> tuple[Tensor | None, ...]:
-        mean, log_variance, noise = ctx.saved_tensors
-        by_mean, by_log_variance = torch.empty(mean.shape), torch.empty(mean.shape)
+        posterior, noise = ctx.saved_tensors
         by_z = None if noise is None else by_z.contiguous()
-        posterior = *_pointers(mean, log_variance), mean.stride(0)
-        tensors = _pointers(noise, by_z, by_kl.contiguous(), by_mean, by_log_variance)
-        library().gaussian_backward(*posterior, *tensors, *mean.shape)
-        return by_mean, by_log_variance, None
+        by_posterior = torch.empty(posterior.shape)
+        tensors = _pointers(posterior, noise, by_z, by_kl.contiguous(), by_posterior)
+        shape = posterior.shape[0], posterior.shape[1] // 2
+        library().gaussian_backward(*tensors, *shape)
+        return by_posterior, None
 
 
 def sigmoid(logits: Tensor) -> Tensor:
@@ -289,10 +309,36 @@ class _Sum(torch.autograd.Function):
         return by_sums.expand(ctx.shape)
 
 
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the sum over all elements of `terms`, each tensor times its weight, in float64."""
+    if not all(_computes(term) for term in terms):
+        return torch.stack([w * x.double().sum() for x, w in zip(terms, weights, strict=True)]).sum()
+    return _WeightedSum.apply(weights, *terms)
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, weights: Sequence[float], *terms: Tensor) -> Tensor:
+        ctx.weights, ctx.shapes = weights, [term.shape for term in terms]
+        total, part = 0.0, torch.empty((), dtype=torch.float64)
+        for weight, term in zip(weights, terms, strict=True):
+            values = term.double().contiguous()
+            library().sum_over_rows(*_pointers(values, part), values.numel(), 1)
+            total += weight * part.item()
+        return part.fill_(total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
+        by = by_total.item()
+        pairs = zip(ctx.shapes, ctx.weights, strict=True)
+        return None, *(torch.full(shape, by * w, dtype=torch.float64) for shape, w in pairs)
+
+
 def _computes(x: Tensor) -> bool:
     return _arithmetic == "exact" and x.is_cpu
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     """Return the addresses of tensors, None for None."""
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return [tensor if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -19,17 +19,18 @@ MOST_THREADS = 16
 
 # Pointers, whole numbers and real numbers, as each function of exact.c and draws.c takes them.
 P, L, D = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
+UNCHANGED = 3
 CHECKED = {
     "linear": [P, P, P, P, L, L, L, L],
     "linear_backward": [P, P, P, P, P, P, P, L, L, L],
     "linear_of_bytes": [P, P, P, P, L, L, L, L],
     "linear_of_bytes_backward": [P, P, P, P, P, L, L, L],
+    "bernoulli_nll_backward": [P, P, P, L, L],
 }
 FUNCTIONS = {
     "bernoulli_nll": [P, P, P, P, L, L, L],
-    "bernoulli_nll_backward": [P, P, P, L, L],
-    "gaussian": [P, P, L, P, P, P, L, L],
-    "gaussian_backward": [P, P, L, P, P, P, P, P, L, L],
+    "gaussian": [P, P, P, P, L, L],
+    "gaussian_backward": [P, P, P, P, P, L, L],
     "sigmoid": [P, P, L],
     "exponentials": [P, L],
     "logarithms": [P, L],
@@ -63,12 +64,13 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def _check(status: int, function: object, arguments: tuple) -> None:
-    """Raise what a function of `CHECKED` says by its status."""
+def _check(status: int, function: object, arguments: tuple) -> int:
+    """Raise what a function of `CHECKED` says by its status, or return it."""
     if status == 1:
         raise MemoryError("not enough memory for a product of matrices")
     if status == 2:
         raise ValueError("an input of uint8 should hold zeros and ones only")
+    return status
 
 
 def default_threads() -> int:

@@ -21,24 +21,24 @@ class Linear(nn.Linear):
         if bias:
             self.bias = nn.Parameter(functional.empty(out_features).copy_(self.bias.detach()))
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the outputs for `x` `(..., in_features)`, float32, or uint8 of zeros and ones."""
-        return functional.linear(x, self.weight, self.bias, relu or self.relu)
+        return functional.linear(x, self.weight, self.bias, self.relu)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", relu=True" if self.relu else "")
 
 
 class Sequential(nn.Sequential):
-    """`torch.nn.Sequential` that computes a `Linear` and the `nn.ReLU` after it in one operation."""
+    """`torch.nn.Sequential` that computes linear layers, and the ReLUs after them, in one operation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = list(self)
-        while layers:
-            layer = layers.pop(0)
-            if isinstance(layer, Linear) and layers and type(layers[0]) is nn.ReLU:
-                layers.pop(0)
-                x = layer(x, relu=True)
+        layers: list[tuple[Tensor, Tensor | None, bool]] = []
+        for module in self:
+            if type(module) is nn.ReLU and layers:
+                layers[-1] = (*layers[-1][:2], True)
+            elif isinstance(module, Linear):
+                layers.append((module.weight, module.bias, module.relu))
             else:
-                x = layer(x)
-        return x
+                x, layers = module(functional.linears(x, layers)), []
+        return functional.linears(x, layers)

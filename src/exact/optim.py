@@ -37,27 +37,34 @@ class Adam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            by_step: dict[int, list[list[Tensor]]] = {}
+            by_step: dict[int, list[tuple[Tensor, ...]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    step, *tensors = self._advance(parameter)
-                    by_step.setdefault(step, []).append(tensors)
+                    state = self._advanced(parameter)
+                    gradient = _laid_out_as(parameter, parameter.grad)
+                    tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
+                    by_step.setdefault(state["step"], []).append(tensors)
             for step, rows in by_step.items():
                 update = _exact_step if all(is_exact(row[0]) for row in rows) else _torch_step
                 update(rows, step, group["lr"], *group["betas"], group["eps"])
         return loss
 
-    def _advance(self, parameter: nn.Parameter) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
-        """Count a step of a parameter; return it, values, gradient and moments, laid out alike."""
+    def _advanced(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """Count a step of a parameter and return its state, laid out in memory as the parameter."""
         state = self.state[parameter]
         if not state:
-            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            state.update(step=torch.tensor(0.0), **moments)
+            state.update(step=0, exp_avg=torch.zeros_like(parameter))
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
-        for name in ("exp_avg", "exp_avg_sq"):
-            state[name] = _laid_out_as(parameter, state[name])
-        gradient = _laid_out_as(parameter, parameter.grad)
-        return int(state["step"]), parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            state["step"] = int(state["step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = _laid_out_as(parameter, state[name])
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
@@ -68,7 +75,7 @@ def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _exact_step(
-    rows: list[list[Tensor]], step: int, lr: float, beta1: float, beta2: float, eps: float
+    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
 ) -> None:
     numbers = [[*(tensor.data_ptr() for tensor in row), row[0].numel()] for row in rows]
     table = np.array(numbers, np.int64)
@@ -76,7 +83,7 @@ def _exact_step(
 
 
 def _torch_step(
-    rows: list[list[Tensor]], step: int, lr: float, beta1: float, beta2: float, eps: float
+    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
 ) -> None:
     values, gradients, first, second = map(list, zip(*rows, strict=True))
     torch._foreach_lerp_(first, gradients, 1 - beta1)

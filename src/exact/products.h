@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DONE, NO_MEMORY, NOT_BINARY };  // what a function that can fail returns
+enum { DONE, NO_MEMORY, NOT_BINARY, UNCHANGED };  // statuses
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__

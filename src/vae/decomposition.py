@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 import torch
-from torch import Tensor
 
 from exact import functional
 from exact.random import Generator
 from vae.data import PIXELS
 from vae.importance import log_mean_exp
-from vae.inference import decode, encode
+from vae.inference import decode, encode, means
 from vae.model import VAE
 
 # Samples of the aggregated posterior, at which its density is found.
@@ -31,14 +30,13 @@ def decomposition(model: VAE, images: np.ndarray, generator: Generator) -> dict[
     the posteriors of the first `POINTS` images, with q(z) from all; it is at most the log of their
     number. The last term is what remains.
     """
-    mean, log_variance = encode(model, images)
-    columns = zip(mean.split(1, dim=1), log_variance.split(1, dim=1), strict=True)
-    by_dimension = [float(np.mean(functional.gaussian_kl(*pair).numpy())) for pair in columns]
-    count = min(POINTS, len(images))
-    noise = generator.normal(count, mean.shape[1])
-    points = functional.gaussian_sample(mean[:count], log_variance[:count], noise)
-    own, all_images = _densities(points, mean, log_variance)
-    mean = mean.numpy()
+    posterior = encode(model, images)
+    latent, count = posterior.shape[1] // 2, min(POINTS, len(images))
+    columns = [posterior[:, [at, latent + at]] for at in range(latent)]
+    by_dimension = [float(np.mean(functional.gaussian_kl(pair).numpy())) for pair in columns]
+    points = functional.gaussian_sample(posterior[:count], generator.normal(count, latent))
+    mean, log_variance = (part.contiguous().numpy() for part in posterior.chunk(2, dim=1))
+    own, all_images = _densities(points.numpy(), mean, log_variance)
     kl, information = sum(by_dimension), float(np.mean(own - all_images))
     return {
         "kl": round(kl, 6),
@@ -51,13 +49,15 @@ def decomposition(model: VAE, images: np.ndarray, generator: Generator) -> dict[
 
 
 def _densities(
-    points: Tensor, mean: Tensor, log_variance: Tensor
+    points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log density, float64 nats, at each point `(points, latent)`: of the Gaussian of its number,
     and of the mean of all Gaussians `(n, latent)`."""
-    zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
-    deviation = functional.gaussian_sample(zeros, log_variance, ones).numpy()
-    points, mean, log_variance = points.numpy(), mean.numpy(), log_variance.numpy()
+    # exp(log_variance / 2), rounded to float32 as a sample's is.
+    logs = torch.from_numpy(log_variance)
+    deviation = functional.gaussian_sample(
+        torch.cat((torch.zeros_like(logs), logs), dim=1), torch.ones_like(logs)
+    ).numpy()
     precision, centre = 1 / np.square(deviation, dtype=np.float64), mean.astype(np.float64)
     volume = -0.5 * (log_variance.astype(np.float64) + math.log(2 * math.pi)).sum(axis=1)
     own, mixed = [], []
@@ -79,8 +79,8 @@ def units(model: VAE, images: np.ndarray, gray: np.ndarray) -> list[dict[str, An
     posterior mean.
     """
     posterior, pixels = encode(model, images), torch.from_numpy(images)
-    logits = decode(model, posterior.mean)
-    kl = float(np.mean(functional.gaussian_kl(*posterior).numpy()))
+    logits = decode(model, means(posterior))
+    kl = float(np.mean(functional.gaussian_kl(posterior).numpy()))
     binary = float(np.mean(functional.bernoulli_nll(logits, pixels).numpy()))
     # The cross-entropy is linear in the target: that of black, less the logits of what is light.
     black = float(np.mean(functional.bernoulli_nll(logits, torch.zeros_like(pixels)).numpy()))

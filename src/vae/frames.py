@@ -56,7 +56,7 @@ class FrameRecorder:
         from exact.functional import gaussian_sample, sigmoid
         from vae.inference import decode, encode
 
-        z = gaussian_sample(*encode(model, self.images), noise)
+        z = gaussian_sample(encode(model, self.images), noise)
         if self.grid is not None:
             z = torch.cat((z, torch.from_numpy(self.grid)))
         self.frames.append(quantized(sigmoid(decode(model, z)).numpy(), self.levels))

@@ -23,9 +23,10 @@ def log_weights(
     size = max(1, ROWS // samples)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
-        mean, log_variance = encode(model, batch)
-        noise = generator.normal(samples, *mean.shape)
-        z = functional.gaussian_sample(mean, log_variance, noise)
+        posterior = encode(model, batch)
+        _, log_variance = posterior.chunk(2, dim=1)
+        noise = generator.normal(samples, *log_variance.shape)
+        z = functional.gaussian_sample(posterior, noise)
         logits = decode(model, z.view(-1, z.shape[-1])).view(samples, *batch.shape)
         reconstruction = functional.bernoulli_nll(logits, torch.from_numpy(batch))
         yield log_prior_ratio(noise, z, log_variance) - reconstruction

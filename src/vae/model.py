@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -23,18 +22,12 @@ from vae.files import NO_TYPE, write_json, write_tensors
 from vae.params import POST_NETWORK, Architecture
 
 
-class Posterior(NamedTuple):
-    """A diagonal Gaussian q(z | x): mean and log-variance, each `(batch, latent)`."""
-
-    mean: Tensor
-    log_variance: Tensor
-
-
 class VAE(nn.Module):
     """A variational autoencoder: what `encode` and `decode` of a subclass make together."""
 
-    def encode(self, images: Tensor) -> Posterior:
-        """Return the posterior of `images`, `(batch, 784)` uint8 of zeros and ones."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the posteriors q(z | x) of `images`, `(batch, 784)` uint8 of zeros and ones: the
+        mean beside the log-variance, `(batch, 2 latent)`."""
         raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:
@@ -48,10 +41,10 @@ class VAE(nn.Module):
         return self.decode(z), kl
 
 
-def reparameterize(posterior: Posterior, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample z = mean + exp(log_variance / 2) noise, `(batch, latent)`; and give the posterior's KL
-    to the prior, `(batch,)` nats, which the exact arithmetic rounds together with z's gradient."""
-    return exact.functional.gaussian_sample_and_kl(*posterior, noise)
+def reparameterize(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a sample z = mean + exp(log_variance / 2) noise, `(batch, latent)`, and the posterior's
+    KL to the prior, `(batch,)` nats: their gradients are rounded together."""
+    return exact.functional.gaussian_sample_and_kl(posterior, noise)
 
 
 class PosteriorLayer(exact.nn.Linear):
@@ -101,8 +94,8 @@ class BernoulliVAE(VAE):
         self.encoder = VAEEncoder(pixels, hidden_sizes, latent_size)
         self.decoder = BernoulliVAEDecoder(pixels, decoder_hidden_sizes, latent_size)
 
-    def encode(self, images: Tensor) -> Posterior:
-        return Posterior(*self.encoder(images).chunk(2, dim=1))
+    def encode(self, images: Tensor) -> Tensor:
+        return self.encoder(images)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)
@@ -139,16 +132,15 @@ def check_model(model: VAE, latent: int) -> None:
     """Raise TypeError or ValueError unless a model encodes and decodes two images as `VAE` says."""
     if not isinstance(model, VAE):
         raise TypeError("it is not a subclass of vae.model.VAE")
-    images, expected = torch.zeros(2, PIXELS, dtype=torch.uint8), (2, latent)
-    mean, log_variance = model.eval().encode(images)
+    posterior = model.eval().encode(torch.zeros(2, PIXELS, dtype=torch.uint8))
+    logits = model.decode(torch.zeros(2, latent))
     for values, what, shape in (
-        (mean, "encode's mean", expected),
-        (log_variance, "encode's log_variance", expected),
-        (model.decode(torch.zeros(expected)), "decode's logits", (2, PIXELS)),
+        (posterior, "what encode returns", (2, 2 * latent)),
+        (logits, "what decode returns", (2, PIXELS)),
     ):
         if values.shape != shape or values.dtype != torch.float32:
             raise ValueError(
-                f"{what} of 2 images is {values.dtype} {tuple(values.shape)}; it should be "
+                f"{what} for 2 images is {values.dtype} {tuple(values.shape)}; it should be "
                 f"float32 {shape}"
             )
     model.train()

@@ -16,4 +16,4 @@ def loss_function(
     Bayes (2014), equation 10; beta as of Higgins and others, beta-VAE (2017).
     """
     reconstruction = exact.functional.bernoulli_nll(logits, images)
-    return exact.functional.sum(reconstruction + beta * kl), reconstruction
+    return exact.functional.weighted_sum((reconstruction, kl), (1.0, beta)), reconstruction

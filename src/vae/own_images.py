@@ -2,7 +2,7 @@
 any picture is read."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ from PIL import ExifTags, Image, ImageOps
 
 from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE
+from vae.files import dvc_files
 
 OWN = "data/own/"
+SPLITS = ("train", "test")
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)
 LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
 # Every seventh image is for test, as of MNIST's 70,000.
@@ -22,33 +24,40 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 def own_images(path: Path) -> dict[str, Arrays]:
     """Read gray images `(n, 28, 28)` and labels `(n,)`, or None, both uint8, by split.
 
-    Raises UserError, naming the file, for all that is something else.
+    `path` is data/own/NAME. Raises UserError, naming the file, for all that is something else.
     """
-    if path.suffix == ".npz":
-        return _archive(path)
-    if not path.is_dir():
-        raise UserError(f"{path} is neither a folder nor an .npz file; data/own/README.md says how")
-    parts = {split: path / split for split in ("train", "test")}
-    if any(part.is_dir() for part in parts.values()):
-        return {split: _folder(part) for split, part in parts.items()}
-    return _parted(path, *_folder(path))
+    files = [file for file in dvc_files(Path(OWN)) if file.is_relative_to(path)]
+    if files == [path] and path.suffix.lower() == ".npz":
+        parts = _archive(path)
+    elif files and files != [path]:
+        split = any((path / name).is_dir() for name in SPLITS)
+        parts = {name: _folder(path / name, files) for name in (SPLITS if split else [""])}
+    else:
+        raise UserError(
+            f"{path} is neither a folder of pictures nor an .npz file, or .dvcignore names it; "
+            "data/own/README.md says how"
+        )
+    splits = parts if len(parts) > 1 else _split(path, *parts[""])
+    if len({labels is None for _, labels in splits.values()}) > 1:
+        raise UserError(f"{path} has labels in one of train and test; it needs both or none")
+    return splits
 
 
-def _parted(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
+def _split(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
     """Make two splits of one."""
     test = np.arange(len(images)) % TEST_SHARE == TEST_SHARE - 1
-    if not test.any():
-        raise UserError(f"{path} has {len(test)} images; {TEST_SHARE} or more make two splits")
-    splits = {"train": ~test, "test": test}
+    if test.sum() < 2:  # one alone has no standard error
+        raise UserError(f"{path} has {len(test)} images; it needs {2 * TEST_SHARE} for two splits")
     return {
         split: (images[rows], None if labels is None else labels[rows])
-        for split, rows in splits.items()
+        for split, rows in zip(SPLITS, (~test, test), strict=True)
     }
 
 
-def _folder(folder: Path) -> Arrays:
-    """Read the pictures of a folder, or of its folders 0 to 9, in the order of their names."""
-    paths = sorted(path for path in folder.rglob("[!.]*") if not path.is_dir())
+def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
+    """Read those of these files that are in a folder, or in its folders 0 to 9, in the order of
+    their names."""
+    paths = [path for path in files if path.is_relative_to(folder)]
     names = {path.relative_to(folder).parent.as_posix() for path in paths}
     if not paths:
         raise UserError(f"{folder} holds no pictures")
@@ -67,19 +76,15 @@ def _folder(folder: Path) -> Arrays:
 
 
 def _archive(path: Path) -> dict[str, Arrays]:
-    """Read the splits of an .npz file."""
+    """Read the splits of an .npz file, or all as one of an empty name."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"cannot read {path} as an .npz file ({one_line(error)})") from None
     if "x" in arrays:
-        return _parted(path, *_checked(path, arrays, "x", "y"))
-    if ("y_train" in arrays) != ("y_test" in arrays):
-        raise UserError(f"{path} has only one of y_train and y_test; it should have both or none")
-    return {
-        split: _checked(path, arrays, f"x_{split}", f"y_{split}") for split in ("train", "test")
-    }
+        return {"": _checked(path, arrays, "x", "y")}
+    return {split: _checked(path, arrays, f"x_{split}", f"y_{split}") for split in SPLITS}
 
 
 def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Arrays:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE
@@ -16,6 +17,9 @@ OWN = "data/own/"
 SPLITS = ("train", "test")
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)
 LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
+# The white of deeper pictures than 8 bits, by format and Pillow's mode.
+WHITES = {(kind, "I;16"): 65535 for kind in ("PNG", "TIFF", "PPM", "JPEG2000")}
+WHITES |= {("TIFF", "I;16B"): 65535, ("PPM", "I"): 65535, ("TIFF", "F"): 1, ("PPM", "F"): 1}
 # Every seventh image is for test, as of MNIST's 70,000.
 TEST_SHARE = 7
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -112,18 +116,33 @@ def read_gray(path: Path) -> np.ndarray:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
         ):
-            # Pillow 13.0 mixes up the pixels of these, without an error.
-            if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
-                raise ValueError("a TIFF on its side; turn it, or save it as PNG")
-            upright = ImageOps.exif_transpose(image)
+            gray, alpha = _eight_bits(image).convert("LA").split()
     except Exception as error:  # a damaged file fails in many ways
         raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
-    if upright.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    gray, alpha = upright.convert("LA").split()
     # What is transparent contrasts with what can be seen.
     seen = np.asarray(gray)[np.asarray(alpha) > 0]
     paper = Image.new("L", gray.size, 255 if seen.size and seen.mean() < 127.5 else 0)
     gray = Image.composite(gray, paper, alpha)
     gray.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
     return np.asarray(gray)
+
+
+def _eight_bits(image: ImageFile) -> Image.Image:
+    """Return an open picture upright, in 8 bits. Raises ValueError where it is not known which gray
+    values are black and white, and for what Pillow 13.0 reads wrongly without an error."""
+    tag, tags = ExifTags.Base, getattr(image, "tag_v2", {})  # a TIFF's
+    if tags and image.n_frames > 1:
+        raise ValueError(f"a TIFF of {image.n_frames} pages; save each as a picture of its own")
+    if tags and image.getexif().get(tag.Orientation, 1) > 4:
+        raise ValueError("a TIFF on its side; turn it, or save it as PNG")
+    unknown = tags.get(tag.SampleFormat) == (2,)  # signed
+    upright = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # more than 8 bits of gray
+        unknown |= "transparency" in image.info or tags.get(tag.BitsPerSample) == (12,)
+        unknown |= tags.get(tag.PhotometricInterpretation) == 0  # white
+        shares = np.asarray(upright) / WHITES.get((image.format, image.mode), np.nan)
+        unknown |= not (shares.min() >= 0 and shares.max() <= 1)
+        upright = None if unknown else Image.fromarray(np.rint(shares * 255).astype(np.uint8))
+    if unknown:
+        raise ValueError("black and white are unknown; save it with 8 bits, or as 16-bit PNG")
+    return upright

@@ -273,3 +273,13 @@ def test_dvc_sees_no_file_that_an_editor_leaves_and_every_one_that_is_read(own):
     assert "up to date" in dvc("status")
     (own / "link.png").unlink()
     assert "data/own" in dvc("status")
+
+
+def test_make_repro_names_it_in_one_line_before_dvc_starts(own):
+    shutil.copytree(ROOT / "src", "src", ignore=shutil.ignore_patterns("__pycache__"))
+    Path("src/vae/more").symlink_to(own.absolute())
+    command = [sys.executable, "src/tools/repro.py"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: .*/src/vae/more, which DVC cannot .*\n", result.stderr)

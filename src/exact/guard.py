@@ -53,6 +53,8 @@ class _Record(TorchDispatchMode):
         fused = kwargs.get("alpha", 1) != 1 or (
             name.strip("_") in ("add", "sub") and len(args) > 2 and args[2] != 1
         )
-        if real and (name.rstrip("_") not in EXACT or fused or any(x.is_complex() for x in tensors)):
+        if real and (
+            name.rstrip("_") not in EXACT or fused or any(x.is_complex() for x in tensors)
+        ):
             self.found.add(str(function))
         return result

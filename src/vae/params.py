@@ -99,7 +99,9 @@ class Architecture(Group):
         own = re.fullmatch(r"networks(\.[A-Za-z_]\w*){2,}", name)
         if own or name == POST_NETWORK:
             return name
-        raise ValueError(f"it should be {POST_NETWORK}, or a class in src/networks: networks.FILE.CLASS")
+        raise ValueError(
+            f"it should be {POST_NETWORK}, or a class in src/networks: networks.FILE.CLASS"
+        )
 
 
 class Model(Architecture):

@@ -53,11 +53,11 @@ def roomy(tensor: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """Return x W' + b, `(..., outputs)`, with negatives as 0 where `relu` is set.
 
-    `x` is `(..., inputs)` float32, or uint8 of zeros and ones, which is summed by its ones; `weight`
-    is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is one chain
-    of fused multiply-adds over the inputs, ascending, from the bias or 0. It is fastest for a weight
-    whose transpose is contiguous, as `exact.nn.Linear` makes it. Raises ValueError where a shape or
-    a type does not fit, or a uint8 is not 0 or 1.
+    `x` is `(..., inputs)`, float32, or uint8 of zeros and ones, which is summed by its ones.
+    `weight` is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is
+    one chain of fused multiply-adds over the inputs, ascending, from the bias or 0. A weight whose
+    transpose is contiguous, as `exact.nn.Linear` makes it, is the fastest. Raises ValueError where
+    a shape or a type does not fit, or a uint8 is not 0 or 1.
     """
     return linears(x, [(weight, bias, relu)])
 
@@ -132,8 +132,9 @@ class _Linears(torch.autograd.Function):
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
     """Return -log p(x) of each image under independent pixels, `(..., batch)` nats, float64.
 
-    `logits` `(..., batch, pixels)` are those of a pixel being 1, `images` `(batch, pixels)` uint8 of
-    zeros and ones. Each is the sum over the pixels of log(1 + exp(l)) - l x, in 16 interleaved parts.
+    `logits` `(..., batch, pixels)` are those of a pixel being 1, `images` `(batch, pixels)` uint8
+    of zeros and ones. Each term is the sum over the pixels of log(1 + exp(l)) - l x, taken in 16
+    interleaved parts.
     """
     if not is_exact(logits):
         pixels = images.to(logits.dtype).expand_as(logits)
@@ -180,8 +181,8 @@ def gaussian_sample_and_kl(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Te
     batch, latent = noise.shape
     if posterior.shape != (batch, 2 * latent):
         raise ValueError(
-            f"the posterior {tuple(posterior.shape)} should be ({batch}, {2 * latent}), as the noise "
-            f"is ({batch}, {latent})"
+            f"the posterior {tuple(posterior.shape)} should be {(batch, 2 * latent)}, as the noise "
+            f"is {(batch, latent)}"
         )
     return _Gaussian.apply(posterior, noise)
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,8 +112,8 @@ def choose_arithmetic(settings: Train) -> None:
     # Adam's moments of pixels that are never 1 become subnormal numbers, which cost a third.
     torch.set_flush_denormal(True)
     print(
-        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not those "
-        "of dvc.lock",
+        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not "
+        "those of dvc.lock",
         flush=True,
     )
 

@@ -48,11 +48,8 @@ class _Record(TorchDispatchMode):
         name = function.overloadpacket.__name__
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         real = any(x.is_floating_point() or x.is_complex() for x in tensors)
-        fused = kwargs.get("alpha", 1) != 1 or (
-            name.strip("_") in ("add", "sub") and len(args) > 2 and args[2] != 1
-        )
-        if real and (
-            name.rstrip("_") not in EXACT or fused or any(x.is_complex() for x in tensors)
-        ):
+        # With alpha, a sum is a fused multiply-add on some processors; complex products are sums.
+        exact = name.rstrip("_") in EXACT and kwargs.get("alpha", 1) == 1
+        if real and not (exact and not any(x.is_complex() for x in tensors)):
             self.found.add(str(function))
         return result

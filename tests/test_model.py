@@ -42,7 +42,9 @@ def test_the_committed_models_have_the_posts_layers(params):
     ],
 )
 def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
-    model = build_model(Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder))
+    model = build_model(
+        Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
+    )
     assert sizes(model.decoder) == expected
 
 
@@ -52,7 +54,9 @@ def test_a_saved_model_computes_the_same_and_its_bytes_repeat(tmp_path, small, i
         save_model(model, small, tmp_path / f"{name}.safetensors")
     again = load_model(tmp_path / "a.safetensors")
     assert not any(value.requires_grad for value in again.parameters())
-    found, expected = (each(torch.from_numpy(images), torch.ones(100, 2)) for each in (again, model))
+    found, expected = (
+        each(torch.from_numpy(images), torch.ones(100, 2)) for each in (again, model)
+    )
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
@@ -175,7 +179,7 @@ def test_a_network_that_cannot_be_used_is_one_line(networks, name, reason):
 
 @pytest.mark.parametrize("name", ["os.system", "vae.model.VAE", "networks.own", "networks", ""])
 def test_a_network_elsewhere_is_refused_by_its_name(name):
-    with pytest.raises(ValueError, match="networks.FILE.CLASS"):
+    with pytest.raises(ValueError, match=r"networks\.FILE\.CLASS"):
         Architecture(network=name, hidden_sizes=(8,), latent_size=2)
 
 

@@ -265,9 +265,7 @@ def test_torchs_kernels_train_within_rounding_of_exact(images, settings, small, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_one_line(settings):
-    with pytest.raises(
-        UserError, match=r"^params.yaml: train.device is cuda, and .*; use cpu"
-    ):
+    with pytest.raises(UserError, match=r"^params.yaml: train.device is cuda, and .*; use cpu"):
         choose_arithmetic(settings.model_copy(update={"device": "cuda"}))
 
 

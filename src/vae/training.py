@@ -174,7 +174,8 @@ def fit(
         _check(*epoch.test, f"epoch {number}, test images")
         losses.append([*epoch.train, *epoch.test])
         if checkpoint:
-            state = training_state(model, adam, stream) | {"losses": torch.tensor(losses)}
+            state = training_state(model, adam, stream)
+            state["losses"] = torch.tensor(losses, dtype=torch.float64)
             checkpoint.save(state, recorder.frames[kept:], recorder.ends[-1:])
         yield epoch
 

@@ -131,7 +131,7 @@ def save_frames(path: Path, count: int) -> None:
     """Write so many black frames of five pictures."""
     recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
     recorder.frames = [np.zeros((5, 784), np.uint8)] * count
-    recorder.save(path)
+    recorder.save(path, recorder.frames)
 
 
 def link_environment(folder: Path) -> None:

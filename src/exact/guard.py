@@ -21,8 +21,8 @@ EXACT = set(
     eq ne lt le gt ge equal isnan isinf isfinite logical_and logical_or logical_not logical_xor
     bitwise_and bitwise_or bitwise_not all any is_same_size _local_scalar_dense item is_pinned
     relu threshold_backward clamp clamp_min clamp_max maximum minimum max min amax amin argmax
-    argmin sort topk max_pool2d_with_indices neg abs sign floor ceil round trunc
-    add sub rsub mul div sqrt
+    argmin sort topk max_pool2d_with_indices
+    max_pool2d_with_indices_backward neg abs sign floor ceil round trunc add sub rsub mul div sqrt
     """.split()
 )
 
@@ -53,6 +53,10 @@ class _Record(TorchDispatchMode):
         fused = kwargs.get("alpha", 1) != 1 or (
             name.strip("_") in ("add", "sub") and len(args) > 2 and args[2] != 1
         )
+        # The gradients of overlapping windows are summed; those of others are copied.
+        if name == "max_pool2d_with_indices_backward":
+            kernel, stride, dilation = args[2], args[3] or args[2], args[5]
+            fused = (max(kernel) - 1) * max(dilation) >= min(stride)
         if real and (name.rstrip("_") not in EXACT or fused or any(x.is_complex() for x in tensors)):
             self.found.add(str(function))
         return result

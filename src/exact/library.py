@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-fPIC", "-shared", "-pthread"]
 MOST_THREADS = 16
@@ -26,6 +27,8 @@ CHECKED = {
     "linear_of_bytes": [P, P, P, P, L, L, L, L],
     "linear_of_bytes_backward": [P, P, P, P, P, L, L, L],
     "bernoulli_nll_backward": [P, P, P, L, L],
+    "convolve": [P, P, P, P, *[L] * 13],
+    "convolve_by_weight": [P, P, P, *[L] * 13],
 }
 FUNCTIONS = {
     "bernoulli_nll": [P, P, P, P, L, L, L],

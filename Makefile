@@ -68,8 +68,8 @@ experiments: setup ## Compare the experiments; GRID="train-20d.latent_size=5,10"
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
-	python src/tools/pretraining.py data/binarized studies/pretraining.csv
-	python src/tools/bias.py data/binarized models studies/likelihood.csv
+	PYTHONPATH=src python studies/pretraining.py data/binarized studies/pretraining.csv
+	PYTHONPATH=src python studies/bias.py data/binarized models studies/likelihood.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 ##@ Verify

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.modules.utils import _pair
 
@@ -58,11 +58,11 @@ def roomy(tensor: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """Return x W' + b, `(..., outputs)`, with negatives as 0 where `relu` is set.
 
-    `x` is `(..., inputs)` float32, or uint8 of zeros and ones, which is summed by its ones; `weight`
-    is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is one chain
-    of fused multiply-adds over the inputs, ascending, from the bias or 0. It is fastest for a weight
-    whose transpose is contiguous, as `exact.nn.Linear` makes it. Raises ValueError where a shape or
-    a type does not fit, or a uint8 is not 0 or 1.
+    `x` is `(..., inputs)`, float32, or uint8 of zeros and ones, which is summed by its ones.
+    `weight` is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is
+    one chain of fused multiply-adds over the inputs, ascending, from the bias or 0. A weight whose
+    transpose is contiguous, as `exact.nn.Linear` makes it, is the fastest. Raises ValueError where
+    a shape or a type does not fit, or a uint8 is not 0 or 1.
     """
     return linears(x, [(weight, bias, relu)])
 
@@ -113,9 +113,8 @@ class _Linears(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
+        saved = _saved(ctx)
         by_y, found = by_y.contiguous(), []
         for number in reversed(range(len(ctx.relus))):
             x, w, y = saved[2 * number : 2 * number + 3]
@@ -138,8 +137,9 @@ class _Linears(torch.autograd.Function):
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
     """Return -log p(x) of each image under independent pixels, `(..., batch)` nats, float64.
 
-    `logits` `(..., batch, pixels)` are those of a pixel being 1, `images` `(batch, pixels)` uint8 of
-    zeros and ones. Each is the sum over the pixels of log(1 + exp(l)) - l x, in 16 interleaved parts.
+    `logits` `(..., batch, pixels)` are those of a pixel being 1, `images` `(batch, pixels)` uint8
+    of zeros and ones. Each term is the sum over the pixels of log(1 + exp(l)) - l x, taken in 16
+    interleaved parts.
     """
     if not is_exact(logits):
         pixels = images.to(logits.dtype).expand_as(logits)
@@ -164,9 +164,8 @@ class _BernoulliNLL(torch.autograd.Function):
         return terms
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_terms: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
+        (gradient,) = _saved(ctx)
         by_logits, shape = torch.empty_like(gradient), (by_terms.numel(), gradient.shape[-1])
         tensors = _pointers(gradient, by_terms.contiguous(), by_logits)
         status = library().bernoulli_nll_backward(*tensors, *shape)
@@ -187,8 +186,8 @@ def gaussian_sample_and_kl(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Te
     batch, latent = noise.shape
     if posterior.shape != (batch, 2 * latent):
         raise ValueError(
-            f"the posterior {tuple(posterior.shape)} should be ({batch}, {2 * latent}), as the noise "
-            f"is ({batch}, {latent})"
+            f"the posterior {tuple(posterior.shape)} should be {(batch, 2 * latent)}, as the noise "
+            f"is {(batch, latent)}"
         )
     return _Gaussian.apply(posterior, noise)
 
@@ -222,9 +221,8 @@ class _Gaussian(torch.autograd.Function):
         return z, kl
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_z: Tensor | None, by_kl: Tensor) -> tuple[Tensor | None, ...]:
-        posterior, noise = ctx.saved_tensors
+        posterior, noise = _saved(ctx)
         by_z = None if noise is None else by_z.contiguous()
         by_posterior = torch.empty(posterior.shape)
         tensors = _pointers(posterior, noise, by_z, by_kl.contiguous(), by_posterior)
@@ -248,9 +246,8 @@ class _Sigmoid(torch.autograd.Function):
         return shares
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_shares: Tensor) -> Tensor:
-        (shares,) = ctx.saved_tensors
+        (shares,) = _saved(ctx)
         return by_shares * (shares * (1 - shares))
 
 
@@ -268,9 +265,8 @@ class _Exp(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_y: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
+        (y,) = _saved(ctx)
         return by_y * y
 
 
@@ -288,9 +284,8 @@ class _Log(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_y: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
+        (x,) = _saved(ctx)
         return by_y / x
 
 
@@ -309,7 +304,6 @@ class _Sum(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_sums: Tensor) -> Tensor:
         return by_sums.expand(ctx.shape)
 
@@ -317,7 +311,9 @@ class _Sum(torch.autograd.Function):
 def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Return the sum over all elements of `terms`, each tensor times its weight, in float64."""
     if not all(_computes(term) for term in terms):
-        return torch.stack([w * x.double().sum() for x, w in zip(terms, weights, strict=True)]).sum()
+        return torch.stack(
+            [w * x.double().sum() for x, w in zip(terms, weights, strict=True)]
+        ).sum()
     return _WeightedSum.apply(weights, *terms)
 
 
@@ -333,8 +329,8 @@ class _WeightedSum(torch.autograd.Function):
         return part.fill_(total)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
+        _saved(ctx)
         by = by_total.item()
         pairs = zip(ctx.shapes, ctx.weights, strict=True)
         return None, *(torch.full(shape, by * w, dtype=torch.float64) for shape, w in pairs)
@@ -413,9 +409,8 @@ class _Convolution(torch.autograd.Function):
         return (_spread if transposed else _gather)(x, w, b, size, *steps)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
-        (x, w), (_, by_x, by_w, by_b, *_) = ctx.saved_tensors, ctx.needs_input_grad
+        (x, w), (_, by_x, by_w, by_b, *_) = _saved(ctx), ctx.needs_input_grad
         back = _gather if ctx.transposed else _spread
         images = (by_y, x) if ctx.transposed else (x, by_y)
         return (
@@ -509,6 +504,14 @@ def gaussian_nll(mean: Tensor, images: Tensor, log_variance: Tensor | float = 0.
 
 def _computes(x: Tensor) -> bool:
     return _arithmetic == "exact" and x.is_cpu
+
+
+def _saved(ctx: Any) -> Sequence[Tensor]:
+    """Return what forward saved. Raises RuntimeError where backward itself is to be differentiated,
+    which its C function cannot be."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("exact operations can be differentiated once only (no create_graph)")
+    return ctx.saved_tensors
 
 
 class _Address(ctypes.c_void_p):

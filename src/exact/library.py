@@ -98,7 +98,7 @@ def compiled() -> Path:
     Raises BuildError as `library`.
     """
     folder = Path(__file__).parent
-    sources, headers = sorted(folder.glob("*.c")), sorted(folder.glob("*.h"))
+    sources, headers = sorted(folder.glob("[!.]*.c")), sorted(folder.glob("[!.]*.h"))
     flags = [*FLAGS, *machine_flags()]
     texts = [*flags, sys.platform, *(file.read_text() for file in sources + headers)]
     name = f"exact-{hashlib.sha256(chr(10).join(texts).encode()).hexdigest()[:16]}.so"

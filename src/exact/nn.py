@@ -32,7 +32,7 @@ class Linear(nn.Linear):
 
 
 class Sequential(nn.Sequential):
-    """`torch.nn.Sequential` that computes linear layers, and the ReLUs after them, in one operation."""
+    """`torch.nn.Sequential` that computes linear layers and ReLUs in a row as one operation."""
 
     def forward(self, x: Tensor) -> Tensor:
         layers: list[tuple[Tensor, Tensor | None, bool]] = []

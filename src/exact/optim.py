@@ -39,24 +39,20 @@ class Adam(torch.optim.Optimizer):
         for group in self.param_groups:
             by_step: dict[int, list[tuple[Tensor, ...]]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self._advanced(parameter)
-                    gradient = _laid_out_as(parameter, parameter.grad)
-                    tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
-                    by_step.setdefault(state["step"], []).append(tensors)
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state.update(step=0, exp_avg=torch.zeros_like(parameter))
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                gradient = _laid_out_as(parameter, parameter.grad)
+                tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
+                by_step.setdefault(state["step"], []).append(tensors)
             for step, rows in by_step.items():
                 update = _exact_step if all(is_exact(row[0]) for row in rows) else _torch_step
                 update(rows, step, group["lr"], *group["betas"], group["eps"])
         return loss
-
-    def _advanced(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """Count a step of a parameter and return its state, laid out in memory as the parameter."""
-        state = self.state[parameter]
-        if not state:
-            state.update(step=0, exp_avg=torch.zeros_like(parameter))
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
@@ -77,9 +73,12 @@ def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
 def _exact_step(
     rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
 ) -> None:
-    numbers = [[*(tensor.data_ptr() for tensor in row), row[0].numel()] for row in rows]
-    table = np.array(numbers, np.int64)
-    library().adam(table.ctypes.data, len(table), step, lr, beta1, beta2, eps)
+    table = []
+    for values, gradient, first, second in rows:
+        table += values.data_ptr(), gradient.data_ptr(), first.data_ptr(), second.data_ptr()
+        table.append(values.numel())
+    numbers = np.array(table, np.int64)
+    library().adam(numbers.ctypes.data, len(rows), step, lr, beta1, beta2, eps)
 
 
 def _torch_step(

@@ -1,1 +1,1 @@
-"""Your own architectures: a file here with a class of it, named in params.yaml (docs/own-experiment.md)."""
+"""Your own architectures: docs/own-experiment.md says how to write one."""

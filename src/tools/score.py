@@ -50,7 +50,7 @@ def main() -> None:
     for path in options.images:
         try:
             pictures += read_pictures(path, options.polarity)
-        except UserError as error:
+        except (UserError, OSError) as error:
             unread.append(str(error))
     if not pictures:
         raise UserError("; ".join(unread))

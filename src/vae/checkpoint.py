@@ -20,7 +20,10 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, torch.tensor(list(identity.encode()), dtype=torch.uint8)
+        self.folder, self.identity = (
+            folder,
+            torch.tensor(list(identity.encode()), dtype=torch.uint8),
+        )
         # Until `remove` it says that a training has begun and not ended.
         folder.mkdir(parents=True, exist_ok=True)
 

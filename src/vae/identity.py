@@ -20,7 +20,7 @@ def torch_version() -> str:
 def code_hash() -> str:
     """Hash the source files that a training's bits depend on, as 32 hexadecimal digits.
 
-    A checkpoint is of one code; the identity is not, so that an edited comment leaves studies valid.
+    A checkpoint belongs to one code; an identity does not, so that studies survive an edit.
     """
     src = Path(__file__).parents[1]
     folders = (src / "exact", src / "networks", src / "vae")

@@ -33,7 +33,7 @@ def log_weights(
 
 
 def log_prior_ratio(noise: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
-    """Return log p(z) - log q(z | x), `(samples, batch)` float64, of z `(samples, batch, latent)`."""
+    """Return log p(z) - log q(z | x), `(samples, batch)`, of z `(samples, batch, latent)`."""
     noise, z = noise.double(), z.double()
     parts = noise * noise - z * z + log_variance
     return 0.5 * functional.sum(parts.movedim(-1, 0))

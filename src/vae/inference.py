@@ -55,9 +55,7 @@ def reconstruct(model: VAE, images: np.ndarray) -> np.ndarray:
     return functional.sigmoid(decode(model, means(encode(model, images)))).numpy()
 
 
-def anomaly_scores(
-    model: VAE, images: np.ndarray, batch_size: int = 1000
-) -> dict[str, np.ndarray]:
+def anomaly_scores(model: VAE, images: np.ndarray, batch_size: int = 1000) -> dict[str, np.ndarray]:
     """Return scores `(images,)` in nats by name, the higher the stranger, of images as above.
 
     `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their

@@ -42,8 +42,8 @@ class VAE(nn.Module):
 
 
 def reparameterize(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a sample z = mean + exp(log_variance / 2) noise, `(batch, latent)`, and the posterior's
-    KL to the prior, `(batch,)` nats: their gradients are rounded together."""
+    """Return a sample z = mean + exp(log_variance / 2) noise, `(batch, latent)`, and the KL of the
+    posterior to the prior, `(batch,)` nats. One function, since their gradients are one sum."""
     return exact.functional.gaussian_sample_and_kl(posterior, noise)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
@@ -34,9 +34,10 @@ class Download(Group):
     @field_validator("dataset")
     @classmethod
     def _known(cls, name: str) -> str:
-        own = name.startswith("data/own/") and not {"..", ""} & set(name.split("/"))
+        path = PurePosixPath(name)  # without the slash that completion by Tab adds
+        own = PurePosixPath("data/own") in path.parents and ".." not in path.parts
         if own or name in DATASETS:
-            return name
+            return str(path)
         raise ValueError(f"it should be {', '.join(DATASETS)}, or data/own/ and a name there")
 
 
@@ -98,7 +99,9 @@ class Architecture(Group):
         own = re.fullmatch(r"networks(\.[A-Za-z_]\w*){2,}", name)
         if own or name == POST_NETWORK:
             return name
-        raise ValueError(f"it should be {POST_NETWORK}, or a class in src/networks: networks.FILE.CLASS")
+        raise ValueError(
+            f"it should be {POST_NETWORK}, or a class in src/networks: networks.FILE.CLASS"
+        )
 
 
 class Model(Architecture):

@@ -69,7 +69,12 @@ class RandomStream:
         return noise
 
     def skip_run(
-        self, model: nn.Module, latent_size: int, epochs: int, training_images: int, test_images: int
+        self,
+        model: nn.Module,
+        latent_size: int,
+        epochs: int,
+        training_images: int,
+        test_images: int,
     ) -> None:
         """Advance the stream to where a whole run of a model ends, by drawing what it draws."""
         self.initialise(model)

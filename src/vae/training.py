@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from vae.data import Split
 from vae.frames import FrameRecorder
 from vae.model import VAE, build_model
 from vae.objective import loss_function
-from vae.params import Architecture, Figures, Model, Train
+from vae.params import Architecture, Figures, Model, Params, Train
 from vae.stream import Draws, RandomStream
 
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
@@ -67,6 +66,13 @@ class Start(NamedTuple):
     stream: RandomStream
 
 
+def check_training(params: Params) -> None:
+    """Raise UserError where the device or a model of these parameters cannot be used."""
+    choose_arithmetic(params.train)
+    for architecture in (params.train_20d, params.train_2d):
+        build_model(architecture)
+
+
 def prepare(
     seed: int, figures: Figures, settings: Train, architecture: Model, train: Split, test: Split
 ) -> Start:
@@ -113,8 +119,8 @@ def choose_arithmetic(settings: Train) -> None:
     # Adam's moments of pixels that are never 1 become subnormal numbers, which cost a third.
     torch.set_flush_denormal(True)
     print(
-        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not those "
-        "of dvc.lock",
+        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not "
+        "those of dvc.lock",
         flush=True,
     )
 
@@ -153,20 +159,16 @@ def fit(
         kept = len(recorder.frames) if recorder and losses else 0
         draws = stream.epoch(len(train_images), latent_size)
 
-        def after_batch(
-            batch: int, loss: float, terms: Tensor, number: int = number, draws: Draws = draws
-        ) -> None:
+        for batch, (loss, terms) in enumerate(train(model, adam, train_images, draws, settings)):
             if not loss < suspicious:
-                rows = slice(batch * settings.batch_size, None)
-                _check(*terms[:, rows].mean(dim=1).tolist(), f"epoch {number}, batch {batch}")
+                last = terms[:, batch * settings.batch_size :]
+                _check(*last.mean(dim=1).tolist(), f"epoch {number}, batch {batch}")
             if recorder and batch % stream.interval == 0:
                 recorder.record(model, draws.frame_noise[batch // stream.interval])
                 model.train()
             on_batch(terms)
-
-        trained = train(model, adam, train_images, draws, settings, after_batch)
         draws = stream.epoch(len(test_images), latent_size, frames=False)
-        epoch = Epoch(number, trained, test(model, test_images, draws))
+        epoch = Epoch(number, mean_losses(terms), test(model, test_images, draws))
         _check(*epoch.test, f"epoch {number}, test images")
         losses.append([*epoch.train, *epoch.test])
         if checkpoint:
@@ -176,22 +178,17 @@ def fit(
 
 
 def train(
-    model: VAE,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    draws: Draws,
-    settings: Train,
-    after_batch: Callable[[int, float, Tensor], None],
-) -> Losses:
-    """Train for one epoch over `images` `(n, 784)`, in batches of `settings.batch_size`.
+    model: VAE, optimizer: torch.optim.Optimizer, images: Tensor, draws: Draws, settings: Train
+) -> Iterator[tuple[float, Tensor]]:
+    """Train for one epoch over `images` `(n, 784)`, a batch each time the iterator is advanced.
 
-    `after_batch` is called with a batch's number, its summed loss, and reconstruction and KL of the
-    images so far, `(2, images)` nats. The losses are those of each batch before its step.
+    Yields the batch's summed loss before its step; and reconstruction and KL of the epoch's images
+    so far, `(2, images)` nats.
     """
     model.train()
     terms = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
     order, noise = draws.order.to(images.device), draws.noise.to(images.device)
-    for batch, first in enumerate(range(0, len(images), settings.batch_size)):
+    for first in range(0, len(images), settings.batch_size):
         rows = slice(first, min(first + settings.batch_size, len(images)))
         data = images.index_select(0, order[rows])
         optimizer.zero_grad()
@@ -200,8 +197,7 @@ def train(
         loss.backward()
         optimizer.step()
         terms[0, rows], terms[1, rows] = reconstruction.detach(), kl.detach()
-        after_batch(batch, loss.item(), terms[:, : rows.stop])
-    return mean_losses(terms)
+        yield loss.item(), terms[:, : rows.stop]
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def play_data(
 ) -> dict[str, Any]:
     """Gather, for JSON, what page.js reads. Arrays are little-endian, in base64.
 
-    `trained` models and `losses` (tables by epoch) are by name, `models` is the folder with the frames.
+    `trained` models and `losses` (tables by epoch) are by name; `models` has the frames.
     """
     known = anomaly_scores(trained["20d"], train.images, params.anomaly.batch_size)
     quantiles = np.percentile([*known.values()], np.linspace(0, 100, QUANTILES), axis=1).T

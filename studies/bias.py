@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import src_path  # noqa: F401
 from exact.random import Generator
 from vae import cli
 from vae.data import load_split

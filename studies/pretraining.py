@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.data import Split, load_split
 from vae.files import write_csv

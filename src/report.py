@@ -67,6 +67,7 @@ def main() -> None:
     train, test = (load_split(binarized, split) for split in ("train", "test"))
     data = [file for pair in raw_files(raw).values() for file in pair if file.exists()]
     shown = params.model_dump(by_alias=True)
+    play = play_data(params, trained, train, test, models, losses)
     body = report_text(
         judged,
         losses,
@@ -76,11 +77,11 @@ def main() -> None:
         likelihood=likelihood,
         labelled=test.labels is not None,
         studied=studied,
+        playable=play["models"] is not None,
         versions=", ".join(map(" ".join, cli.locked_versions(lock).items())),
         parameters={group: reduce(getitem, group.split("."), shown) for group in GROUPS},
         sums={path.as_posix(): md5(path) for path in data + weights},
     )
-    play = play_data(params, trained, train, test, models, losses)
     write_text(report, page(body, report.parent, play))
     if answer := replay_answer(values):
         print(answer)

@@ -68,7 +68,7 @@ function anomalousBy(found) {
           ["reconstruction", found.reconstruction < reconstruction]].filter(pair => pair[1]).map(pair => pair[0]);
 }
 
-const models = {"20d": readModel(data.models["20d"]), "2d": readModel(data.models["2d"])};
+const models = data.models && {"20d": readModel(data.models["20d"]), "2d": readModel(data.models["2d"])};
 const quantiles = Object.fromEntries(Object.entries(data.scores.quantiles).map(([name, text]) => [name, floats(text)]));
 const axis = floats(data.plane.axis), means = floats(data.plane.means), labels = data.plane.labels && bytes(data.plane.labels);
 const bits = bytes(data.examples);
@@ -323,7 +323,6 @@ function training(box) {
 window.vae = {models, scores};
 
 const boxes = Object.fromEntries(["training", "plane", "draw"].map(name => [name, document.getElementById(name)]));
-const showOnPlane = plane(boxes.plane);
-drawing(boxes.draw, showOnPlane);
+if (models) drawing(boxes.draw, plane(boxes.plane));
 training(boxes.training);
-Object.values(boxes).forEach(box => { box.hidden = false; });
+Object.values(boxes).forEach(box => { if (box) box.hidden = false; });

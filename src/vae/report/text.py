@@ -27,8 +27,8 @@ def report_text(
 
     `losses` are this run's by model; `facts` are more by their names in text.md: the models'
     latent `sizes`, `anomaly` and `likelihood` of metrics/, whether there are labels (`labelled`)
-    and a likelihood study of these very models (`studied`), `versions` of packages, `parameters` by
-    group, MD5 `sums` by file.
+    and a likelihood study of these very models (`studied`), whether the page can run the models
+    (`playable`), `versions` of packages, `parameters` by group, MD5 `sums` by file.
     """
     values = judged.values
     by_interval = values[values["verdict"].isin(VERDICTS[1:3])]

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from vae.cli import UserError, one_line
+from vae.losses import LOSSES, read_table
 from vae.params import MODELS
-from vae.reproduction.published import LOSSES, read_table
 
 LEVEL = 0.99
 # Seeds of each model that a study needs to judge by.
@@ -70,10 +70,10 @@ def read_rows(path: Path) -> pd.DataFrame:
     return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
 
 
-def load_intervals(path: Path) -> pd.DataFrame:
-    """Read a study's 99 % prediction intervals, indexed by model, split and epoch.
+def default_rows(path: Path) -> pd.DataFrame:
+    """Read the trials of a study in which only the seed differs from params.yaml.
 
-    The KL of the noise images is the split "noise" in epoch 0. Raises UserError.
+    Raises UserError when there are fewer than `SEEDS`.
     """
     rows = read_rows(path)
     rows = rows[rows["arm"] == DEFAULTS]
@@ -81,6 +81,14 @@ def load_intervals(path: Path) -> pd.DataFrame:
     if seeds.min() < SEEDS:
         few = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
         raise UserError(f"{few}; {SEEDS} are needed: make study")
+    return rows
+
+
+def seed_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give the 99 % prediction intervals of a study's rows, indexed by model, split and epoch.
+
+    The KL of the noise images is the split "noise" in epoch 0.
+    """
     table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
     table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)

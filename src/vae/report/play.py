@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from vae.data import IMAGE_SIDE, Split, tiled
 from vae.frames import load_frames
 from vae.network import Network
-from vae.params import Params
-from vae.report.figures import DIGIT_COLORS, manifold_axis
+from vae.params import Figures, Params
+from vae.report.figures import DIGIT_COLORS, frame_epochs, manifold_axis
 from vae.report.page import png
 from vae.scores import anomaly_scores, limits, posterior_means
 
-# Moments of the training that the slider shows: dense at first, where most happens.
-MOMENTS = 40
+# Moments of the training that the slider shows: so many, dense at first, where most happens, and so
+# many ends of epochs at most.
+MOMENTS = 20
 # A score's share of training images below it is read from so many of their quantiles.
 QUANTILES = 2001
 
@@ -45,6 +45,7 @@ def play_data(
                 name: packed(row, "<f4") for name, row in zip(known, quantiles, strict=True)
             },
             "limits": limits(known, params.anomaly.threshold_percentile),
+            "strangest": round(100 - params.anomaly.threshold_percentile, 6),
         },
         "plane": {
             "axis": packed(axis, "<f4"),
@@ -53,7 +54,7 @@ def play_data(
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
         "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),
-        "training": _moments(params, len(train.images), models),
+        "training": _moments(params.figures, params.train.epochs, models),
         "losses": {
             name: table[["epoch", "train_loss", "test_loss"]].to_dict("list")
             for name, table in losses.items()
@@ -78,21 +79,18 @@ def _model(network: Network) -> dict[str, Any]:
     return {"latent": network.latent, "encoders": len(network.sizes[0]) - 1, "layers": layers}
 
 
-def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:
-    """Frames of both models at some moments: how many epochs had passed, and their pictures."""
-    recorded = params.figures
-    rows = load_frames(models / "20d-frames.arrow", "reconstructions", len(recorded.images))
+def _moments(recorded: Figures, epochs: int, models: Path) -> dict[str, Any]:
+    """Pictures of both models at some moments, and how many epochs had passed."""
+    path = models / "20d-frames.arrow"
+    rows = load_frames(path, "reconstructions", len(recorded.images))
     manifolds = load_frames(models / "2d-frames.arrow", "manifold", recorded.grid_size**2)
-    batches = -(-images // params.train.batch_size)
-    after = np.arange(0, batches, recorded.interval) + 1
-    # The first frame is of the time before training.
-    passed = np.append(0, np.arange(params.train.epochs)[:, None] + after / batches)
-    count = min(len(rows), len(manifolds))
-    chosen = np.unique(np.geomspace(1, count, MOMENTS).round().astype(int)) - 1
+    passed = frame_epochs(path, len(rows), epochs, recorded.interval)
+    # The first two frames, before training and after one batch, look the same.
+    dense = np.geomspace(min(2, len(rows) - 1), len(rows) - 1, MOMENTS).round().astype(int)
+    ends = np.flatnonzero(passed % 1 == 0)
+    chosen = np.union1d(dense, ends[np.linspace(0, len(ends) - 1, MOMENTS).astype(int)])
     return {
         "epochs": passed[chosen].round(4).tolist(),
-        "reconstructions": [png(Image.fromarray(tiled(rows[at], 1))) for at in chosen],
-        "manifolds": [
-            png(Image.fromarray(tiled(manifolds[at], recorded.grid_size))) for at in chosen
-        ],
+        "reconstructions": [png(tiled(rows[at], 1)) for at in chosen],
+        "manifolds": [png(tiled(manifolds[at], recorded.grid_size)) for at in chosen],
     }

@@ -22,13 +22,14 @@ import report
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import raw_files, tiled
-from vae.files import md5, read_json, write_csv
+from vae.files import md5, read_json, write_csv, write_json
 from vae.frames import load_frames
 from vae.losses import load_losses
 from vae.params import MODELS, check_params
 from vae.report import text
 from vae.report.page import page
-from vae.reproduction.verdicts import judge_run
+from vae.reproduction.intervals import default_rows, seed_intervals
+from vae.reproduction.verdicts import Verdicts, judge_run
 from vae.weights import load_network
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
@@ -317,6 +318,26 @@ def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number_and_no
     # But for a kind of anomaly, and what `make demo` runs on.
     assert "digit" not in shown.replace("scikit-learn digits", "").replace("learn's digits", "")
     assert "| Epoch | train, ours | test, ours |" in shown
+
+
+@pytest.mark.parametrize("epoch", [10, 99])
+def test_the_summary_has_test_losses_in_deviations_of_the_seeds(tmp_path, epoch):
+    rows = default_rows(ROOT / "studies/seeds.csv")
+    values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
+    for name in ("anomaly", "likelihood"):
+        shutil.copy(ROOT / f"metrics/{name}.json", tmp_path)
+    for model in MODELS:
+        last = {"epoch": epoch, "train_loss": 89.0, "test_loss": 90.0}
+        write_json(tmp_path / f"{model}.json", last)
+    report.summarise(Verdicts(None, values, seed_intervals(rows), {}, [], {}, None), tmp_path)
+    found = read_json(tmp_path / "summary.json")["20d"]
+    assert (found["train_loss"], found["test_loss"]) == (89.0, 90.0)
+    # The study has no epoch 99.
+    assert ("test_loss_in_deviations" in found) == (epoch == 10)
+    if epoch == 10:
+        seeds = rows[(rows["model"] == "20d") & (rows["epoch"] == 10)]["test_loss"]
+        expected = (90.0 - seeds.mean()) / seeds.std()
+        assert found["test_loss_in_deviations"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_head_and_foot_link_to_the_notebook_and_say_where_the_commit_is(report_of):

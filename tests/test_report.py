@@ -28,7 +28,7 @@ from vae.losses import load_losses
 from vae.params import MODELS, check_params
 from vae.report import text
 from vae.report.page import page
-from vae.reproduction.intervals import default_rows, seed_intervals
+from vae.reproduction.intervals import load_study
 from vae.reproduction.verdicts import Verdicts, judge_run
 from vae.weights import load_network
 
@@ -322,14 +322,14 @@ def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number_and_no
 
 @pytest.mark.parametrize("epoch", [10, 99])
 def test_the_summary_has_test_losses_in_deviations_of_the_seeds(tmp_path, epoch):
-    rows = default_rows(ROOT / "studies/seeds.csv")
+    rows, intervals = load_study(ROOT / "studies/seeds.csv")
     values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
     for name in ("anomaly", "likelihood"):
         shutil.copy(ROOT / f"metrics/{name}.json", tmp_path)
     for model in MODELS:
         last = {"epoch": epoch, "train_loss": 89.0, "test_loss": 90.0}
         write_json(tmp_path / f"{model}.json", last)
-    report.summarise(Verdicts(None, values, seed_intervals(rows), {}, [], {}, None), tmp_path)
+    report.summarise(Verdicts(None, values, intervals, {}, [], {}, None), tmp_path)
     found = read_json(tmp_path / "summary.json")["20d"]
     assert (found["train_loss"], found["test_loss"]) == (89.0, 90.0)
     # The study has no epoch 99.

@@ -8,7 +8,7 @@ from vae.files import read_json
 from vae.losses import by_split
 from vae.params import Binarize, check_params
 from vae.report import text
-from vae.reproduction.intervals import default_rows, seed_intervals
+from vae.reproduction.intervals import load_study
 from vae.reproduction.published import compare_losses, load_published
 from vae.reproduction.verdicts import (
     count_replays,
@@ -25,7 +25,7 @@ PUBLISHED_NOISE_KL = 51.763
 
 @pytest.fixture(scope="module")
 def intervals() -> pd.DataFrame:
-    return seed_intervals(default_rows(ROOT / "studies/seeds.csv"))
+    return load_study(ROOT / "studies/seeds.csv")[1]
 
 
 def value(published, ours, source="post", epoch=10, split="test", model="20d") -> pd.DataFrame:
@@ -220,7 +220,7 @@ def test_fewer_than_20_seeds_do_not_judge(tmp_path):
     rows = pd.read_csv(ROOT / "studies/seeds.csv")
     rows[rows["seed"] > 0].to_csv(tmp_path / "seeds.csv", index=False)
     with pytest.raises(UserError, match="has 19 seeds of the 20d model; 20 are needed"):
-        default_rows(tmp_path / "seeds.csv")
+        load_study(tmp_path / "seeds.csv")
 
 
 def test_the_fit_finds_how_many_batches_made_a_table(intervals):

@@ -70,10 +70,12 @@ def read_rows(path: Path) -> pd.DataFrame:
     return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
 
 
-def default_rows(path: Path) -> pd.DataFrame:
-    """Read the trials of a study in which only the seed differs from params.yaml.
+def load_study(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the trials of a study in which only the seed differs from params.yaml, and their 99 %
+    prediction intervals, indexed by model, split and epoch.
 
-    Raises UserError when there are fewer than `SEEDS`.
+    The KL of the noise images is the split "noise" in epoch 0. Raises UserError when there are
+    fewer than `SEEDS`.
     """
     rows = read_rows(path)
     rows = rows[rows["arm"] == DEFAULTS]
@@ -81,15 +83,7 @@ def default_rows(path: Path) -> pd.DataFrame:
     if seeds.min() < SEEDS:
         few = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
         raise UserError(f"{few}; {SEEDS} are needed: make study")
-    return rows
-
-
-def seed_intervals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give the 99 % prediction intervals of a study's rows, indexed by model, split and epoch.
-
-    The KL of the noise images is the split "noise" in epoch 0.
-    """
     table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
     table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)
-    return table.set_index(["model", "split", "epoch"])
+    return rows, table.set_index(["model", "split", "epoch"])

@@ -10,7 +10,7 @@ import pandas as pd
 from vae.files import read_json, records
 from vae.losses import LOSSES, by_split, load_losses
 from vae.params import MODELS, Params, flat, training_params
-from vae.reproduction.intervals import default_rows, seed_intervals
+from vae.reproduction.intervals import load_study
 from vae.reproduction.published import Index, compare_losses, load_published
 
 # From the best to the worst; the last where a model's parameters are not the study's.
@@ -50,8 +50,7 @@ def judge_run(
         row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
         row["difference"] = row["ours"] - noise.value
         values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    rows = default_rows(studies / "seeds.csv")
-    intervals = seed_intervals(rows)
+    rows, intervals = load_study(studies / "seeds.csv")
     others = other_parameters(params, studies / "seeds.json")
     changes = {key: text for changed in others.values() for key, text in changed.items()}
     if index.seed not in (None, params.seed):
@@ -78,9 +77,9 @@ def count_replays(values: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, dict[s
     the other seeds of a study.
 
     `values` are rows of `compare_losses`, `seeds` rows of the study. The source's run is replayed
-    if more losses are within than with any other seed: by chance alone, one seed in 21 would be
-    such a one of 20 others. `places` has by model and split the farthest difference in nats and the
-    share of the other seeds' losses within the tolerance.
+    if more losses are within than with any other seed; by chance a seed exceeds 20 others once in
+    21 times at most. `places` has by model and split the farthest difference in nats and the share
+    of the other seeds' losses within the tolerance.
     """
     values = values.dropna(subset="tolerance")
     trials = by_split(seeds[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")

@@ -92,7 +92,7 @@ lint: setup ## Check the code's style
 
 figures: ## Copy the README's figures from plots/
 	@mkdir -p docs/figures
-	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png kl-divergence.png anomalies.png) docs/figures/
+	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png samples.png kl-divergence.png anomalies.png) docs/figures/
 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: setup ## Renew every requirements.lock from pyproject.toml

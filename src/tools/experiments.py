@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
-from vae.files import written_whole
 from vae.grid import key_values, settings
 from vae.params import MODELS, Params
 from vae.report.figures import save_figure, styled
@@ -37,8 +36,7 @@ def main() -> None:
     table = experiments(dvc("exp", "show", "--csv", output=subprocess.PIPE))
     print("\n".join(lines(table)))
     if len(table) > 2:
-        with written_whole(FIGURE) as path:
-            save_figure(path, loss_dots(table))
+        save_figure(FIGURE, loss_dots(table))
         print(f"as a figure: {FIGURE}")
 
 

@@ -304,7 +304,7 @@ def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
 
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
-    change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
+    change(demo, "train-20d:\n  hidden_sizes:\n  - 400", "train-20d:\n  hidden_sizes:\n  - 50")
     trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
     assert stages_run(trainings) == ["train-20d"]
 

@@ -71,8 +71,8 @@ experiments: setup ## Compare experiments; GRID="train.beta=1,4" runs them first
 
 study: .venv/.study ## Train with 20 seeds, on all cores; finished ones are kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
-	python src/tools/pretraining.py data/binarized studies/pretraining.csv
-	python src/tools/bias.py data/binarized models studies/likelihood.csv
+	PYTHONPATH=src python studies/pretraining.py data/binarized studies/pretraining.csv
+	PYTHONPATH=src python studies/bias.py data/binarized models studies/likelihood.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 ##@ Verify

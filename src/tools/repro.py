@@ -21,6 +21,7 @@ from dvc.ui import ui
 import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
+from vae.files import dvc_files
 from vae.git import check_merged, git
 from vae.grid import combinations, dvc_options, read_grid
 from vae.tracking.sync import sync
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("-S", dest="set", default="", help=help_set)
     known, options = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])
+    # Refuse at once, and by its name, what DVC cannot follow.
+    dvc_files(*Path("data").iterdir(), *map(Path, ("metrics", "models", "plots", "src")))
     command = ["repro"]
     if grid := read_grid(known.set):
         if len(list(combinations(grid))) > 1:

@@ -28,7 +28,7 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
     ("rate: 0.001", "rate: -1", "train.learning_rate is -1; it should be greater than 0"),
     ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
-    ("hidden_sizes:\n  - 400\n  - 150", "hidden_sizes: 400", "hidden_sizes is 400; it should be a valid"),
+    ("_sizes:\n  - 400\n  - 150", "_sizes: 400", "hidden_sizes is 400; it should be a valid"),
     ("  - 400\n  - 150", "  - 0", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
     ("  preceded_by", "  precededby", "precededby is an unknown key; did you mean preceded_by?"),

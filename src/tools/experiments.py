@@ -50,15 +50,15 @@ def main() -> None:
 def run_queue(grid: Grid) -> set[str]:
     """Run an experiment for each combination, and what is in DVC's queue; return their names.
 
-    Raises UserError where all would fail.
+    Raises UserError where all would fail or be lost.
     """
     for place in {params.download.dataset for params in combinations(grid)}:
-        if place.startswith(OWN) and not git("ls-files", f"{place}.dvc"):
-            if git("ls-files", "--others", "--", place, ":!*/.*"):
-                raise UserError(
-                    f"git and DVC do not know {place}, so experiments would not have it: git add "
-                    f"{place}, or dvc add {place} && git add {place}.dvc"
-                )
+        others = git("ls-files", "--others", "--exclude-from=.dvcignore", "--", place)
+        if place.startswith(OWN) and others and not git("ls-files", f"{place}.dvc"):
+            raise UserError(
+                f"experiments have what git or DVC knows, and {place} is new: git add {place}, "
+                f"or dvc add {place} && git add {place}.dvc"
+            )
     check_whole()
     if dvc("exp", "run", "--queue", *dvc_options(grid)):
         raise UserError("nothing has run; the lines above say why")
@@ -122,8 +122,8 @@ def lines(table: pd.DataFrame, noise: Mapping[str, float]) -> Iterator[str]:
         line = " ".join([line, *row["differs"]])
         yield textwrap.fill(line, 80, subsequent_indent="    ", break_on_hyphens=False)
     if noise:
-        nats = ", ".join(f"{model} {noise[model]:.2f} nats" for model in noise)
-        yield f"~ within the seeds' noise: of 100 pairs of seeds 99 are closer than {nats}"
+        nats = ", ".join(f"{model} {noise[model]:.2f}" for model in noise)
+        yield f"~ within the seeds' noise (99 % of pairs of seeds): {nats} nats"
 
 
 @styled

@@ -2,7 +2,7 @@
 
 Two clones are built without any cache. They differ in folder, time zone, locale, umask, hash seed,
 home with its matplotlib and DVC settings, visible cores, threads, the libraries' choice of code for
-the processor, tracking and file times. Every output must have the same bits in both and in dvc.lock.
+the processor, tracking and file times. Each output must have the same bits in both, as in dvc.lock.
 """
 
 import argparse

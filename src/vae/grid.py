@@ -35,7 +35,7 @@ def key_values(text: str) -> tuple[str, list[Any]]:
     except YAMLError:
         found = []
     if not (key and found):
-        raise UserError(f"{text!r} is not KEY=VALUE,VALUE")
+        raise UserError(f"{text!r} is not KEY=VALUE,VALUE, with values as in params.yaml")
     return key.strip(), found
 
 

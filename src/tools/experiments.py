@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 from dvc.api import exp_show
@@ -56,8 +57,8 @@ def run_queue(grid: Grid) -> set[str]:
         others = git("ls-files", "--others", "--exclude-from=.dvcignore", "--", place)
         if place.startswith(OWN) and others and not git("ls-files", f"{place}.dvc"):
             raise UserError(
-                f"experiments have what git or DVC knows, and {place} is new: git add {place}, "
-                f"or dvc add {place} && git add {place}.dvc"
+                f"experiments have what git or DVC tracks, and {place} is new: git add "
+                f"{quote(place)}, or dvc add {quote(place)} && git add {quote(f'{place}.dvc')}"
             )
     check_whole()
     if dvc("exp", "run", "--queue", *dvc_options(grid)):

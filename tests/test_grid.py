@@ -81,8 +81,7 @@ def test_dvc_writes_a_value_as_typed_and_nothing_else(tmp_path, monkeypatch, val
     apply_overrides("params.yaml", first["params.yaml"])
     assert YAML(typ="safe").load(Path("params.yaml"))["tracking"]["experiment"] == value
     if not isinstance(value, list | dict):
-        *before, last = Path("params.yaml").read_text().splitlines()
-        assert before == text.splitlines()[:-1]
+        assert Path("params.yaml").read_text().splitlines()[:-1] == text.splitlines()[:-1]
 
 
 @pytest.mark.parametrize("value", ["a\\b", "${x}", "a\nb"])

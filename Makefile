@@ -15,7 +15,7 @@ help: ## List the targets
 	@awk -F ':.*## |^##@ ' '/^##@ / {print $$2} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 ##@ Start
-setup: .venv/.installed ## Make .venv and install requirements.lock into it, checked by hash
+setup: .venv/.installed ## Install requirements.lock into .venv, checked by hash
 
 # An environment has its folder's name in it: one that was copied or renamed is made again.
 ifneq ($(shell cat .venv/.installed 2> /dev/null),$(CURDIR))
@@ -36,8 +36,10 @@ endif
 	@.venv/bin/python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js
 	@echo "$(CURDIR)" > $@
 
-repro: setup ## Run the pipeline; SET="train.epochs=2" with another value of params.yaml
-	python src/tools/repro.py $(addprefix -S ,$(SET))
+# SET and GRID go as typed: make and the shell would take spaces, quotes and $ for their own.
+repro: export VALUES = $(value SET)
+repro: setup ## Run the pipeline; SET="train.epochs=2" tries another value
+	python src/tools/repro.py $(if $(value SET),-S "$$VALUES")
 
 # Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
 # disks, kills, many at once, Ray, MLflow's server, rebuilds.
@@ -48,7 +50,7 @@ test: setup ## Run the tests, but for the slow ones
 	$(PYTEST) --ignore tests/services $(addprefix --ignore ,$(SLOW)) \
 	    --deselect tests/test_security.py::test_make_ui_listens_on_the_loopback_alone
 
-demo: setup ## Run the pipeline in a scratch folder on scikit-learn's digits, without network or MNIST
+demo: setup ## Run on scikit-learn's digits elsewhere: no network, no MNIST
 	python src/tools/demo.py
 
 ##@ Look
@@ -56,33 +58,34 @@ ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
 	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning"
 	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-track: setup ## Bring MLflow up to date with the files, after it was off or away
+track: setup ## Bring MLflow up to date, after it was off or away
 	python src/tools/track.py models metrics plots report.html
 
-check: setup ## Judge every published number, and compare with the committed verdicts
+check: setup ## Judge the published numbers; compare with the commit's
 	python src/tools/check.py
 
 ##@ Experiment
-experiments: setup ## Compare the experiments; GRID="train-20d.latent_size=5,10" runs some first
-	python src/tools/experiments.py $(GRID)
+experiments: export VALUES = $(value GRID)
+experiments: setup ## Compare experiments; GRID="train.beta=1,4" runs them first
+	python src/tools/experiments.py $(if $(value GRID),"$$VALUES")
 
-study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
+study: .venv/.study ## Train with 20 seeds, on all cores; finished ones are kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
 	PYTHONPATH=src python studies/pretraining.py data/binarized studies/pretraining.csv
 	PYTHONPATH=src python studies/bias.py data/binarized models studies/likelihood.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 ##@ Verify
-verify: setup ## Rebuild twice with all varied that must not matter and compare every output's bits
+verify: setup ## Rebuild twice, all else varied; compare every output
 	python src/tools/verify.py $(OPTIONS)
 
 test-all: .venv/.study .venv/.services ## Run all tests; browser and PostgreSQL where installed
 	$(PYTEST)
 
-bench: .venv/.bench ## Time an epoch against what people would use instead; writes benchmarks/results.json
+bench: .venv/.bench ## Time an epoch against others; benchmarks/results.json
 	PYTHONPATH=src python benchmarks/bench.py
 
-bench-growth: setup ## How time grows with batch, width, latent size and epochs; writes benchmarks/growth.png
+bench-growth: setup ## Time by size; writes benchmarks/growth.png
 	PYTHONPATH=src python benchmarks/growth.py
 
 ##@ Maintain

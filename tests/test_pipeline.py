@@ -306,7 +306,7 @@ def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
 
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
-    change(demo, "[400]\n  latent_size: 20\n  decoder", "[50]\n  latent_size: 20\n  decoder")
+    change(demo, "- 400\n  latent_size: 20\n  decoder", "- 50\n  latent_size: 20\n  decoder")
     trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
     assert stages_run(trainings) == ["train-20d"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError, arguments
+from vae.git import committed
 from vae.params import check_params
 from vae.report.text import verdict_lines
 from vae.reproduction.verdicts import judge_run, worse_than
-from vae.tracking.origin import git
 
-COMMITTED = "metrics/reproduction.json"
+RESULT = "metrics/reproduction.json"
 FOLDERS = [Path(name) for name in ("data/published", "studies", "plots", "metrics")]
 
 
@@ -22,13 +22,13 @@ def main() -> None:
     if verdicts.values.empty:
         return
     try:
-        committed = json.loads(git("show", f"HEAD:{COMMITTED}"))["published"]
+        before = json.loads(committed(RESULT))["published"]
     except ValueError:
-        raise UserError(f"git has no {COMMITTED} in HEAD to compare with; run in a clone") from None
-    if lines := worse_than(verdicts.values, committed):
-        lines.insert(0, f"{len(lines)} verdicts have fallen below {COMMITTED} of HEAD:")
+        raise UserError(f"git has no {RESULT} in HEAD to compare with; run in a clone") from None
+    if lines := worse_than(verdicts.values, before):
+        lines.insert(0, f"{len(lines)} verdicts have fallen below {RESULT} of HEAD:")
         raise UserError("\n  ".join(lines))
-    print(f"no verdict has fallen below {COMMITTED} of HEAD")
+    print(f"no verdict has fallen below {RESULT} of HEAD")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ lint: .venv/.ci ## Check the code's style, and CI's workflows by their schema an
 	zizmor --quiet --offline .github
 
 audit: .venv/.ci ## Look for known vulnerabilities of the locked packages; asks PyPI
-	pip-audit --disable-pip --require-hashes $(addprefix --requirement ,$(LOCKS))
+	pip-audit --strict --disable-pip --require-hashes $(addprefix --requirement ,$(LOCKS))
 
 figures: ## Copy the README's figures from plots/
 	@mkdir -p docs/figures

@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # A user's own modules and modes of Python are not for what runs here.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE
 
-.PHONY: help setup repro test test-all demo verify bench bench-growth study check track ui experiments lint figures lock
+.PHONY: help setup repro test test-all demo verify bench bench-growth study check track ui experiments lint audit figures lock
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -89,25 +89,33 @@ bench-growth: setup ## Time by size; writes benchmarks/growth.png
 	PYTHONPATH=src python benchmarks/growth.py
 
 ##@ Maintain
-lint: setup ## Check the code's style
+lint: .venv/.ci ## Check the code's style, and CI's workflows by their schema and for unsafe habits
 	ruff check .
 	ruff format --check .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --quiet --offline .github
+
+audit: .venv/.ci ## Look for known vulnerabilities of the locked packages; asks PyPI
+	pip-audit --strict --disable-pip --require-hashes $(addprefix --requirement ,$(LOCKS))
 
 figures: ## Copy the README's figures from plots/
 	@mkdir -p docs/figures
 	cp $(addprefix plots/,losses.png originals.png reconstruction.gif manifold.gif manifold-regions.png latent.png samples.png kl-divergence.png anomalies.png) docs/figures/
 
+LOCKS = requirements.lock $(addsuffix /requirements.lock,benchmarks studies tests/services .github)
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: setup ## Renew every requirements.lock from pyproject.toml
 	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
 	echo jax | $(LOCK) --constraint requirements.lock - --output-file benchmarks/requirements.lock
 	echo 'ray>=2.60,<3' | $(LOCK) --constraint requirements.lock - --output-file studies/requirements.lock
 	printf '%s\n' selenium psycopg2-binary dvc-ssh | $(LOCK) --constraint requirements.lock - --output-file tests/services/requirements.lock
+	printf '%s\n' zizmor check-jsonschema pip-audit | $(LOCK) --constraint requirements.lock - --output-file .github/requirements.lock
 
 # Set-up removes what requirements.lock does not name, so these come after it.
 .venv/.bench: benchmarks/requirements.lock
 .venv/.study: studies/requirements.lock
 .venv/.services: tests/services/requirements.lock
-.venv/.bench .venv/.study .venv/.services: .venv/.installed
+.venv/.ci: .github/requirements.lock
+.venv/.bench .venv/.study .venv/.services .venv/.ci: .venv/.installed
 	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $(filter %.lock,$^)
 	@touch $@

@@ -141,7 +141,7 @@ def link_environment(folder: Path) -> None:
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    for name in ("installed", "study", "services", "bench"):
+    for name in ("installed", "study", "services", "ci", "bench"):
         (folder / f".venv/.{name}").write_text(f"{folder.resolve()}\n")
 
 

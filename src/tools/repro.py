@@ -24,6 +24,7 @@ from vae.cli import UserError
 from vae.files import dvc_files
 from vae.git import check_merged, git
 from vae.grid import combinations, dvc_options, read_grid
+from vae.params import POST_NETWORK, Params
 from vae.tracking.sync import sync
 
 # DVC's hints that do not apply: studies are frozen on purpose, there may be no remote, and after
@@ -40,10 +41,13 @@ def main() -> None:
     # Refuse at once, and by its name, what DVC cannot follow.
     dvc_files(*Path("data").iterdir(), *map(Path, ("metrics", "models", "plots", "src")))
     command = ["repro"]
-    if grid := read_grid(known.set):
-        if len(list(combinations(grid))) > 1:
-            raise UserError("SET takes one value for a key; make experiments GRID= tries several")
+    grid = read_grid(known.set)
+    params, *others = combinations(grid)
+    if others:
+        raise UserError("SET takes one value for a key; make experiments GRID= tries several")
+    if grid:
         command = ["exp", "run", *dvc_options(grid)]
+    check_special(params)
     Path(".dvc/tmp").mkdir(exist_ok=True)
     cli.hold_lock(Path(".dvc/tmp/make-repro.lock"), "make repro")
     check_merged()
@@ -57,6 +61,17 @@ def main() -> None:
         sync(Path("models"), Path("metrics"), Path("plots"), Path("report.html"))
     if not options and git("ls-files", "dvc.lock"):
         print(against_commit(git("diff", "--name-only", "--relative", "HEAD").splitlines()))
+
+
+def check_special(params: Params) -> None:
+    """Refuse a device or a network that cannot be used, before DVC removes any output."""
+    if params.train.device == "cpu" and {params.train_20d.network, params.train_2d.network} == {
+        POST_NETWORK
+    }:
+        return
+    from vae.training import check_training  # imports PyTorch, which takes seconds
+
+    check_training(params)
 
 
 def dvc(*arguments: str) -> int:

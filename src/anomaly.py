@@ -1,6 +1,8 @@
 """Separate noise from the data by the KL divergence under the 20-d model, as the post does; and
 several kinds of anomalies by that score and two others."""
 
+import vae.environment  # noqa: F401
+
 import numpy as np
 
 from vae import cli, scores

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 from urllib.request import url2pathname
+import vae.environment  # noqa: F401
 
 import numpy as np
 import requests

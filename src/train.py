@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 import pandas as pd

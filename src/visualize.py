@@ -1,6 +1,7 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 

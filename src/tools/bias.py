@@ -1,12 +1,12 @@
 """Find how the estimated log-likelihood moves with the number of importance samples, to 5,000."""
 
 import sys
+import src_path  # noqa: F401
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.data import load_split
 from vae.draws import Generator

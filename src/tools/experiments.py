@@ -10,11 +10,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+import src_path  # noqa: F401
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.files import written_whole

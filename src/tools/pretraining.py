@@ -6,11 +6,11 @@ of batches before, the losses of the ten epochs after them: each a window of an 
 
 import math
 from pathlib import Path
+import src_path  # noqa: F401
 
 import numpy as np
 import pandas as pd
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.data import Split, load_split
 from vae.files import write_csv

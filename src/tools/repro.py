@@ -13,11 +13,11 @@ import shutil
 import sys
 from itertools import chain
 from pathlib import Path
+import src_path  # noqa: F401
 
 import psutil
 from dvc.cli import main as dvc
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.grid import key_values, settings
 from vae.tracking.origin import git

@@ -14,9 +14,9 @@ import platform
 import tempfile
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import demo
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text

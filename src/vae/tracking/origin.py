@@ -17,7 +17,7 @@ def git(*arguments: str) -> str:
     """The output of a git command; empty where there is no git or no repository."""
     try:
         return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True
+            ["git", *arguments], capture_output=True, encoding="utf-8", check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -39,7 +39,7 @@ repro: setup ## Run the pipeline; SET="train.epochs=2" with another value of par
 
 # Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
 # disks, kills, many at once, Ray, MLflow's server, rebuilds.
-SLOW = $(patsubst %,tests/test_%.py,kernel commands extremes failures kill many study tracking_server verify)
+SLOW = $(patsubst %,tests/test_%.py,compilers library commands extremes failures kill many study tracking_server verify)
 # Two workers of pytest-xdist with half the tests each, on one core each; the first to end takes over some.
 PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal
 test: setup ## Run the tests, but for the slow ones
@@ -66,8 +66,8 @@ experiments: setup ## Compare the experiments; GRID="train-20d.latent_size=5,10"
 
 study: .venv/.study ## Train both models with 20 seeds, on all cores; what is finished is kept
 	python src/tools/study.py --seeds 0-19 --output studies/seeds.csv
-	python src/tools/pretraining.py data/binarized studies/pretraining.csv
-	python src/tools/bias.py data/binarized models studies/likelihood.csv
+	PYTHONPATH=src python studies/pretraining.py data/binarized studies/pretraining.csv
+	PYTHONPATH=src python studies/bias.py data/binarized models studies/likelihood.csv
 	dvc commit --quiet --force studies/dvc.yaml
 
 ##@ Verify

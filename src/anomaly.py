@@ -5,13 +5,13 @@ import vae.environment  # noqa: F401
 
 import numpy as np
 
-from vae import cli, scores
+from vae import cli, inference, scores
 from vae.data import load_split, tiled
 from vae.files import write_json
+from vae.model import load_model
 from vae.params import read_params
 from vae.report import figures as draw
 from vae.report.score_charts import kl_histogram, score_histograms
-from vae.weights import load_network
 
 
 def main() -> None:
@@ -19,20 +19,20 @@ def main() -> None:
         __doc__, "binarized", "weights", "metrics", "plots"
     )
     seed, binarized, settings = read_params("seed", "binarize", "anomaly")
-    network = load_network(weights)
+    model = load_model(weights)
     train, test = (load_split(data, split).images for split in ("train", "test"))
     generator = np.random.RandomState(seed)
     noise = scores.noise_images(generator, 1)
     fresh = scores.noise_images(generator, settings.noise_images)
     samples = scores.anomalies(test, settings.noise_images, binarized.threshold, generator)
 
-    training = scores.kl_scores(network, train)
-    (noise_kl,) = scores.kl_scores(network, noise).tolist()
-    fresh_kl = scores.kl_scores(network, fresh)
+    training = inference.kl_scores(model, train)
+    (noise_kl,) = inference.kl_scores(model, noise).tolist()
+    fresh_kl = inference.kl_scores(model, fresh)
     summary = scores.noise_summary(training, noise_kl, fresh_kl, settings.threshold_percentile)
-    ordinary = scores.anomaly_scores(network, test, settings.batch_size)
+    ordinary = inference.anomaly_scores(model, test, settings.batch_size)
     found = {
-        kind: scores.anomaly_scores(network, images, settings.batch_size)
+        kind: inference.anomaly_scores(model, images, settings.batch_size)
         for kind, images in samples.items()
     }
     kinds = {kind: scores.detection(ordinary, of_kind) for kind, of_kind in found.items()}
@@ -41,7 +41,7 @@ def main() -> None:
     write_json(metrics / "anomaly.json", summary | verdict)
 
     pairs = {
-        kind: (images[0], scores.reconstruct(network, images[:1])[0])
+        kind: (images[0], inference.reconstruct(model, images[:1])[0])
         for kind, images in samples.items()
     }
     draw.save_figure(plots / "anomalies.png", score_histograms(pairs, ordinary, found, kinds))

@@ -10,6 +10,7 @@ import pandas as pd
 from vae import cli
 from vae.data import load_split, raw_files
 from vae.files import md5, read_json, records, write_json, write_text
+from vae.model import load_model
 from vae.params import MODELS, check_params
 from vae.report import figures as draw
 from vae.report.page import page
@@ -19,7 +20,6 @@ from vae.report.text import report_text, verdict_counts
 from vae.reproduction.published import load_losses
 from vae.reproduction.verdicts import KEY, judge_run, replay_answer
 from vae.scores import ANOMALY_KEYS
-from vae.weights import load_network
 
 ARGUMENTS = ("raw", "binarized", "models", "metrics", "plots")
 ARGUMENTS += ("published", "studies", "lock", "report")
@@ -53,11 +53,12 @@ def main() -> None:
     write_json(metrics / "summary.json", summary)
 
     weights = [models / f"{model}.safetensors" for model in MODELS]
-    networks = {
-        model: load_network(path, 2 if model == "2d" else None)
+    trained = {
+        model: load_model(path, 2 if model == "2d" else None)
         for model, path in zip(MODELS, weights, strict=True)
     }
-    sizes = {model: network.latent for model, network in networks.items()}
+    latent_sizes = params.train_20d.latent_size, params.train_2d.latent_size
+    sizes = dict(zip(MODELS, latent_sizes, strict=True))
     bias = pd.read_csv(studies / "likelihood.csv")
     studied = set(map(md5, weights)) == set(bias["weights"])
     draw.save_figure(plots / "likelihood.png", bias_curves(bias if studied else bias[:0], sizes))
@@ -80,7 +81,7 @@ def main() -> None:
         parameters={group: reduce(getitem, group.split("."), shown) for group in GROUPS},
         sums={path.as_posix(): md5(path) for path in data + weights},
     )
-    play = play_data(params, networks, train, test, models, losses)
+    play = play_data(params, trained, train, test, models, losses)
     write_text(report, page(body, report.parent, play))
     if answer := replay_answer(values):
         print(answer)

@@ -4,15 +4,17 @@ from pathlib import Path
 import vae.environment  # noqa: F401
 
 import numpy as np
+import torch
 
+from exact.functional import sigmoid
 from vae import cli
 from vae.data import load_split, tiled
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
+from vae.inference import decode, posterior_means
+from vae.model import load_model
 from vae.params import MODELS, Animation, read_params
 from vae.report import figures as draw
 from vae.reproduction.published import load_losses, load_published
-from vae.scores import posterior_means
-from vae.weights import load_network
 
 
 def main() -> None:
@@ -41,16 +43,16 @@ def main() -> None:
     animate(plots / "manifold.gif", manifolds, settings.whole)
     animate(plots / "manifold-early.gif", manifolds, settings.early_manifold)
 
-    network = load_network(models / "2d.safetensors", latent=2)
-    logits = network.decode(latent_grid(grid_axis(size, quantiles)))
-    manifold = tiled(quantized(logits), size)
+    model = load_model(models / "2d.safetensors", latent_size=2)
+    grid = torch.from_numpy(latent_grid(grid_axis(size, quantiles)))
+    manifold = tiled(quantized(sigmoid(decode(model, grid)).numpy()), size)
     draw.save_png(plots / "manifold.png", manifold)
-    means = posterior_means(network, train.images)
+    means = posterior_means(model, train.images)
     shares = np.empty((0, 1, 1))  # without labels there are no boundaries to draw
     if train.labels is not None:
         shares = draw.digit_shares(means, train.labels, size, quantiles, settings.neighbours)
     draw.save_figure(plots / "manifold-regions.png", draw.manifold_regions(manifold, shares))
-    means = posterior_means(network, test.images)
+    means = posterior_means(model, test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))
 
 

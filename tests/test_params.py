@@ -201,3 +201,9 @@ def test_any_change_of_the_text_is_accepted_or_refused_in_one_line(tmp_path, sta
 def test_a_missing_file_names_the_folder(tmp_path):
     with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
         check_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
+def test_a_path_of_ones_own_images_is_taken_as_it_may_be_typed(typed):
+    change = {"download.dataset": typed}
+    assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"

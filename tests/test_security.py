@@ -96,7 +96,7 @@ def test_the_only_parameters_with_free_text_are_places_and_the_experiments_name(
     assert set(texts(Params)) == free
 
 
-@pytest.mark.parametrize("name", ["/etc", "data/own/../../x", "data/own/", "data/own//x", "emnist"])
+@pytest.mark.parametrize("name", ["/etc", "data/own/../../x", "data/own/", "data/own/.", "emnist"])
 def test_a_data_set_of_ones_own_is_below_data_own(name):
     with pytest.raises(UserError, match=r"it should be mnist, .* or data/own/ and a name there"):
         check_params(ROOT / "params.yaml", {"download.dataset": name})

@@ -1,4 +1,4 @@
-"""Set-up against a small lock and packages that are made here: where they come from, what is repaired."""
+"""Set-up of a small lock of made-up packages: where they come from, and what is repaired."""
 
 import hashlib
 import os
@@ -190,8 +190,6 @@ def test_what_an_environment_has_lost_is_installed_again(checkout, served):
 
 def test_an_environment_whose_interpreter_has_gone_is_made_again(checkout, served, tmp_path):
     checkout.configure(f"[global]\nindex-url = {served}/simple\n")
-    old = tmp_path / "python"
-    old.symlink_to(Path(sys.executable).resolve())
     checkout.make()
     python = checkout.folder / ".venv/bin/python"
     python.unlink()

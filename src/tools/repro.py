@@ -19,6 +19,7 @@ import psutil
 from dvc.cli import main as dvc
 
 from vae import cli
+from vae.files import dvc_files
 from vae.grid import key_values, settings
 from vae.tracking.origin import git
 from vae.tracking.sync import sync
@@ -32,6 +33,8 @@ def main() -> None:
     )
     known, options = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])
+    # Refuse at once, and by its name, what DVC cannot follow.
+    dvc_files(*Path("data").iterdir(), *map(Path, ("metrics", "models", "plots", "src")))
     command = ["exp", "run", *settings(dict(known.grid))] if known.grid else ["repro"]
     Path(".dvc/tmp").mkdir(exist_ok=True)
     wait_for_others(Path(".dvc/tmp/make-repro.lock"))

@@ -20,10 +20,11 @@ from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures
+from vae.inference import anomaly_scores, reconstruct
+from vae.model import load_model
 from vae.params import read_params
 from vae.report.figures import save_figure
-from vae.scores import SCORE_NAMES, anomaly_scores, limits, reconstruct
-from vae.weights import load_network
+from vae.scores import SCORE_NAMES, limits
 
 Row = dict[str, Any]
 
@@ -49,15 +50,15 @@ def main() -> None:
     for path in options.images:
         try:
             pictures += read_pictures(path, options.polarity)
-        except UserError as error:
+        except (UserError, OSError) as error:
             unread.append(str(error))
     if not pictures:
         raise UserError("; ".join(unread))
-    network = load_network(options.model)
+    model = load_model(options.model)
     known = load_split(options.data, "train").images
     images = binarize(np.stack([picture.pixels for picture in pictures]), binarized.threshold)
     scores, training = (
-        anomaly_scores(network, each, settings.batch_size) for each in (images, known)
+        anomaly_scores(model, each, settings.batch_size) for each in (images, known)
     )
     beyond = limits(training, settings.threshold_percentile)
     rows = score_rows(scores, training, beyond)
@@ -65,7 +66,7 @@ def main() -> None:
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
         row["notes"] = picture.notes(binarized.threshold)
     if figure:
-        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(network, images)))
+        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(model, images)))
     if options.json:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))

@@ -17,10 +17,10 @@ from typing import Any
 import src_path  # noqa: F401
 
 import demo
+from exact.library import compilers, processor
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
-from vae.kernel import compiler, processor
 from vae.rebuild.build import ROOT, build
 from vae.rebuild.compare import first_difference, hashes
 
@@ -55,7 +55,7 @@ def main() -> None:
     if options.output:
         # What a difference may be blamed on.
         machine = {"processor": processor(), "system": platform.platform()}
-        machine |= {"compiler": compiler()[-1], "python": platform.python_version()}
+        machine |= {"compiler": compilers()[0][-1], "python": platform.python_version()}
         write_json(options.output, {**machine, "outputs": digest(found), "differing": differing})
     if differing:
         raise UserError(f"not the same bits: {'; '.join(differing)}")

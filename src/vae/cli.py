@@ -71,6 +71,8 @@ def run(main: Callable[[], None]) -> None:
         place = printable(error.filename or "where the output goes")
         sys.exit(f"error: {error.strerror}: {place}; correct that, then run it again")
     except (MemoryError, RuntimeError) as error:
+        if type(error).__name__ == "BuildError":  # exact's; importing it takes seconds
+            sys.exit(f"error: {printable(error)}")
         if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
             raise
         sys.exit(

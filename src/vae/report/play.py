@@ -2,20 +2,23 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from torch import nn
 
 from vae.data import IMAGE_SIDE, Split, tiled
 from vae.frames import load_frames
-from vae.network import Network
+from vae.inference import anomaly_scores, posterior_means
+from vae.model import VAE
 from vae.params import Params
 from vae.report.figures import DIGIT_COLORS, manifold_axis
 from vae.report.page import png
-from vae.scores import anomaly_scores, limits, posterior_means
+from vae.scores import limits
 
 # Moments of the training that the slider shows: dense at first, where most happens.
 MOMENTS = 40
@@ -25,7 +28,7 @@ QUANTILES = 2001
 
 def play_data(
     params: Params,
-    networks: Mapping[str, Network],
+    trained: Mapping[str, VAE],
     train: Split,
     test: Split,
     models: Path,
@@ -33,13 +36,13 @@ def play_data(
 ) -> dict[str, Any]:
     """Gather, for JSON, what page.js reads. Arrays are little-endian, in base64.
 
-    `networks` and `losses` (tables by epoch) are by name, `models` is the folder with the frames.
+    `trained` models and `losses` (tables by epoch) are by name; `models` has the frames.
     """
-    known = anomaly_scores(networks["20d"], train.images, params.anomaly.batch_size)
+    known = anomaly_scores(trained["20d"], train.images, params.anomaly.batch_size)
     quantiles = np.percentile([*known.values()], np.linspace(0, 100, QUANTILES), axis=1).T
     axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     return {
-        "models": {name: _model(network) for name, network in networks.items()},
+        "models": {name: _model(model) for name, model in trained.items()},
         "scores": {
             "quantiles": {
                 name: packed(row, "<f4") for name, row in zip(known, quantiles, strict=True)
@@ -48,7 +51,7 @@ def play_data(
         },
         "plane": {
             "axis": packed(axis, "<f4"),
-            "means": packed(posterior_means(networks["2d"], test.images), "<f4"),
+            "means": packed(posterior_means(trained["2d"], test.images), "<f4"),
             "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
@@ -66,16 +69,21 @@ def packed(values: np.ndarray, kind: str) -> str:
     return b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
 
 
-def _model(network: Network) -> dict[str, Any]:
+def _model(model: VAE) -> dict[str, Any]:
     """The latent size and the layers: weights `(inputs, outputs)` in 16 bits, as whole numbers of
     an input's step; half precision would put a score 0.012 nats away."""
     layers = []
-    for weight, bias in network.layers:
+    stacks = [
+        [layer for layer in part if isinstance(layer, nn.Linear)]
+        for part in (model.encoder, model.decoder)
+    ]
+    for layer in chain(*stacks):
+        weight, bias = layer.weight.numpy(), layer.bias.numpy()
         steps = np.maximum(np.abs(weight).max(axis=0), np.float32(1e-30)) / np.float32(32767)
         numbers = np.rint(weight.T / steps[:, None])
         parts = {"weights": (numbers, "<i2"), "steps": (steps, "<f4"), "bias": (bias, "<f4")}
         layers.append({name: packed(*part) for name, part in parts.items()})
-    return {"latent": network.latent, "encoders": len(network.sizes[0]) - 1, "layers": layers}
+    return {"latent": stacks[1][0].in_features, "encoders": len(stacks[0]), "layers": layers}
 
 
 def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.cli import UserError
-from vae.files import md5, read_json
+from vae.files import dvc_files, md5, read_json
 from vae.identity import identity
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.reproduction.published import load_losses
@@ -141,7 +141,7 @@ def _dvc_md5(path: Path) -> str:
     """DVC's MD5 sum of a file, or of a folder of files: that of its list."""
     if path.is_file():
         return md5(path)
-    entries = [{"md5": md5(file), "relpath": file.name} for file in sorted(path.iterdir())]
+    entries = [{"md5": md5(file), "relpath": file.name} for file in dvc_files(path)]
     return f"{hashlib.md5(json.dumps(entries).encode()).hexdigest()}.dir"
 
 

@@ -1,0 +1,348 @@
+"""Operations whose bits do not depend on the machine: an autograd function over C for each.
+
+They compute float32 on the CPU. Tensors of another type or device, and all tensors after
+`set_arithmetic("torch")`, go to PyTorch's own kernels, whose bits belong to the machine.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from exact.library import UNCHANGED, library
+
+# The C library may read so many numbers beyond the end of a right factor or a bias.
+ROOM = 128
+ARITHMETICS = ("exact", "torch")
+_arithmetic = "exact"
+
+
+def set_arithmetic(name: str) -> None:
+    """Choose who computes from now on: "exact", this library, or "torch", PyTorch's own kernels.
+
+    Raises ValueError for another name.
+    """
+    global _arithmetic
+    if name not in ARITHMETICS:
+        raise ValueError(f"arithmetic is {name!r}; it should be one of {', '.join(ARITHMETICS)}")
+    _arithmetic = name
+
+
+def is_exact(tensor: Tensor) -> bool:
+    """Say whether this library computes what a tensor of values is an input of."""
+    return _arithmetic == "exact" and tensor.dtype == torch.float32 and tensor.is_cpu
+
+
+def empty(*shape: int) -> Tensor:
+    """Make an uninitialised float32 tensor with the room behind it that the C library reads."""
+    return torch.empty(math.prod(shape) + ROOM)[: math.prod(shape)].view(shape)
+
+
+def roomy(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor with room behind it: the tensor itself or a copy."""
+    end = 4 * (tensor.storage_offset() + tensor.numel() + ROOM)
+    if tensor.is_contiguous() and tensor.untyped_storage().nbytes() >= end:
+        return tensor
+    return empty(*tensor.shape).copy_(tensor)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """Return x W' + b, `(..., outputs)`, with negatives as 0 where `relu` is set.
+
+    `x` is `(..., inputs)`, float32, or uint8 of zeros and ones, which is summed by its ones.
+    `weight` is `(outputs, inputs)` as torch.nn.Linear has it, `bias` `(outputs,)`. Each element is
+    one chain of fused multiply-adds over the inputs, ascending, from the bias or 0. A weight whose
+    transpose is contiguous, as `exact.nn.Linear` makes it, is the fastest. Raises ValueError where
+    a shape or a type does not fit, or a uint8 is not 0 or 1.
+    """
+    return linears(x, [(weight, bias, relu)])
+
+
+def linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None, bool]]) -> Tensor:
+    """Apply layers of `weight, bias, relu` one after the other, each as `linear`.
+
+    They are one autograd function, since a step's time outside C is mostly autograd's.
+    """
+    if not all(is_exact(weight) for weight, _, _ in layers):
+        for weight, bias, relu in layers:
+            x = torch.nn.functional.linear(x.to(weight.dtype), weight, bias)
+            x = x.relu() if relu else x
+        return x
+    if not layers:
+        return x
+    if x.dtype not in (torch.float32, torch.uint8) or not x.is_cpu:
+        raise ValueError(f"linear: x should be float32 or uint8 on the CPU, not {x.dtype}")
+    inputs, tensors = x.shape[-1], []
+    for weight, bias, _ in layers:
+        if weight.shape[1:] != (inputs,):
+            raise ValueError(f"linear: {inputs} inputs do not fit weight {tuple(weight.shape)}")
+        inputs = weight.shape[0]
+        if bias is not None and (bias.shape != (inputs,) or not is_exact(bias)):
+            raise ValueError(f"linear: the bias should be float32 ({inputs},) on the CPU")
+        tensors += weight, bias
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    y = _Linears.apply(rows, [relu for _, _, relu in layers], *tensors)
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], inputs)
+
+
+class _Linears(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, relus: Sequence[bool], *parameters: Tensor | None
+    ) -> Tensor:
+        rows, saved = x.shape[0], []
+        x = x.contiguous()
+        for relu, weight, bias in zip(relus, parameters[::2], parameters[1::2], strict=True):
+            w, b = roomy(weight.t()), None if bias is None else roomy(bias)
+            y = torch.empty(rows, w.shape[1])
+            product = library().linear_of_bytes if x.dtype == torch.uint8 else library().linear
+            product(*_pointers(x, w, b, y), rows, *w.shape, relu)
+            saved += x, w
+            x = y
+        ctx.save_for_backward(*saved, y)
+        ctx.relus = relus
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
+        saved = _saved(ctx)
+        by_y, found = by_y.contiguous(), []
+        for number in reversed(range(len(ctx.relus))):
+            x, w, y = saved[2 * number : 2 * number + 3]
+            wanted = ctx.needs_input_grad[2 + 2 * number : 4 + 2 * number]
+            by_w = torch.empty(w.shape) if wanted[0] else None
+            by_b = torch.empty(w.shape[1]) if wanted[1] else None
+            by_x = torch.empty(x.shape) if number or ctx.needs_input_grad[0] else None
+            y = y if ctx.relus[number] else None
+            if x.dtype == torch.uint8:
+                tensors = _pointers(x, y, by_y, by_w, by_b)
+                library().linear_of_bytes_backward(*tensors, x.shape[0], *w.shape)
+            else:
+                tensors = _pointers(x, w, y, by_y, by_x, by_w, by_b)
+                library().linear_backward(*tensors, x.shape[0], *w.shape)
+            found += by_b, None if by_w is None else by_w.t()
+            by_y = by_x
+        return by_y, None, *reversed(found)
+
+
+def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
+    """Return -log p(x) of each image under independent pixels, `(..., batch)` nats, float64.
+
+    `logits` `(..., batch, pixels)` are those of a pixel being 1, `images` `(batch, pixels)` uint8
+    of zeros and ones. Each term is the sum over the pixels of log(1 + exp(l)) - l x, taken in 16
+    interleaved parts.
+    """
+    if not is_exact(logits):
+        pixels = images.to(logits.dtype).expand_as(logits)
+        return binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(-1).double()
+    if logits.shape[-2:] != images.shape or images.dtype != torch.uint8:
+        raise ValueError(
+            f"bernoulli_nll: logits {tuple(logits.shape)} do not fit images {images.dtype} "
+            f"{tuple(images.shape)}"
+        )
+    return _BernoulliNLL.apply(logits, images)
+
+
+class _BernoulliNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, images: Tensor) -> Tensor:
+        logits, images = logits.contiguous(), images.contiguous()
+        terms = torch.empty(logits.shape[:-1], dtype=torch.float64)
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        tensors = _pointers(logits, images, terms, gradient)
+        library().bernoulli_nll(*tensors, terms.numel(), *images.shape)
+        ctx.save_for_backward(gradient)
+        return terms
+
+    @staticmethod
+    def backward(ctx: Any, by_terms: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = _saved(ctx)
+        by_logits, shape = torch.empty_like(gradient), (by_terms.numel(), gradient.shape[-1])
+        tensors = _pointers(gradient, by_terms.contiguous(), by_logits)
+        status = library().bernoulli_nll_backward(*tensors, *shape)
+        return gradient if status == UNCHANGED else by_logits, None
+
+
+def gaussian_sample_and_kl(posterior: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample diagonal Gaussians, and give their KL divergence to the standard normal distribution.
+
+    `posterior` is `(batch, 2 latent)`: the mean beside the log-variance; `noise` is standard normal
+    `(batch, latent)`. Returns mean + exp(log_variance / 2) noise, `(batch, latent)`, and the KL,
+    `(batch,)` nats, float64 (Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4
+    and appendix B). One operation, since its gradient is one sum, rounded once.
+    """
+    if not is_exact(posterior):
+        mean, log_variance = posterior.chunk(2, dim=1)
+        return mean + torch.exp(0.5 * log_variance) * noise, gaussian_kl(posterior)
+    batch, latent = noise.shape
+    if posterior.shape != (batch, 2 * latent):
+        raise ValueError(
+            f"the posterior {tuple(posterior.shape)} should be {(batch, 2 * latent)}, as the noise "
+            f"is {(batch, latent)}"
+        )
+    return _Gaussian.apply(posterior, noise)
+
+
+def gaussian_sample(posterior: Tensor, noise: Tensor) -> Tensor:
+    """Return the samples `(..., batch, latent)` alone, for noise of that shape."""
+    rows = posterior.expand(*noise.shape[:-1], -1).reshape(-1, posterior.shape[-1])
+    return gaussian_sample_and_kl(rows, noise.reshape(-1, noise.shape[-1]))[0].view(noise.shape)
+
+
+def gaussian_kl(posterior: Tensor) -> Tensor:
+    """Return the KL divergence alone, `(batch,)` nats, float64."""
+    if not is_exact(posterior):
+        mean, log_variance = posterior.chunk(2, dim=1)
+        kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
+        return kl.double()
+    return _Gaussian.apply(posterior, None)[1]
+
+
+class _Gaussian(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, posterior: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        posterior, noise = posterior.contiguous(), None if noise is None else noise.contiguous()
+        z = None if noise is None else torch.empty(noise.shape)
+        kl = torch.empty(posterior.shape[0], dtype=torch.float64)
+        shape = kl.shape[0], posterior.shape[1] // 2
+        library().gaussian(*_pointers(posterior, noise, z, kl), *shape)
+        ctx.save_for_backward(posterior, noise)
+        return z, kl
+
+    @staticmethod
+    def backward(ctx: Any, by_z: Tensor | None, by_kl: Tensor) -> tuple[Tensor | None, ...]:
+        posterior, noise = _saved(ctx)
+        by_z = None if noise is None else by_z.contiguous()
+        by_posterior = torch.empty(posterior.shape)
+        tensors = _pointers(posterior, noise, by_z, by_kl.contiguous(), by_posterior)
+        shape = posterior.shape[0], posterior.shape[1] // 2
+        library().gaussian_backward(*tensors, *shape)
+        return by_posterior, None
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-logits)), in their shape."""
+    return _Sigmoid.apply(logits) if is_exact(logits) else logits.sigmoid()
+
+
+class _Sigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor) -> Tensor:
+        logits = logits.contiguous()
+        shares = torch.empty_like(logits)
+        library().sigmoid(*_pointers(logits, shares), logits.numel())
+        ctx.save_for_backward(shares)
+        return shares
+
+    @staticmethod
+    def backward(ctx: Any, by_shares: Tensor) -> Tensor:
+        (shares,) = _saved(ctx)
+        return by_shares * (shares * (1 - shares))
+
+
+def exp(x: Tensor) -> Tensor:
+    """Return exp(x), computed in float64; 0 below -700, infinite where float32's is."""
+    return _Exp.apply(x.double()).to(x.dtype) if _computes(x) else x.exp()
+
+
+class _Exp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        y = x.clone(memory_format=torch.contiguous_format)
+        library().exponentials(y.data_ptr(), y.numel())
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, by_y: Tensor) -> Tensor:
+        (y,) = _saved(ctx)
+        return by_y * y
+
+
+def log(x: Tensor) -> Tensor:
+    """Return the natural logarithm of normal positive numbers, computed in float64."""
+    return _Log.apply(x.double()).to(x.dtype) if _computes(x) else x.log()
+
+
+class _Log(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        y = x.clone(memory_format=torch.contiguous_format)
+        library().logarithms(y.data_ptr(), y.numel())
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, by_y: Tensor) -> Tensor:
+        (x,) = _saved(ctx)
+        return by_y / x
+
+
+def sum(x: Tensor) -> Tensor:
+    """Return the sum over the first axis, one row after the other, in float64."""
+    return _Sum.apply(x.double()) if _computes(x) else x.double().sum(0)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        sums = torch.empty(x.shape[1:], dtype=torch.float64)
+        library().sum_over_rows(*_pointers(x, sums), len(x), sums.numel())
+        ctx.shape = x.shape
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, by_sums: Tensor) -> Tensor:
+        return by_sums.expand(ctx.shape)
+
+
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the sum over all elements of `terms`, each tensor times its weight, in float64."""
+    if not all(_computes(term) for term in terms):
+        return torch.stack(
+            [w * x.double().sum() for x, w in zip(terms, weights, strict=True)]
+        ).sum()
+    return _WeightedSum.apply(weights, *terms)
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, weights: Sequence[float], *terms: Tensor) -> Tensor:
+        ctx.weights, ctx.shapes = weights, [term.shape for term in terms]
+        total, part = 0.0, torch.empty((), dtype=torch.float64)
+        for weight, term in zip(weights, terms, strict=True):
+            values = term.double().contiguous()
+            library().sum_over_rows(*_pointers(values, part), values.numel(), 1)
+            total += weight * part.item()
+        return part.fill_(total)
+
+    @staticmethod
+    def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
+        _saved(ctx)
+        by = by_total.item()
+        pairs = zip(ctx.shapes, ctx.weights, strict=True)
+        return None, *(torch.full(shape, by * w, dtype=torch.float64) for shape, w in pairs)
+
+
+def _computes(x: Tensor) -> bool:
+    return _arithmetic == "exact" and x.is_cpu
+
+
+def _saved(ctx: Any) -> Sequence[Tensor]:
+    """Return what forward saved. Raises RuntimeError where backward itself is to be differentiated,
+    which its C function cannot be."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("exact operations can be differentiated once only (no create_graph)")
+    return ctx.saved_tensors
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    """Return the addresses of tensors, None for None."""
+    return [tensor if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -1,12 +1,15 @@
 # `make help` lists the targets.
 SHELL := /bin/bash
+# Without the functions, options and start-up file of a user's own shell.
+.SHELLFLAGS := -pc
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Neither DVC nor MLflow reports usage from here.
-export DVC_NO_ANALYTICS := 1
-export MLFLOW_DISABLE_TELEMETRY := true
-# A user's own modules and modes of Python are not for what runs here.
-unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE
+include src/vae/environment.mk
+unexport $(filter-out $(KEPT),$(filter $(REMOVED),$(.VARIABLES)))
+# Of a pipeline that runs make in a stage of its own.
+unexport DVC_ROOT DVC_STAGE DVC_EXP_NAME DVC_EXP_BASELINE_REV
+# A user of a container may have no home.
+export HOME ?= $(CURDIR)/.venv
 
 .PHONY: help setup repro test test-all demo verify bench bench-growth study check track ui experiments lint audit figures lock
 .DEFAULT_GOAL := help
@@ -17,24 +20,19 @@ help: ## List the targets
 ##@ Start
 setup: .venv/.installed ## Install requirements.lock into .venv, checked by hash
 
-# An environment has its folder's name in it: one that was copied or renamed is made again.
-ifneq ($(shell cat .venv/.installed 2> /dev/null),$(CURDIR))
+# What an environment has: its folder, interpreter and packages, but pip, which a user may renew.
+STATE = { pwd -P; .venv/bin/python -ISc 'import sys; print(sys.version_info[:2])'; \
+    ls -d .venv/bin/* .venv/lib/python3.*/site-packages/*; } 2> /dev/null | grep -vE '/(pip[^/]*|__pycache__)$$'
+# One that has no longer what it had, by hand or by an upgrade of the system, is repaired.
+LOST := $(shell cat .venv/.{installed,study,bench,services,ci} 2> /dev/null | grep -vxFf <($(STATE)))
+ifneq ($(LOST),)
 .PHONY: .venv/.installed
 endif
-# uv comes from the lock too, by the entry that starts with its name.
 .venv/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with PYTHON=, as in make setup PYTHON=python3.11")'
 	@git rev-parse --git-dir > /dev/null || { echo "error: git cannot use this folder, for the reason above; run in a git clone" >&2; exit 1; }
-	@set -e; \
-	test "$$(cat .venv/.installed 2> /dev/null)" = "$(CURDIR)" || rm -rf .venv; \
-	echo "Installing the packages of requirements.lock into .venv; the first time this takes a minute"; \
-	test -x .venv/bin/pip || $(PYTHON) -m venv .venv; \
-	awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock; \
-	.venv/bin/pip install --quiet --require-hashes --requirement .venv/uv.lock; \
-	place=$$(.venv/bin/uv cache dir); { mkdir -p "$$place" && test -w "$$place"; } 2> /dev/null || export UV_NO_CACHE=1; \
-	.venv/bin/uv pip sync --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
-	@.venv/bin/python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js
-	@echo "$(CURDIR)" > $@
+	@PYTHON="$(PYTHON)" src/tools/install.sh requirements.lock $(filter .venv/%,$(LOST))
+	@$(STATE) > $@
 
 # SET and GRID go as typed: make and the shell would take spaces, quotes and $ for their own.
 repro: export VALUES = $(value SET)
@@ -117,5 +115,5 @@ lock: setup ## Renew every requirements.lock from pyproject.toml
 .venv/.services: tests/services/requirements.lock
 .venv/.ci: .github/requirements.lock
 .venv/.bench .venv/.study .venv/.services .venv/.ci: .venv/.installed
-	uv pip install --quiet --require-hashes --python .venv/bin/python --requirement $(filter %.lock,$^)
-	@touch $@
+	@src/tools/install.sh $(filter %.lock,$^)
+	@$(STATE) > $@

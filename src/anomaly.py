@@ -2,6 +2,7 @@
 several kinds of anomalies by that score and two others."""
 
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 

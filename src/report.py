@@ -3,6 +3,7 @@
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import pandas as pd
 

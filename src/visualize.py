@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 import torch

@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-
 import src_path  # noqa: F401
+
 from vae import cli
 from vae.cli import UserError, arguments
 from vae.git import committed

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from shlex import quote
+import src_path  # noqa: F401
 
 import pandas as pd
 from dvc.api import exp_show
 from matplotlib.figure import Figure
 
-import src_path  # noqa: F401
 from repro import dvc
 from vae import cli
 from vae.cli import UserError

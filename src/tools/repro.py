@@ -13,12 +13,12 @@ import sys
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
+import src_path  # noqa: F401
 
 import psutil
 from dvc import cli as dvc_cli
 from dvc.ui import ui
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.files import dvc_files

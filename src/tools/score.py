@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import numpy as np
 from matplotlib.figure import Figure
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split

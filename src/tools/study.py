@@ -6,11 +6,11 @@ OUTPUT has each trial as soon as it is finished; an interrupted study goes on fr
 import argparse
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.data import load_split

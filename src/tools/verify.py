@@ -13,10 +13,10 @@ import platform
 import tempfile
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import demo
-import src_path  # noqa: F401
-from exact.library import compiler, processor
+from exact.library import compilers, processor
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
@@ -56,7 +56,7 @@ def main() -> None:
     if options.output:
         # What a difference may be blamed on.
         machine = {"processor": processor(), "system": platform.platform()}
-        machine |= {"compiler": compiler()[-1], "python": platform.python_version()}
+        machine |= {"compiler": compilers()[0][-1], "python": platform.python_version()}
         write_json(options.output, {**machine, "outputs": digest, "differing": differing})
     if differing:
         raise UserError(f"not the same bits: {'; '.join(differing)}")

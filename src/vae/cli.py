@@ -77,7 +77,8 @@ def run(main: Callable[[], None]) -> None:
 
 def explanation(error: Exception) -> str | None:
     """Say what is wrong and what to do, where a user can correct it; None for a bug."""
-    if isinstance(error, UserError):
+    # BuildError is exact's, whose import takes seconds.
+    if isinstance(error, UserError) or type(error).__name__ == "BuildError":
         return printable(error)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))

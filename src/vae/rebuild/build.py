@@ -74,4 +74,4 @@ def scratch_environment() -> dict[str, str]:
     """Give this process's environment, without `PLACES`, to a pipeline elsewhere."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
-    return {**kept, "DVC_NO_ANALYTICS": "1", "PATH": path}
+    return {**kept, "PATH": path}

@@ -43,7 +43,8 @@ def main() -> None:
         model, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
         save_model(model, architecture, Path(f"models/{name}.safetensors"))
-        recorder.save(Path(f"models/{name}-frames.arrow"))
+        recorder.save(Path(f"models/{name}-frames.arrow"), recorder.frames)
+        recorder.save(Path(f"models/{name}-epochs.arrow"), recorder.ends)
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
     # Last, when the run is complete: a stage that was killed before has no metrics, and runs again.

@@ -17,7 +17,7 @@ from filelock import FileLock
 import download
 from vae.data import Split, binarize, raw_files, read_idx, save_split
 from vae.frames import FrameRecorder
-from vae.network import Network
+from vae.model import VAE, build_model
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
 from vae.stream import RandomStream
@@ -55,11 +55,11 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 2, (100, 784), dtype=np.uint8)
 
 
-def network_of(architecture: Architecture, seed: int = 1) -> Network:
-    """A network with the initial values that a seed draws."""
-    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
-    RandomStream(seed, 16, 1, 1).initialise(network)
-    return network
+def model_of(architecture: Architecture, seed: int = 1) -> VAE:
+    """A model with the initial values that a seed draws."""
+    model = build_model(architecture)
+    RandomStream(seed, 16, 1, 1).initialise(model)
+    return model
 
 
 @pytest.fixture

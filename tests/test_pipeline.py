@@ -79,8 +79,8 @@ def imports(path: Path) -> set[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     parts = [name.split(".") for name in names if not name.startswith("vae.tracking")]
     found = {SRC.joinpath(*part).with_suffix(".py") for part in parts}
-    # Of the packages' own files, which hold a docstring, vae's alone does something.
-    found |= {SRC / "vae/__init__.py"} if any(part[0] == "vae" for part in parts) else set()
+    # Of the packages' own files those of vae and exact count; the others hold a docstring alone.
+    found |= {SRC / part[0] / "__init__.py" for part in parts if part[0] in ("vae", "exact")}
     return {file for file in found if file.exists()}
 
 
@@ -89,8 +89,10 @@ def all_imports(path: Path) -> set[Path]:
     while new:
         found |= new
         new = {file for path in new for file in imports(path)} - found
-    if SRC / "vae/kernel.py" in found:  # which compiles them
-        found |= set((SRC / "vae/exact").iterdir())
+    if SRC / "exact/library.py" in found:  # which compiles them
+        found |= {*(SRC / "exact").glob("*.c"), *(SRC / "exact").glob("*.h")}
+    if SRC / "vae/model.py" in found:  # which imports a class by its name
+        found |= set((SRC / "networks").glob("*.py"))
     return found
 
 
@@ -304,7 +306,7 @@ def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
 
 
 def test_a_layer_of_the_20_d_model_does_not_retrain_the_2_d_one(demo):
-    change(demo, "train-20d:\n  hidden_sizes: [400]", "train-20d:\n  hidden_sizes: [50]")
+    change(demo, "[400]\n  latent_size: 20\n  decoder", "[50]\n  latent_size: 20\n  decoder")
     trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
     assert stages_run(trainings) == ["train-20d"]
 

@@ -24,12 +24,12 @@ from vae.cli import UserError
 from vae.data import raw_files, tiled
 from vae.files import md5, read_json, write_csv
 from vae.frames import load_frames
+from vae.model import load_model
 from vae.params import MODELS, check_params
 from vae.report import text
 from vae.report.page import page
 from vae.reproduction.published import load_losses
 from vae.reproduction.verdicts import judge_run
-from vae.weights import load_network
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")
@@ -139,10 +139,10 @@ def test_the_report_has_the_last_frame_of_the_reconstructions(html, finished_dem
 def test_the_pages_numbers_are_the_models_the_scores_and_the_frames(html, finished_demo):
     data = json.loads(html.texts["numbers"])
     for name in ("20d", "2d"):
-        network = load_network(finished_demo / f"models/{name}.safetensors")
-        for (weight, bias), layer in zip(
-            network.layers, data["models"][name]["layers"], strict=True
-        ):
+        model = load_model(finished_demo / f"models/{name}.safetensors")
+        values = [value.numpy() for value in model.parameters()]
+        pairs = zip(values[::2], values[1::2], strict=True)
+        for (weight, bias), layer in zip(pairs, data["models"][name]["layers"], strict=True):
             numbers, steps, biases = (
                 np.frombuffer(b64decode(layer[part]), kind)
                 for part, kind in (("weights", "<i2"), ("steps", "<f4"), ("bias", "<f4"))

@@ -20,8 +20,9 @@ from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split, raw_files, read_idx, upscaled_digits
 from vae.images import Picture, as_mnist, read_pictures
-from vae.scores import anomaly_scores, limits
-from vae.weights import load_network
+from vae.inference import anomaly_scores
+from vae.model import load_model
+from vae.scores import limits
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, r
     arrays = ["bytes.npy", "floats.npy", "flat.npy", "binarized.npy"]
     found = json.loads(run("--json", *(tmp_path / name for name in pictures + arrays)))
 
-    model = load_network(finished_demo / "models/20d.safetensors")
+    model = load_model(finished_demo / "models/20d.safetensors")
     test, train = (
         load_split(finished_demo / "data/binarized", name).images for name in ("test", "train")
     )

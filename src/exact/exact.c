@@ -32,12 +32,13 @@ enum { WIDTH = 64 };  // columns at a time
 static void output_columns(void *of, long first, long last) {
     const Outputs *p = of;
     long from = first * WIDTH, to = least(last * WIDTH, p->outputs);
+    if (p->by_b) memset(p->by_b + from, 0, (to - from) * sizeof(float));
     for (long i = 0; i < p->rows; i++) {
         const float *by_y = p->by_y + i * p->outputs;
         float *by = p->by + i * p->outputs;
         if (p->y) for (long j = from; j < to; j++) by[j] = p->y[i * p->outputs + j] > 0 ? by_y[j] : 0;
         else memcpy(by + from, by_y + from, (to - from) * sizeof(float));
-        if (p->by_b) for (long j = from; j < to; j++) p->by_b[j] = (i ? p->by_b[j] : 0) + by[j];
+        if (p->by_b) for (long j = from; j < to; j++) p->by_b[j] += by[j];
     }
 }
 

@@ -44,7 +44,7 @@ typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_al
 enum { PANELS, GRADIENT, LISTS, PATCHES, KEPT, MEMORIES };
 static void *scratch(int which, long bytes) {
     static _Thread_local struct { void *memory; long bytes; } kept[MEMORIES];
-    if (bytes > kept[which].bytes) {
+    if (bytes > kept[which].bytes || !kept[which].memory) {
         free(kept[which].memory);
         kept[which].memory = aligned_alloc(64, parts(bytes + 512, 64) * 64);
         kept[which].bytes = kept[which].memory ? bytes : 0;

@@ -1,5 +1,6 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -46,9 +47,11 @@ class FrameRecorder:
         self.parts = {"reconstructions": slice(0, len(images))}
         if grid is not None:
             self.parts["manifold"] = slice(len(images), None)
-        self.frames: list[np.ndarray] = []  # `(images and points, 784)` levels of gray, uint8
+        # Taken while an epoch runs, and after each: `(images and points, 784)` levels, uint8.
+        self.frames: list[np.ndarray] = []
+        self.ends: list[np.ndarray] = []
 
-    def record(self, model: "VAE", noise: "Tensor") -> None:
+    def record(self, model: "VAE", noise: "Tensor", end: bool = False) -> None:
         """Take a frame; `noise` `(reconstructions, latent)` samples the images' posteriors."""
         # Here: PyTorch takes seconds to import, and who reads frames does not need it.
         import torch
@@ -59,20 +62,20 @@ class FrameRecorder:
         z = gaussian_sample(encode(model, self.images), noise)
         if self.grid is not None:
             z = torch.cat((z, torch.from_numpy(self.grid)))
-        self.frames.append(quantized(sigmoid(decode(model, z)).numpy(), self.levels))
+        frame = quantized(sigmoid(decode(model, z)).numpy(), self.levels)
+        (self.ends if end else self.frames).append(frame)
 
-    def save(self, path: Path) -> None:
-        """Write the frames as an Arrow file, a row for each.
+    def save(self, path: Path, frames: Sequence[np.ndarray]) -> None:
+        """Write `frames`, or `ends`, as an Arrow file with one row per frame.
 
         Columns `reconstructions` `(pictures, 784)` and, where there is a grid, `manifold`
         `(points, 784)`: gray values of 0 to 255 as bytes, row by row. Compressed by the zstd of
         pyarrow, whose bytes are the same everywhere; zlib's belong to the system's zlib.
         """
-        frames = self.grays[np.stack(self.frames)]
-        columns = {}
+        grays, columns = self.grays[np.stack(frames)], {}
         for name, rows in self.parts.items():
-            kind, values = pa.binary(frames[0, rows].size), np.ascontiguousarray(frames[:, rows])
-            columns[name] = pa.Array.from_buffers(kind, len(frames), [None, pa.py_buffer(values)])
+            kind, values = pa.binary(grays[0, rows].size), np.ascontiguousarray(grays[:, rows])
+            columns[name] = pa.Array.from_buffers(kind, len(grays), [None, pa.py_buffer(values)])
         table = pa.table(columns)
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with (

@@ -167,13 +167,16 @@ def fit(
                 recorder.record(model, draws.frame_noise[batch // stream.interval])
                 model.train()
             on_batch(terms)
+        if recorder:  # with noise that is drawn already: the author drew none here
+            recorder.record(model, draws.frame_noise[-1], end=True)
         draws = stream.epoch(len(test_images), latent_size, frames=False)
         epoch = Epoch(number, mean_losses(terms), test(model, test_images, draws))
         _check(*epoch.test, f"epoch {number}, test images")
         losses.append([*epoch.train, *epoch.test])
         if checkpoint:
-            state = training_state(model, adam, stream) | {"losses": torch.tensor(losses)}
-            checkpoint.save(state, recorder.frames[kept:])
+            state = training_state(model, adam, stream)
+            state["losses"] = torch.tensor(losses, dtype=torch.float64)
+            checkpoint.save(state, recorder.frames[kept:], recorder.ends[-1:])
         yield epoch
 
 
@@ -270,7 +273,7 @@ def resume(
             moments.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**before, "state": moments})
     stream.generator.set_state(state["generator"])
-    recorder.frames = list(state["frames"].numpy())
+    recorder.frames, recorder.ends = (list(state[name].numpy()) for name in ("frames", "ends"))
     return state["losses"].tolist()
 
 

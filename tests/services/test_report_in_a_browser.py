@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from exact.functional import sigmoid
 from vae.data import load_split
-from vae.scores import anomaly_scores, posterior_means
-from vae.terms import probabilities
-from vae.weights import load_network
+from vae.inference import anomaly_scores, posterior_means
+from vae.model import load_model
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -142,7 +143,7 @@ def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth
 ):
     page = browser()
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = anomaly_scores(load_network(finished_demo / "models/20d.safetensors"), images)
+    ours = anomaly_scores(load_model(finished_demo / "models/20d.safetensors"), images)
     found = page.execute_script(
         "return arguments[0].map(image => vae.scores(vae.models['20d'], image))"
         ".map(({kl, reconstruction, negative_elbo}) => [kl, reconstruction, negative_elbo])",
@@ -154,7 +155,7 @@ def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth
 
 def test_the_page_finds_the_same_places_on_the_plane_as_python(browser, finished_demo):
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = posterior_means(load_network(finished_demo / "models/2d.safetensors"), images)
+    ours = posterior_means(load_model(finished_demo / "models/2d.safetensors"), images)
     found = browser().execute_script(
         "return arguments[0].map(image => [...vae.scores(vae.models['2d'], image).mean])",
         images.tolist(),
@@ -185,8 +186,8 @@ def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_
     ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
     said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]").text
     point = [float(part) for part in re.match(r"\((.*), (.*)\);", said).groups()]
-    network = load_network(finished_demo / "models/2d.safetensors")
-    expected = 255 * probabilities(network.decode(np.array([point], np.float32)))[0]
+    model = load_model(finished_demo / "models/2d.safetensors")
+    expected = 255 * sigmoid(model.decode(torch.tensor([point]))).numpy()[0]
     shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
     # The coordinates are shown with two decimals.
     assert np.abs(shown - expected).max() < 8

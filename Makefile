@@ -81,6 +81,7 @@ test-all: .venv/.study .venv/.services ## Run all tests; browser and PostgreSQL 
 
 bench: .venv/.bench ## Time an epoch against what people would use instead; writes benchmarks/results.json
 	PYTHONPATH=src python benchmarks/bench.py
+	PYTHONPATH=src python benchmarks/convolutions.py
 
 bench-growth: setup ## How time grows with batch, width, latent size and epochs; writes benchmarks/growth.png
 	PYTHONPATH=src python benchmarks/growth.py

@@ -1,5 +1,7 @@
 """Turn MNIST's gray pixels into 0 and 1."""
 
+import vae.environment  # noqa: F401
+
 import numpy as np
 
 from vae import cli

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 

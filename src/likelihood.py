@@ -1,6 +1,8 @@
 """Estimate the log-likelihood of test images, the number by which VAEs are compared; split the KL,
 and give the loss in other units."""
 
+import vae.environment  # noqa: F401
+
 import numpy as np
 
 from exact.random import Generator

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import pandas as pd
 from torch import Tensor

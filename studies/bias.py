@@ -1,6 +1,7 @@
 """Find how the estimated log-likelihood moves with the number of importance samples, to 5,000."""
 
 import sys
+import vae.environment  # noqa: F401
 
 import numpy as np
 import pandas as pd

@@ -6,6 +6,7 @@ of batches before, the losses of the ten epochs after them: each a window of an 
 
 import math
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import pandas as pd
 from torch import Tensor

@@ -84,7 +84,28 @@ def default_threads() -> int:
         available = os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     asked = int(wanted) if wanted.isdigit() and int(wanted) else available
-    return min(available, asked, MOST_THREADS)
+    return min(available, asked, _cpu_quota(Path("/")), MOST_THREADS)
+
+
+def _cpu_quota(root: Path) -> int:
+    """How many processors' time the control groups of this process may use, rounded up."""
+    quotas = [MOST_THREADS]
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            # Controllers are named in version 1 alone, where each may have folders of its own.
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+            place = root / "sys/fs/cgroup" / ("cpu" if controllers else "") / group.lstrip("/")
+            # The groups above limit it as well; a container may see its own as the top.
+            for folder in (place, *place.parents):
+                with suppress(OSError, ValueError):  # no such file, or "max"
+                    words = " ".join((folder / file).read_text() for file in files).split()
+                    quota, period = map(int, words)
+                    if quota > 0:
+                        quotas.append(-(-quota // period))
+    return min(quotas)
 
 
 def set_threads(threads: int) -> None:
@@ -93,7 +114,7 @@ def set_threads(threads: int) -> None:
 
 
 def compiled() -> Path:
-    """The library's file; compiled from *.c where no folder has one of these sources.
+    """The library's file; compiled from *.c where no folder has one of these sources, whole.
 
     Raises BuildError as `library`.
     """
@@ -101,39 +122,61 @@ def compiled() -> Path:
     sources, headers = sorted(folder.glob("[!.]*.c")), sorted(folder.glob("[!.]*.h"))
     flags = [*FLAGS, *machine_flags()]
     texts = [*flags, sys.platform, *(file.read_text() for file in sources + headers)]
-    name = f"exact-{hashlib.sha256(chr(10).join(texts).encode()).hexdigest()[:16]}.so"
-    for folder in _folders():
-        if (folder / name).exists():
-            return folder / name
-    for folder in _folders():
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+    name = f"exact-{hashlib.sha256(chr(10).join(texts).encode()).hexdigest()[:16]}"
+    for folder in filter(_is_ours, _folders()):
+        for path in folder.glob(f"{name}-*.so"):
+            with suppress(OSError):
+                if path.name == _named(name, path):
+                    return path
+    problems = []
+    for folder in filter(_is_ours, _folders()):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                compile_library(compiler(), flags, sources, Path(scratch, name))
-                return Path(scratch, name).rename(folder / name)
+                path = Path(scratch, f"{name}.so")
+                compile_library(compilers(), flags, sources, path)
+                return path.rename(folder / _named(name, path))
+        except (OSError, BuildError) as error:
+            problems.append(str(error))
+    raise BuildError(f"cannot make the C library: {'; '.join(dict.fromkeys(problems))}")
+
+
+def _named(name: str, path: Path) -> str:
+    """A library's name with the hash of its content, by which a damaged one is noticed."""
+    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def compilers() -> list[list[str]]:
+    """The commands of C compilers, in order: of CC, the system and the ziglang package."""
+    found = [os.environ.get("CC", "").split(), *([name] for name in ("cc", "gcc", "clang"))]
+    found = [command for command in found if command and shutil.which(command[0])]
+    return found + ([[sys.executable, "-m", "ziglang", "cc"]] if find_spec("ziglang") else [])
+
+
+def compile_library(
+    commands: list[list[str]], flags: list[str], sources: list[Path], path: Path
+) -> None:
+    """Compile `sources` into the shared library `path` with the first compiler that can.
+
+    Raises BuildError with the first error of each.
+    """
+    errors = []
+    for command in commands:
+        try:
+            arguments = [*command, *flags, *sources, "-o", path, "-lm"]
+            result = subprocess.run(arguments, capture_output=True, text=True, errors="replace")
+            if not result.returncode:
+                ctypes.CDLL(str(path))  # whatever it wrote
+                return
+            lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
+        except OSError as error:
+            lines = [str(error)]
+        first = next((line for line in lines if "error:" in line), lines[-1])
+        errors.append(f"{' '.join(command)}: {first}")
     raise BuildError(
-        f"cannot write to any of {', '.join(map(str, _folders()))}: let this user write to one"
+        f"no C compiler here can compile {sources[0].parent}/*.c, run `make setup`, which brings "
+        f"one, or install gcc: {'; '.join(errors) or 'there is no cc, gcc or clang'}"
     )
-
-
-def compiler() -> list[str]:
-    """The command of a C compiler: the system's, else the ziglang package's. Raises BuildError."""
-    for name in ("cc", "gcc", "clang"):
-        if path := shutil.which(name):
-            return [path]
-    if find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
-    raise BuildError("no C compiler (cc, gcc, clang or the ziglang package): run `make setup`")
-
-
-def compile_library(command: list[str], flags: list[str], sources: list[Path], path: Path) -> None:
-    """Compile `sources` into the shared library `path`. Raises BuildError with the first error."""
-    arguments = [*command, *flags, *sources, "-o", path, "-lm"]
-    result = subprocess.run(arguments, capture_output=True, text=True)
-    if result.returncode:
-        lines = result.stderr.strip().splitlines()
-        first = next((line for line in lines if "error:" in line), " ".join(lines[-1:]))
-        raise BuildError(f"{' '.join(command)} cannot compile {sources[0].parent}/*.c: {first}")
 
 
 def machine_flags() -> list[str]:
@@ -174,5 +217,15 @@ def processor() -> str:
 
 def _folders() -> list[Path]:
     """Where the built library may lie, the best first."""
-    user = f"exact-{os.getuid()}"
-    return [Path(sys.prefix, "lib"), Path.home() / ".cache", Path(tempfile.gettempdir(), user)]
+    folders = [Path(sys.prefix, "lib"), Path(tempfile.gettempdir(), f"exact-{os.getuid()}")]
+    with suppress(RuntimeError):  # a user without a home
+        folders.insert(1, Path.home() / ".cache")
+    return folders
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is not another user's, who could put any code there."""
+    try:
+        return folder.stat().st_uid in (0, os.getuid())
+    except OSError:  # not there, or not to be read
+        return True

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from exact import functional
@@ -17,12 +16,13 @@ from vae.frames import load_frames
 from vae.inference import anomaly_scores, means, posterior_means
 from vae.model import VAE
 from vae.params import Params
-from vae.report.figures import DIGIT_COLORS, manifold_axis
+from vae.report.figures import DIGIT_COLORS, frame_epochs, manifold_axis
 from vae.report.page import png
 from vae.scores import limits
 
-# Moments of the training that the slider shows: dense at first, where most happens.
-MOMENTS = 40
+# Moments of the training that the slider shows: so many, dense at first, where most happens, and so
+# many ends of epochs at most.
+MOMENTS = 20
 # A score's share of training images below it is read from so many of their quantiles.
 QUANTILES = 2001
 
@@ -49,6 +49,7 @@ def play_data(
                 name: packed(row, "<f4") for name, row in zip(known, quantiles, strict=True)
             },
             "limits": limits(known, params.anomaly.threshold_percentile),
+            "strangest": round(100 - params.anomaly.threshold_percentile, 6),
         },
         "plane": {
             "axis": packed(axis, "<f4"),
@@ -115,20 +116,27 @@ def _packed_layer(layer: nn.Linear) -> dict[str, str]:
 
 
 def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:
-    """Frames of both models at some moments: how many epochs had passed, and their pictures."""
+    """Pictures of both models at some moments, the last after training; and how many epochs had
+    passed."""
     recorded = params.figures
-    rows = load_frames(models / "20d-frames.arrow", "reconstructions", len(recorded.images))
-    manifolds = load_frames(models / "2d-frames.arrow", "manifold", recorded.grid_size**2)
-    batches = -(-images // params.train.batch_size)
-    after = np.arange(0, batches, recorded.interval) + 1
-    # The first frame is of the time before training.
-    passed = np.append(0, np.arange(params.train.epochs)[:, None] + after / batches)
-    count = min(len(rows), len(manifolds))
-    chosen = np.unique(np.geomspace(1, count, MOMENTS).round().astype(int)) - 1
+    parts = []
+    for name, what, count in (
+        ("20d", "reconstructions", len(recorded.images)),
+        ("2d", "manifold", recorded.grid_size**2),
+    ):
+        paths = [models / f"{name}-{kind}.arrow" for kind in ("frames", "epochs")]
+        parts.append(np.concatenate([load_frames(path, what, count) for path in paths]))
+    rows, manifolds = parts
+    passed = frame_epochs(images, params.train, recorded.interval)
+    # The first two frames, before training and after one batch, look the same.
+    first = min(2, len(passed) - 1)
+    dense = np.unique(np.geomspace(first, len(passed) - 1, MOMENTS).round().astype(int))
+    ends = np.linspace(1, params.train.epochs, min(MOMENTS, params.train.epochs)).astype(int)
+    chosen = np.concatenate((dense, len(passed) - 1 + ends))
+    passed = np.concatenate((passed, 1 + np.arange(params.train.epochs)))
+    chosen = chosen[np.argsort(passed[chosen], kind="stable")]
     return {
         "epochs": passed[chosen].round(4).tolist(),
-        "reconstructions": [png(Image.fromarray(tiled(rows[at], 1))) for at in chosen],
-        "manifolds": [
-            png(Image.fromarray(tiled(manifolds[at], recorded.grid_size))) for at in chosen
-        ],
+        "reconstructions": [png(tiled(rows[at], 1)) for at in chosen],
+        "manifolds": [png(tiled(manifolds[at], recorded.grid_size)) for at in chosen],
     }

@@ -19,12 +19,6 @@ from vae.params import Tracking
 
 # Seconds to wait for a server that says nothing, or for a locked database.
 PATIENCE = 4
-# MLflow would send usage data to its makers, and wait minutes for a lost server.
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
 # They log each retry with its traceback; the errors come to `Store.errors`.
 NOISY = ("mlflow.store.db.utils", "urllib3.connectionpool")
 # The columns and charts of a shared view, as MLflow's page keeps one in a tag of the experiment.
@@ -40,8 +34,6 @@ class Store:
     """MLflow's client, and the experiment in which the runs are. Raises UserError."""
 
     def __init__(self, settings: Tracking) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.uri = (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").rstrip("/")

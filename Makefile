@@ -82,6 +82,7 @@ test-all: .venv/.study .venv/.services ## Run all tests; browser and PostgreSQL 
 
 bench: .venv/.bench ## Time an epoch against others; benchmarks/results.json
 	PYTHONPATH=src python benchmarks/bench.py
+	PYTHONPATH=src python benchmarks/convolutions.py
 
 bench-growth: setup ## Time by size; writes benchmarks/growth.png
 	PYTHONPATH=src python benchmarks/growth.py

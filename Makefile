@@ -5,7 +5,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 include src/vae/environment.mk
-unexport $(filter-out $(KEPT),$(filter $(REMOVED),$(.VARIABLES)))
 # Of a pipeline that runs make in a stage of its own.
 unexport DVC_ROOT DVC_STAGE DVC_EXP_NAME DVC_EXP_BASELINE_REV
 # A user of a container may have no home.

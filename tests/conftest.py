@@ -132,7 +132,7 @@ def save_frames(path: Path, count: int) -> None:
     """Write so many black frames of five pictures."""
     recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
     recorder.frames = [np.zeros((5, 784), np.uint8)] * count
-    recorder.save(path)
+    recorder.save(path, recorder.frames)
 
 
 def link_environment(folder: Path) -> None:
@@ -142,7 +142,7 @@ def link_environment(folder: Path) -> None:
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    for name in ("installed", "study", "services", "bench"):
+    for name in ("installed", "study", "services", "ci", "bench"):
         (folder / f".venv/.{name}").write_text(f"{folder.resolve()}\n")
 
 

@@ -26,7 +26,7 @@ def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small,
     for _ in range(2):
         recorder.record(model, noise)
     for name in ("a.arrow", "b.arrow"):
-        recorder.save(tmp_path / name)
+        recorder.save(tmp_path / name, recorder.frames)
     assert load_frames(tmp_path / "a.arrow", "reconstructions").shape == (2, 4, 784)
     manifold = load_frames(tmp_path / "a.arrow", "manifold")
     assert manifold.shape == (2, 9, 784)
@@ -38,7 +38,7 @@ def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small,
 def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
     recorder = FrameRecorder(images[:1], 16)
     recorder.record(model_of(small), torch.zeros(1, 2))
-    recorder.save(tmp_path / "frames.arrow")
+    recorder.save(tmp_path / "frames.arrow", recorder.frames)
     assert load_frames(tmp_path / "frames.arrow", "reconstructions").shape == (1, 1, 784)
     with pytest.raises(UserError, match="manifold"):
         load_frames(tmp_path / "frames.arrow", "manifold")

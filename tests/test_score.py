@@ -84,7 +84,7 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, r
     assert found["thresholds"]["kl"] == pytest.approx(np.percentile(known["kl"], 99.9))
 
 
-def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(run, gray, tmp_path):
+def test_the_table_has_each_image_and_the_figure_is_a_png(run, gray, tmp_path):
     np.save(
         tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 2, (2, 784), dtype=np.uint8)
     )
@@ -97,14 +97,32 @@ def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(run, gray, 
     _, *lines, meaning, thresholds = first.splitlines()
     assert "note: there is no figure on it" in [line.strip() for line in lines]
     lines = [line for line in lines if "note" not in line]
-    assert [line.split()[0] for line in lines] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
-    assert [" anomalous by " in line for line in lines] == [True, True, True, False]
-    assert "negative ELBO" in lines[0].split("anomalous by ")[1]
+    # An image has its name, its verdict and three scores.
+    assert lines[::5] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
+    verdicts = [line.strip() for line in lines[1::5]]
+    assert all(line.startswith("anomalous by ") for line in verdicts[:3])
+    assert "negative ELBO" in verdicts[0]
+    assert verdicts[3] == "ordinary: by no score among the strangest 0.1 %"
+    assert max(len(line) for line in first.splitlines() if not line.startswith("/")) <= 80
     assert "training images" in meaning
     assert thresholds.startswith("KL above ")
     with Image.open(figure) as drawn:
         assert drawn.format == "PNG"
         assert drawn.size == (1800, 620)  # two images beside two
+
+
+@pytest.mark.parametrize(
+    ("percentage", "place"),
+    [(0, 0), (0.1, 0), (1, 5), (10, 10), (50, 15), (90, 20), (99.1, 25), (99.9, 30), (100, 30)],
+)
+def test_a_percentile_stands_under_its_number(percentage, place):
+    head = score.table([], {"kl": 1, "negative_elbo": 1, "reconstruction": 1}, 9, 99.9)
+    line = f"  {'KL':14}{1:9.2f}     {score.scale(percentage)}"
+    assert line.index("o") == 30 + place
+    number = f"{percentage:g}"
+    if number in ("0.1", "1", "10", "50", "90", "99.9"):
+        first = f" {head.splitlines()[0]} ".index(f" {number} ")
+        assert first <= line.index("o") < first + len(number)
 
 
 def test_one_bad_image_of_several_is_named_and_the_others_are_scored(finished_demo, gray, tmp_path):

@@ -280,3 +280,5 @@ void adam(const int64_t *tensors, long count, long step, double rate, double bet
         share(adam_values, &all, parts(t[4], 1024));
     }
 }
+
+#include "convolution.h"

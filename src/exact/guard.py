@@ -19,8 +19,8 @@ NAMES = """
     eq ne lt le gt ge equal isnan isinf isfinite logical_and logical_or logical_not logical_xor
     bitwise_and bitwise_or bitwise_not all any is_same_size _local_scalar_dense is_pinned
     relu threshold_backward clamp clamp_min clamp_max maximum minimum max min amax amin argmax
-    argmin sort topk max_pool2d_with_indices neg abs sign floor ceil round trunc
-    add sub rsub mul div sqrt
+    argmin sort topk max_pool2d_with_indices max_pool2d_with_indices_backward
+    neg abs sign floor ceil round trunc add sub rsub mul div sqrt
 """
 EXACT = set(NAMES.split())
 
@@ -50,6 +50,10 @@ class _Record(TorchDispatchMode):
         real = any(x.is_floating_point() or x.is_complex() for x in tensors)
         # With alpha, a sum is a fused multiply-add on some processors; complex products are sums.
         exact = name.rstrip("_") in EXACT and kwargs.get("alpha", 1) == 1
+        # The gradients of windows that overlap are summed; those of others are copied.
+        if name == "max_pool2d_with_indices_backward":
+            kernel, stride, dilation = args[2], args[3] or args[2], args[5]
+            exact = (max(kernel) - 1) * max(dilation) < min(stride)
         if real and not (exact and not any(x.is_complex() for x in tensors)):
             self.found.add(str(function))
         return result

@@ -27,6 +27,8 @@ CHECKED = {
     "linear_of_bytes": [P, P, P, P, L, L, L, L],
     "linear_of_bytes_backward": [P, P, P, P, P, L, L, L],
     "bernoulli_nll_backward": [P, P, P, L, L],
+    "convolve": [P, P, P, P, *[L] * 13],
+    "convolve_by_weight": [P, P, P, *[L] * 13],
 }
 FUNCTIONS = {
     "bernoulli_nll": [P, P, P, P, L, L, L],

@@ -41,9 +41,9 @@ typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_al
 #define LOAD(at) ((V)*(const U *)(at))
 
 // Memory of the calling thread that lasts, and 512 bytes more; NULL: none is left.
-enum { PANELS, GRADIENT, LISTS };
+enum { PANELS, GRADIENT, LISTS, PATCHES, KEPT, MEMORIES };
 static void *scratch(int which, long bytes) {
-    static _Thread_local struct { void *memory; long bytes; } kept[3];
+    static _Thread_local struct { void *memory; long bytes; } kept[MEMORIES];
     if (bytes > kept[which].bytes || !kept[which].memory) {
         free(kept[which].memory);
         kept[which].memory = aligned_alloc(64, parts(bytes + 512, 64) * 64);
@@ -57,7 +57,7 @@ INLINE void store(float *to, V x, long left) {  // of the lanes, only the `left`
     else if (left > 0) memcpy(to, &x, left * sizeof(float));
 }
 
-// c(i, j) = start(j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds, k
+// c(i, j) = start(i, j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds, k
 // ascending. Then negatives become 0 (relu).
 typedef struct {
     long rows, columns, depth;
@@ -65,6 +65,7 @@ typedef struct {
     const float *b; long b_k, b_column;  // one of the two is 1
     float *c; const float *start;        // start NULL: 0
     int relu;
+    long start_row;                      // 0: one start for all rows
     float *panels;                       // set below: b, ACROSS columns after ACROSS columns
 } Product;
 
@@ -91,7 +92,7 @@ INLINE void tile(const Product *p, long i, long j, const int rows, const int wid
     if (packed(p)) b = p->panels + j * p->depth, b_k = ACROSS;
     V sum[ROWS][WIDE];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < wide; v++)
-        sum[r][v] = p->start ? LOAD(p->start + j + v * LANES) : (V){0};
+        sum[r][v] = p->start ? LOAD(p->start + (i + r) * p->start_row + j + v * LANES) : (V){0};
     for (long k = 0; k < p->depth; k++, a += p->a_k, b += b_k) {
         V right[WIDE];
         UNROLL for (int v = 0; v < wide; v++) right[v] = LOAD(b + v * LANES);

@@ -71,7 +71,7 @@ def main() -> None:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
     else:
-        print(table(rows, beyond, len(known)))
+        print(table(rows, beyond, len(known), settings.threshold_percentile))
     if unread:
         raise UserError("; ".join(unread))
 
@@ -94,22 +94,30 @@ def score_rows(
     return rows
 
 
-def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
-    """Write a line for each image, its notes, and two lines on what the numbers mean."""
-    width = max(len(row["name"]) for row in rows)
-    names = SCORE_NAMES.items()
-    lines = [" " * width + "".join(f"{label:>20}" for _, label in names) + "  verdict"]
+def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int, percentile: float) -> str:
+    """Write each image's verdict, notes and scores in 80 columns, and two lines on what the numbers
+    mean; `percentile` is that of the limits `beyond`."""
+    marks = "".join(f"{mark:^5}" for mark in ("0.1", "1", "10", "50", "90", "99", "99.9"))
+    lines = [f"{'nats':>25}   {marks}".rstrip()]
     for row in rows:
-        cells = "".join(
-            f"{row[name]:10.2f} {row[f'{name}_percentile']:7.2f} %" for name, _ in names
-        )
         by = ", ".join(SCORE_NAMES[name] for name in row["anomalous_by"])
-        lines.append(f"{row['name']:{width}}{cells}  {row['verdict']}{by and f' by {by}'}")
-        lines += [f"{'':{width}}  note: {note}" for note in row["notes"]]
+        rare = f": by no score among the strangest {100 - percentile:.3g} %"
+        lines += [row["name"], f"  {row['verdict']}{f' by {by}' if by else rare}"]
+        lines += [f"  note: {note}" for note in row["notes"]]
+        for name, label in SCORE_NAMES.items():
+            share = row[f"{name}_percentile"]
+            lines.append(f"  {label:14}{row[name]:9.2f}     {scale(share)} {share:7.2f} %")
     high = f"KL above {beyond['kl']:.2f}, negative ELBO above {beyond['negative_elbo']:.2f}"
-    share = f"in nats, and the percentage of the {count:,} training images that score no more"
-    low = f"reconstruction below {beyond['reconstruction']:.2f}"
+    low = f"reconstruction below {beyond['reconstruction']:.2f} nats"
+    share = f"scale: % of the {count:,} training images that score no more"
     return "\n".join([*lines, f"{share}; anomalous:", f"{high} or {low}"])
+
+
+def scale(percentage: float) -> str:
+    """Mark a percentage on a scale of 31 columns from 0.1 to 99.9, that of the log odds."""
+    share = min(max(percentage / 100, 0.001), 0.999)
+    place = round(15 + 15 * math.log(share / (1 - share)) / math.log(999))
+    return "".join("o" if at == place else "|" if at % 5 == 0 else "." for at in range(31))
 
 
 def drawing(
@@ -123,7 +131,10 @@ def drawing(
     for axes in places[len(rows) :].ravel():
         axes.axis("off")
     for line, row, picture, *squares in zip(places, rows, pictures, images, decoded, strict=False):
-        terms = f"KL {row['kl']:.2f} + reconstruction {row['reconstruction']:.2f} nats"
+        terms = "\n".join(
+            f"{SCORE_NAMES[name]} {row[name]:.2f} nats, above {row[f'{name}_percentile']:.1f} %"
+            for name in ("kl", "reconstruction")
+        )
         titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)
         shown = (picture.gray / 255, *(each.reshape(IMAGE_SIDE, -1) for each in squares))
         for axes, image, title in zip(line, shown, titles, strict=True):

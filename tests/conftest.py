@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
 import psutil

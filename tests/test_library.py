@@ -1,10 +1,12 @@
 """How the C library is found, compiled and run on this machine."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch
 import exact
 from conftest import ROOT, model_of
 from exact import library
+from vae import cli
 from vae.objective import loss_function
 from vae.params import Architecture
 
@@ -33,15 +36,26 @@ def test_processes_that_compile_at_once_end_with_one_file(tmp_path):
 def nothing_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(library, "FLAGS", [flag for flag in library.FLAGS if flag != "-O3"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    """Write a program, a script for sh, into `folder`."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 def test_a_machine_without_a_compiler_gets_one_line(nothing_compiled, monkeypatch):
     monkeypatch.setenv("PATH", str(nothing_compiled))
     monkeypatch.setattr(library, "find_spec", lambda name: None)
-    with pytest.raises(exact.BuildError, match=r"no C compiler .* run `make setup`"):
+    with pytest.raises(exact.BuildError, match=r"run `make setup`.* there is no cc") as caught:
         library.compiled()
+    assert "\n" not in str(caught.value)
 
 
 def test_the_compiler_of_the_lock_serves_where_the_system_has_none(nothing_compiled, monkeypatch):
@@ -50,17 +64,89 @@ def test_the_compiler_of_the_lock_serves_where_the_system_has_none(nothing_compi
     assert library.compiled().parent == nothing_compiled / "prefix/lib"
 
 
+# The last argument but one is the file to write.
+WRONG = {
+    "fails": "echo no headers >&2; exit 1",
+    "fails without a word": "exit 77",
+    "writes nothing": "exit 0",
+    "writes junk": 'for last; do before=$path; path=$last; done; echo junk > "$before"',
+    "is killed": "kill -9 $$",
+    "is no program": None,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["cc", "CC"])
+def test_where_a_compiler_cannot_compile_the_next_one_does(
+    nothing_compiled, monkeypatch, wrong, name
+):
+    folder = nothing_compiled / "bin"
+    folder.mkdir()
+    path = program(folder, name, WRONG[wrong] or "")
+    if WRONG[wrong] is None:
+        path.write_bytes(b"\x7fELF for another machine")
+    if name == "CC":
+        monkeypatch.setenv("CC", f"{path} -O0")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    assert library.compiled().parent == nothing_compiled / "prefix/lib"
+
+
+def test_the_compiler_that_cc_names_comes_first_with_its_options(nothing_compiled, monkeypatch):
+    log = nothing_compiled / "log"
+    monkeypatch.setenv("CC", f"{program(nothing_compiled, 'mine', f'echo $1 > {log}; exit 1')} -m")
+    library.compiled()
+    assert log.read_text() == "-m\n"
+
+
+def test_each_compilers_first_error_is_told_on_one_line(tmp_path):
+    (tmp_path / "wrong.c").write_text("int f(void) { return x; }\n")
+    failing = str(program(tmp_path, "mute", "exit 7"))
+    with pytest.raises(exact.BuildError) as caught:
+        library.compile_library(
+            [[failing], ["cc"]], library.FLAGS, [tmp_path / "wrong.c"], tmp_path / "wrong.so"
+        )
+    assert re.search(r"mute: status 7; cc: .*error: .*undeclared", str(caught.value))
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_damaged_library_is_made_again(nothing_compiled, damage):
+    path = library.compiled()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :] if damage is None else damage)
+    assert library.compiled().read_bytes() == whole
+
+
 def test_a_read_only_environment_is_no_obstacle(nothing_compiled):
     (nothing_compiled / "prefix").write_text("no folder")
     assert library.compiled().parent == nothing_compiled / ".cache"
 
 
-def test_a_compilers_error_is_one_line(tmp_path):
-    (tmp_path / "wrong.c").write_text("int f(void) { return x; }\n")
-    with pytest.raises(exact.BuildError, match=r"can compile .*error: .*undeclared"):
-        library.compile_library(
-            library.compilers(), [*library.FLAGS], [tmp_path / "wrong.c"], tmp_path / "wrong.so"
-        )
+def test_a_user_without_a_name_and_a_home_gets_a_library(nothing_compiled, monkeypatch):
+    (nothing_compiled / "prefix").write_text("no folder")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert library.compiled().parent == nothing_compiled / f"exact-{os.getuid()}"
+
+
+def test_another_users_folder_is_not_used(nothing_compiled, monkeypatch):
+    (nothing_compiled / "prefix").write_text("no folder")
+    (nothing_compiled / ".cache").mkdir()
+    owner = os.getuid() + 1
+    monkeypatch.setattr(library.os, "getuid", lambda: owner)
+    (nothing_compiled / f"exact-{owner}").write_text("no folder")
+    if not os.geteuid():  # root's folders are everybody's
+        os.chown(nothing_compiled / ".cache", 12345, -1)
+    with pytest.raises(exact.BuildError, match="cannot make the C library"):
+        library.compiled()
+
+
+def test_a_build_error_ends_a_script_in_one_line():
+    def main() -> None:
+        raise exact.BuildError("no C compiler")
+
+    with pytest.raises(SystemExit, match=r"^error: no C compiler$"):
+        cli.run(main)
 
 
 def test_a_processor_without_fused_multiply_add_is_refused(monkeypatch):
@@ -106,3 +192,28 @@ def test_omp_num_threads_limits_the_threads(asked, expected, monkeypatch):
     most = library.default_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert library.default_threads() == (expected or most)
+
+
+V1 = {"cpu/cpu.cfs_period_us": "100000", "cpu/cpu.cfs_quota_us": "-1"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {}, 16),
+        ("0::/", {"cpu.max": "max 100000"}, 16),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/a/b", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        # In a container of version 1, which has its own group at the top.
+        ("4:memory:/x\n3:cpu,cpuacct:/docker/ab", {**V1, "cpu/cpu.cfs_quota_us": "300000"}, 3),
+        ("3:cpuacct,cpu:/", V1, 16),
+        ("2:cpuset:/a\n1:cpu:/b", {"cpu/a/cpu.cfs_quota_us": "1", **V1}, 16),
+        ("damaged", {}, 16),
+    ],
+)
+def test_a_quota_of_processor_time_limits_the_threads(tmp_path, groups, files, expected):
+    files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert library._cpu_quota(tmp_path) == expected

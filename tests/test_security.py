@@ -103,6 +103,7 @@ def test_a_data_set_of_ones_own_is_below_data_own(name):
 
 
 SCRIPT = """
+import vae.environment
 from vae.params import *
 from vae.tracking.store import *
 store = Store(*read_params("tracking"))

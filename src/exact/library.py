@@ -90,7 +90,7 @@ def default_threads() -> int:
 def _cpu_quota(root: Path) -> int:
     """How many processors' time the control groups of this process may use, rounded up."""
     quotas = [MOST_THREADS]
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             # Controllers are named in version 1 alone, where each may have folders of its own.

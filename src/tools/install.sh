@@ -59,7 +59,7 @@ awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > .venv/
 cache=$(uv cache dir)
 { mkdir -p "$cache" && test -w "$cache"; } 2> /dev/null || export UV_NO_CACHE=1
 # What other locks have added goes.
-rm -f .venv/.study .venv/.bench .venv/.services
+rm -f .venv/.{study,bench,services,ci}
 uv pip sync "${options[@]}" requirements.lock
 # Python compiles what it imports, and keeps that: here at once, not in the silence before the first result.
 echo "Compiling what the pipeline imports:"

@@ -16,17 +16,15 @@ from vae.tracking.store import Store
 def log_pictures(store: Store, run_id: str, path: Path, epochs: int, kinds: Iterable[str]) -> None:
     """Log what a frames file of so many epochs has of each kind.
 
-    `pictures/KIND` is the trained model's: MLflow opens pictures at step 0, which it alone has.
-    `pictures_by_epoch/KIND` has the epoch as the step; 0 is before training.
+    MLflow opens pictures at step 0, which is the trained model's here; the others are epochs.
     """
     with TemporaryDirectory() as folder:
         for kind in kinds:
             frames = load_frames(path, kind)
             ends = frames[:: (len(frames) - 1) // epochs]
             pictures = tiled(ends, math.isqrt(frames.shape[1]) if kind == "manifold" else 1)
-            _save(pictures[-1], 0, f"{folder}/pictures~{kind}")
-            for epoch, pixels in enumerate(pictures):
-                _save(pixels, epoch, f"{folder}/pictures_by_epoch~{kind}")
+            for step, pixels in enumerate([pictures[-1], *pictures[1:]]):
+                _save(pixels, step, f"{folder}/pictures~{kind}")
         store.client.log_artifacts(run_id, folder, "images")
     store.client.set_tag(run_id, "mlflow.loggedImages", "True")
 

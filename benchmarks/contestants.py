@@ -9,29 +9,45 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from torch_way import torch_way  # noqa: F401
+import exact
 from vae.data import binarize
 from vae.frames import FrameRecorder, grid_axis, latent_grid
-from vae.model import BernoulliVAE, as_module, kl
-from vae.network import Network
-from vae.scores import kl_scores
+from vae.inference import kl_scores
+from vae.model import VAE, build_model
 from vae.stream import RandomStream
-from vae.training import Start, fit
+from vae.training import Start, choose_arithmetic, fit
 from work import Work
 
 Timed = Callable[[], float | None]
 
 
-def fresh(work: Work, frame_pictures: int = 1) -> tuple[Network, RandomStream]:
-    """A network with the author's first weights, and the stream after them."""
+def fresh(work: Work, frame_pictures: int = 1) -> tuple[VAE, RandomStream]:
+    """A model with the author's first weights, and the stream after them."""
     stream = RandomStream(199, work.settings.batch_size, frame_pictures, work.figures.interval)
-    network = Network(work.architecture.encoder_sizes, work.architecture.decoder_sizes)
-    stream.initialise(network)
-    return network, stream
+    model = build_model(work.architecture)
+    stream.initialise(model)
+    return model, stream
+
+
+def plain(work: Work) -> VAE:
+    """The same model of torch.nn.Linear alone, laid out in memory as PyTorch does."""
+    model = fresh(work)[0]
+    for name, part in list(model.named_children()):
+        layers = [
+            nn.Linear(layer.in_features, layer.out_features)
+            if isinstance(layer, nn.Linear)
+            else layer
+            for layer in part
+        ]
+        setattr(model, name, nn.Sequential(*layers))
+        getattr(model, name).load_state_dict(part.state_dict())
+    exact.set_arithmetic("torch")
+    torch.set_num_threads(exact.default_threads())
+    return model
 
 
 def ours(work: Work) -> Timed:
@@ -39,15 +55,21 @@ def ours(work: Work) -> Timed:
 
     `fit` ends an epoch with a pass over the test images, which the others lack: it gets one batch.
     """
-    network, stream = fresh(work, len(work.pictures))
-    figures, images = work.figures, work.binary
-    grid = None
-    if network.latent == 2:
+    choose_arithmetic(work.settings)
+    model, stream = fresh(work, len(work.pictures))
+    figures, images = work.figures, torch.from_numpy(work.binary)
+    latent, grid = work.architecture.latent_size, None
+    if latent == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
     recorder = FrameRecorder(binarize(work.pictures, 128), figures.gray_levels, grid)
-    start = Start(network, images, images[: work.settings.batch_size], stream)
+    start = Start(model, latent, images, images[: work.settings.batch_size], stream)
     epochs = fit(start, work.settings, recorder)
     return lambda: [epoch.train.negative_elbo for epoch in epochs][-1]
+
+
+def torch_kernels(work: Work) -> Timed:
+    """The same code with `train.arithmetic: torch`."""
+    return ours(work._replace(settings=work.settings.model_copy(update={"arithmetic": "torch"})))
 
 
 class Pictures(Dataset):
@@ -73,7 +95,7 @@ def post(work: Work) -> Timed:
     grid = torch.from_numpy(latent_grid(axis)) if flat else torch.empty(0, 2)
 
     @torch.no_grad()
-    def draw(model: BernoulliVAE) -> list:
+    def draw(model: VAE) -> list:
         reconstructions = [_probabilities(model, picture[None])[0] for picture in pictures]
         manifold = [torch.sigmoid(model.decode(point[None])) for point in grid]
         return [image.reshape(28, 28).numpy() for image in reconstructions + manifold]
@@ -91,7 +113,7 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
         Pictures(work, transform), batch_size=work.settings.batch_size, shuffle=True
     )
     torch.manual_seed(199)
-    model = as_module(fresh(work)[0])
+    model = plain(work)
     adam = torch.optim.Adam(model.parameters(), lr=work.settings.learning_rate)
 
     def epoch() -> float:
@@ -102,7 +124,7 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
             images = images.view(-1, 784)
             adam.zero_grad()
             probabilities, mean, log_variance = _probabilities(model, images)
-            reconstruction = functional.binary_cross_entropy(probabilities, images, reduction="sum")
+            reconstruction = binary_cross_entropy(probabilities, images, reduction="sum")
             divergence = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
             loss = reconstruction + divergence
             loss.backward()
@@ -115,11 +137,32 @@ def _data_loader_epoch(work: Work, transform: Callable, draw: Callable | None = 
     return epoch
 
 
-def _probabilities(model: BernoulliVAE, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    mean, log_variance = model.encode(images)
+def _probabilities(model: VAE, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, log_variance = model.encode(images).chunk(2, dim=1)
     deviation = torch.exp(0.5 * log_variance)
     latent = mean + deviation * torch.randn_like(deviation)
     return torch.sigmoid(model.decode(latent)), mean, log_variance
+
+
+def linear(work: Work) -> Timed:
+    """The products of an epoch's steps by `exact.nn.Linear`, forward and backward, alone."""
+    choose_arithmetic(work.settings)
+    layers = [layer for layer in fresh(work)[0].modules() if isinstance(layer, nn.Linear)]
+    images = torch.from_numpy(work.binary)
+    inputs = [torch.rand(work.settings.batch_size, layer.in_features) for layer in layers]
+    by_outputs = [
+        torch.rand(len(x), layer.out_features) for x, layer in zip(inputs, layers, strict=True)
+    ]
+
+    def epoch() -> None:
+        for batch in images.split(work.settings.batch_size):
+            for number, layer in enumerate(layers):
+                # The images need no gradient.
+                x = inputs[number][: len(batch)].requires_grad_() if number else batch
+                wanted = [layer.weight, layer.bias, *([x] if number else [])]
+                torch.autograd.grad(layer(x), wanted, by_outputs[number][: len(batch)])
+
+    return epoch
 
 
 def mm(work: Work) -> Timed:
@@ -140,7 +183,7 @@ def _onednn(left: Tensor, right: Tensor) -> Tensor:
 
 def _products(work: Work, implementations: list[Callable]) -> Timed:
     steps, rest = divmod(len(work.pixels), work.settings.batch_size)
-    model = as_module(fresh(work)[0])
+    model = plain(work)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
     @torch.no_grad()
@@ -182,18 +225,22 @@ def _fastest(implementations: list[Callable], left: Tensor, right: Tensor) -> Ca
 
 
 def kl_ours(work: Work) -> Timed:
-    """KL scores of all images by `vae.scores.kl_scores`."""
-    network, images = fresh(work)[0], work.binary
-    return lambda: kl_scores(network, images).mean()
+    """KL scores of all images by `vae.inference.kl_scores`."""
+    choose_arithmetic(work.settings)
+    model, images = fresh(work)[0], work.binary
+    return lambda: kl_scores(model, images).mean()
 
 
 def kl_torch(work: Work) -> Timed:
     """KL scores of all images by torch's kernels, 1,000 at a time."""
-    model, images = as_module(fresh(work)[0]), torch.from_numpy(work.binary)
+    model, images = plain(work), torch.from_numpy(work.binary)
 
     @torch.no_grad()
     def scores() -> float:
-        parts = [kl(model.encode(batch.float())) for batch in images.split(1000)]
+        parts = [
+            exact.functional.gaussian_kl(model.encode(batch.float()))
+            for batch in images.split(1000)
+        ]
         return torch.cat(parts).mean().item()
 
     return scores
@@ -201,10 +248,11 @@ def kl_torch(work: Work) -> Timed:
 
 def kl_post(work: Work) -> Timed:
     """KL scores by one forward pass for each image."""
-    model, images = as_module(fresh(work)[0]), torch.from_numpy(work.binary).float()
+    model, images = plain(work), torch.from_numpy(work.binary).float()
 
     @torch.no_grad()
     def scores() -> float:
-        return sum(kl(model.encode(image[None])).item() for image in images) / len(images)
+        posteriors = (model.encode(image[None]) for image in images)
+        return sum(exact.functional.gaussian_kl(p).item() for p in posteriors) / len(images)
 
     return scores

@@ -11,6 +11,7 @@ from statistics import median
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from bench import ratio
 from contestants import mm, ours
 from vae import cli
 from vae.files import written_whole
@@ -18,7 +19,7 @@ from work import Work, mnist
 
 IMAGES = 6_000
 EPOCHS_IMAGES = 600
-ROUNDS = 3
+ROUNDS = 7
 GROWTH = {
     "batch size": (32, 64, 128, 256, 512, 1024, 2048, 4096),
     "hidden width": (100, 200, 400, 800, 1600, 3200),
@@ -39,10 +40,9 @@ def main() -> None:
         )
         for value in values:
             work = varied(base, quantity, value)
-            rows[quantity, value] = ours_time, bare = milliseconds(work)
-            print(
-                f"| {value} | {ours_time:.1f} | {bare:.1f} | {ours_time / bare:.2f} |", flush=True
-            )
+            *times, share = milliseconds(work)
+            rows[quantity, value] = times
+            print(f"| {value} | {times[0]:.1f} | {times[1]:.1f} | {share:.2f} |", flush=True)
     draw(rows, Path("benchmarks/growth.png"))
 
 
@@ -62,8 +62,9 @@ def varied(base: Work, quantity: str, value: int) -> Work:
             return work._replace(settings=base.settings.model_copy(update={"epochs": value}))
 
 
-def milliseconds(work: Work) -> tuple[float, float]:
-    """Measure median milliseconds of an epoch of ours and of its bare products, taking turns."""
+def milliseconds(work: Work) -> tuple[float, float, float]:
+    """Measure median milliseconds of an epoch of ours and of its bare products, taking turns, and
+    the median of the rounds' ratios."""
     times: dict = {ours: [], mm: []}
     for _ in range(ROUNDS + 1):
         for contestant, seconds in times.items():
@@ -71,8 +72,9 @@ def milliseconds(work: Work) -> tuple[float, float]:
             start = time.perf_counter()
             timed()
             seconds.append(time.perf_counter() - start)
-    epochs = work.settings.epochs
-    return 1000 * median(times[ours][1:]) / epochs, 1000 * median(times[mm][1:])
+    each = [seconds / work.settings.epochs for seconds in times[ours][1:]]
+    bare = times[mm][1:]
+    return 1000 * median(each), 1000 * median(bare), ratio(each, bare)
 
 
 def draw(rows: dict, path: Path) -> None:

@@ -1,5 +1,7 @@
 """Turn MNIST's gray pixels into 0 and 1."""
 
+import vae.environment  # noqa: F401
+
 import numpy as np
 
 from vae import cli
@@ -17,6 +19,11 @@ def main() -> None:
             images = sample_pixels(gray, generator)
         else:
             images = binarize(gray, settings.threshold)
+        if (images == images[0]).all():  # as one alone is: then no score has a spread
+            raise cli.UserError(
+                f"the {len(images)} images of {image_file} are all the same when binarized "
+                f"(threshold {settings.threshold}); two or more should differ"
+            )
         labels = read_idx(label_file, 1) if label_file.exists() else None
         split = checked(Split(images, labels), image_file)
         save_split(split, binarized / f"{name}.safetensors")

@@ -6,17 +6,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
-from urllib.request import url2pathname
+import vae.environment  # noqa: F401
 
 import numpy as np
-import requests
-import urllib3
-from tqdm import tqdm
 
 from vae import cli
 from vae.data import FILE_NAMES, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
+from vae.mirror import NotFetched, fetch
 from vae.own_images import OWN, Arrays, own_images
 from vae.params import Download, read_params
 
@@ -28,12 +25,6 @@ MIRRORS = {
     "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     "kmnist": "http://codh.rois.ac.jp/kmnist/dataset/kmnist",
 }
-SLOWEST = 1000  # bytes per second; a mirror below it for longer than the timeout is given up
-LARGEST = 2**26  # bytes; a mirror that sends more is given up before it fills the disk
-
-
-class NoSuchFileHere(Exception):
-    """This mirror does not have the file: trying again would not help."""
 
 
 def main() -> None:
@@ -71,64 +62,20 @@ def fetch_from_any(
                 with written_whole(path) as temporary:
                     fetch(mirror, name, temporary, settings.timeout)
                     if (found := md5(temporary)) != checksum:
-                        raise NoSuchFileHere(f"its MD5 sum is {found}, not {checksum}; discarded")
+                        raise NotFetched(f"its MD5 sum is {found}, not {checksum}", False)
                 print(f"{name} from {shown(mirror)}")
                 return
-            except NoSuchFileHere as error:
-                reason = str(error)
-                break
-            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                reason = f"{connection_problem(error)} ({attempt} attempts)"
-        failures.append(f"{shown(mirror)}: {reason}")
+            except NotFetched as error:
+                reason, again = error.args
+                if not again:
+                    break
+                reason += f" ({attempt} attempts)"
+        failures.append(cli.printable(f"{shown(mirror)}: {reason}"))
         print(f"{name} not from {failures[-1]}", file=sys.stderr)
     raise cli.UserError(
         f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or an URL "
         "that has the four files, or run `make demo`, which needs none of them."
     )
-
-
-def fetch(mirror: str, name: str, path: Path, timeout: float) -> None:
-    """Copy the file `name` of a mirror to `path`, with a progress bar on a terminal."""
-    source, size = opened(mirror, name, timeout)
-    options = {"unit": "B", "unit_scale": True, "leave": False, "disable": not sys.stderr.isatty()}
-    with source, path.open("wb") as file, tqdm(desc=name, total=size, **options) as bar:
-        start = time.monotonic()
-        # read1 returns what has come: a mirror that drips is noticed before 64 KiB are there.
-        while piece := source.read1(2**16):
-            bar.update(file.write(piece))
-            if file.tell() < SLOWEST * (time.monotonic() - start - timeout):
-                raise requests.Timeout
-            if file.tell() > LARGEST:
-                raise NoSuchFileHere(f"more than {LARGEST} bytes, too many; discarded")
-
-
-def opened(mirror: str, name: str, timeout: float) -> tuple[BinaryIO, int | None]:
-    """Open the file `name` of a mirror, and find its size in bytes.
-
-    Silence of `timeout` seconds ends it. Raises NoSuchFileHere, requests' errors or ValueError.
-    """
-    if mirror.startswith(("http://", "https://")):
-        response = requests.get(f"{mirror.rstrip('/')}/{name}", stream=True, timeout=timeout)
-        if not response.ok:
-            raise NoSuchFileHere(f"HTTP {response.status_code}")
-        # Raw: some servers name a .gz file's own compression as one of the transfer's.
-        return response.raw, int(response.headers.get("Content-Length", 0)) or None
-    place = url2pathname(mirror.removeprefix("file://")) if "://" in mirror else mirror
-    # From the repository's root, where DVC copied it for an experiment as well.
-    path = Path(os.environ.get("DVC_ROOT", ""), place, name)
-    try:
-        return path.open("rb"), path.stat().st_size
-    except OSError as error:
-        raise NoSuchFileHere(error.strerror) from None
-
-
-def connection_problem(error: Exception) -> str:
-    """Say in a few words what failed, where requests takes half a page."""
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return "too slow"
-    if isinstance(error, requests.TooManyRedirects):
-        return "redirects without end"
-    return "not a valid URL or answer" if isinstance(error, ValueError) else "no connection"
 
 
 def write_digits(root: Path) -> None:

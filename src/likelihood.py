@@ -1,18 +1,20 @@
 """Estimate the log-likelihood of test images, the number by which VAEs are compared; split the KL,
 and give the loss in other units."""
 
+import vae.environment  # noqa: F401
+
 import numpy as np
 
+from exact.random import Generator
 from vae import cli
 from vae.data import load_split, raw_files, read_idx
 from vae.decomposition import decomposition, units
-from vae.draws import Generator
 from vae.files import write_json
 from vae.importance import log_likelihoods, mean_and_error
+from vae.model import load_model
 from vae.params import MODELS, read_params
 from vae.report import figures as draw
 from vae.report.score_charts import kl_bars
-from vae.weights import load_network
 
 
 def main() -> None:
@@ -25,16 +27,16 @@ def main() -> None:
     images = test[: settings.images]
     metrics = {"images": len(images), "samples": settings.samples, "test_images": len(test)}
     for name in MODELS:
-        network = load_network(models / f"{name}.safetensors")
-        values, sizes = log_likelihoods(network, images, settings.samples, Generator(seed))
+        model = load_model(models / f"{name}.safetensors")
+        values, sizes = log_likelihoods(model, images, settings.samples, Generator(seed))
         mean, error = mean_and_error(values)
         metrics[name] = {
             "test_log_likelihood": mean,
             "standard_error": error,
             # NumPy's exp differs between processors in its last bits.
             "effective_samples": round(float(np.mean(sizes)), 3),
-            "decomposition": decomposition(network, test, Generator(seed)),
-            "units": units(network, test, gray),
+            "decomposition": decomposition(model, test, Generator(seed)),
+            "units": units(model, test, gray),
         }
         print(f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats")
     write_json(output, metrics)

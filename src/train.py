@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+import vae.environment  # noqa: F401
 
-import numpy as np
 import pandas as pd
+from torch import Tensor
 from tqdm import tqdm
 
 from vae import cli
@@ -15,12 +16,11 @@ from vae.cli import UserError
 from vae.data import Split, load_split
 from vae.files import md5, write_csv, write_json
 from vae.frames import FrameRecorder, grid_axis, latent_grid
-from vae.identity import identity
-from vae.network import Network
+from vae.identity import code_hash, identity
+from vae.model import VAE, save_model
 from vae.params import MODELS, Figures, Params, check_params, flat, training_params
 from vae.tracking.live import live_run
-from vae.training import Epoch, fit, prepare
-from vae.weights import save_network
+from vae.training import Epoch, fit, inexact_steps, is_exact, prepare
 
 # Instead of a bar, elsewhere than on a terminal: a line each half minute, of a training that takes
 # longer.
@@ -31,19 +31,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("binarized", type=Path, help="data/binarized")
-    name, folder = vars(parser.parse_args()).values()
+    options = parser.parse_args()
+    name, folder = options.model, options.binarized
     params = check_params(Path("params.yaml"))
     splits = [load_split(folder, split) for split in ("train", "test")]
     check_images(params.figures, len(splits[1].images))
     files = [folder / f"{split}.safetensors" for split in ("train", "test")]
     values = flat(training_params(params, name))
-    known_as = identity(values, [md5(path) for path in files])
-    checkpoint = Checkpoint(Path(".checkpoints") / name, known_as)
-    with live_run(name, values, files, known_as) as log_epoch:
-        network, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
+    training_id = identity(values, [md5(path) for path in files])
+    checkpoint = Checkpoint(Path(".checkpoints") / name, f"{training_id} {code_hash()}")
+    with live_run(name, values, files, training_id) as log_epoch:
+        model, recorder, epochs = train_model(params, name, *splits, log_epoch, checkpoint)
         architecture = training_params(params, name)["model"]
-        save_network(network, architecture, Path(f"models/{name}.safetensors"))
-        recorder.save(Path(f"models/{name}-frames.arrow"))
+        save_model(model, architecture, Path(f"models/{name}.safetensors"))
+        recorder.save(Path(f"models/{name}-frames.arrow"), recorder.frames)
+        recorder.save(Path(f"models/{name}-epochs.arrow"), recorder.ends)
         rows = [epoch.row() for epoch in epochs]
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame(rows))
     # Last, when the run is complete: a stage that was killed before has no metrics, and runs again.
@@ -58,15 +60,17 @@ def train_model(
     test: Split,
     on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint,
-) -> tuple[Network, FrameRecorder, list[Epoch]]:
+) -> tuple[VAE, FrameRecorder, list[Epoch]]:
     """Train on the author's random stream, from where the model before this one left it."""
     figures, settings = params.figures, params.train
     architecture = training_params(params, name)["model"]
     start = prepare(params.seed, figures, settings, architecture, train, test)
+    if is_exact(settings) and (names := inexact_steps(start, settings)):
+        print(f"operations whose bits depend on this machine: {', '.join(names)}", flush=True)
     grid = None
     if architecture.latent_size == 2:
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
-    recorder = FrameRecorder(start.test_images[list(figures.images)], figures.gray_levels, grid)
+    recorder = FrameRecorder(test.images[list(figures.images)], figures.gray_levels, grid)
 
     batches = -(-len(train.images) // settings.batch_size)
     epochs = []
@@ -74,10 +78,10 @@ def train_model(
     terminal = sys.stderr.isatty()
     with tqdm(total=total, unit="batch", **({} if terminal else LINES)) as bar:
 
-        def show_batch(terms: np.ndarray) -> None:
+        def show_batch(terms: Tensor) -> None:
             # Summing the losses takes time, so not at every batch.
             if bar.update() and terminal:
-                bar.set_postfix_str(f"loss {terms.sum(axis=0).mean():.2f}", refresh=False)
+                bar.set_postfix_str(f"loss {terms.sum(dim=0).mean().item():.2f}", refresh=False)
 
         for epoch in fit(start, settings, recorder, show_batch, checkpoint):
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
@@ -89,7 +93,7 @@ def train_model(
                 bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
             else:
                 print(f"epoch {epoch.number}, {losses}", flush=True)
-    return start.network, recorder, epochs
+    return start.model, recorder, epochs
 
 
 def check_images(figures: Figures, test_images: int) -> None:

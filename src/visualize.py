@@ -1,23 +1,34 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
+from functools import partial
 from pathlib import Path
+import vae.environment  # noqa: F401
 
 import numpy as np
+import torch
 
+from exact.functional import sigmoid
+from exact.random import Generator
 from vae import cli
 from vae.data import load_split, tiled
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
-from vae.params import MODELS, Animation, read_params
+from vae.inference import decode, posterior_means
+from vae.losses import load_losses
+from vae.model import VAE, load_model
+from vae.params import MODELS, read_params
 from vae.report import figures as draw
-from vae.reproduction.published import load_losses, load_published
-from vae.scores import posterior_means
-from vae.weights import load_network
+from vae.report.plane import digit_shares, manifold_plane, manifold_regions
+from vae.reproduction.published import load_published
+
+# Of the figure of samples: how many from the prior, and the images from one to another.
+SAMPLES, ACROSS = 40, 10
 
 
 def main() -> None:
     data, models, plots = cli.arguments(__doc__, "binarized", "models", "plots")
-    dataset, binarized, recorded, deep, settings = read_params(
-        "download.dataset", "binarize", "figures", "train-20d.latent_size", "visualize"
+    seed, dataset, binarized, recorded, training, deep, settings = read_params(
+        *("seed", "download.dataset", "binarize", "figures", "train"),
+        *("train-20d.latent_size", "visualize"),
     )
     train, test = load_split(data, "train"), load_split(data, "test")
 
@@ -26,38 +37,66 @@ def main() -> None:
     published = load_published(Path("data/published"), dataset, binarized).losses
     draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published, sizes))
 
-    originals = tiled(test.images[list(recorded.images)] * np.uint8(255), 1)
-    originals = draw.enlarged(originals, settings.image_scale)
+    images = test.images[list(recorded.images)]
+    originals = draw.enlarged(tiled(images * np.uint8(255), 1), settings.image_scale)
     draw.save_png(plots / "originals.png", originals)
-    pictures = len(recorded.images)
-    frames = load_frames(models / "20d-frames.arrow", "reconstructions", pictures)
-    rows = draw.enlarged(tiled(frames, 1), settings.image_scale)
-    rows = np.concatenate((np.broadcast_to(originals, rows.shape), rows), axis=1)
-    animate(plots / "reconstruction.gif", rows, settings.whole)
-    animate(plots / "reconstruction-early.gif", rows, settings.early_reconstruction)
-    size, quantiles = recorded.grid_size, recorded.grid_quantiles
-    manifolds = tiled(load_frames(models / "2d-frames.arrow", "manifold", size**2), size)
-    animate(plots / "manifold.gif", manifolds, settings.whole)
-    animate(plots / "manifold-early.gif", manifolds, settings.early_manifold)
 
-    network = load_network(models / "2d.safetensors", latent=2)
-    logits = network.decode(latent_grid(grid_axis(size, quantiles)))
-    manifold = tiled(quantized(logits), size)
-    draw.save_png(plots / "manifold.png", manifold)
-    means = posterior_means(network, train.images)
+    def rows(frames: np.ndarray) -> np.ndarray:
+        """Reconstructions `(frames, pictures, 784)` below the originals."""
+        below = draw.enlarged(tiled(frames, 1), settings.image_scale)
+        return np.concatenate((np.broadcast_to(originals, below.shape), below), axis=1)
+
+    size = recorded.grid_size
+    passed = draw.frame_epochs(len(train.images), training, recorded.interval)
+    for name, kind, count, picture in (
+        ("reconstruction", "reconstructions", len(images), rows),
+        ("manifold", "manifold", size**2, partial(tiled, rows=size)),
+    ):
+        model = "20d" if name == "reconstruction" else "2d"
+        frames = load_frames(models / f"{model}-frames.arrow", kind, count)
+        trained = load_frames(models / f"{model}-epochs.arrow", kind, count)[-1:]
+        early = getattr(settings, f"early_{name}")
+        for path, animation in ((f"{name}.gif", settings.whole), (f"{name}-early.gif", early)):
+            chosen = slice(None, animation.first, animation.every)
+            shown, epochs = frames[chosen], passed[chosen]
+            if animation.first is None:  # to the end, which is after the last batch
+                shown = np.concatenate((shown, trained))
+                epochs = np.append(epochs, training.epochs)
+            draw.save_gif(plots / path, picture(shown), epochs, animation.milliseconds)
+            print(f"{path}: {len(shown)} frames of {animation.milliseconds} ms")
+        if name == "reconstruction":
+            draw.save_png(plots / "reconstruction.png", rows(trained)[0])
+
+    vaes = {name: load_model(models / f"{name}.safetensors", sizes[name]) for name in MODELS}
+    fakes = {name: fake_images(model, images, seed) for name, model in vaes.items()}
+    draw.save_figure(plots / "samples.png", draw.sample_pictures(fakes, sizes))
+
+    model, axis = vaes["2d"], grid_axis(size, recorded.grid_quantiles)
+    manifold = tiled(decoded(model, latent_grid(axis)), size)
+    draw.save_figure(plots / "manifold.png", manifold_plane(manifold, axis))
+    means = posterior_means(model, train.images)
     shares = np.empty((0, 1, 1))  # without labels there are no boundaries to draw
     if train.labels is not None:
-        shares = draw.digit_shares(means, train.labels, size, quantiles, settings.neighbours)
-    draw.save_figure(plots / "manifold-regions.png", draw.manifold_regions(manifold, shares))
-    means = posterior_means(network, test.images)
+        place = size, recorded.grid_quantiles
+        shares = digit_shares(means, train.labels, *place, settings.neighbours)
+    draw.save_figure(plots / "manifold-regions.png", manifold_regions(manifold, shares))
+    means = posterior_means(model, test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))
 
 
-def animate(path: Path, frames: np.ndarray, animation: Animation) -> None:
-    """Write the frames `(frames, height, width)` that an animation shows."""
-    shown = frames[: animation.first : animation.every]
-    draw.save_gif(path, shown, animation.milliseconds)
-    print(f"{path.name}: {len(shown)} frames of {animation.milliseconds} ms")
+def fake_images(model: VAE, images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decode images, uint8: from samples of the prior, `(SAMPLES, 784)`; and in equal steps between
+    the posterior means of the first and the last of `images` `(n, 784)`, `(ACROSS, 784)`."""
+    first, last = posterior_means(model, images[[0, -1]])
+    noise = Generator(seed).normal(SAMPLES, len(first)).numpy()
+    steps = np.linspace(0, 1, ACROSS, dtype=np.float32)[:, None]
+    grays = decoded(model, np.concatenate((noise, first + steps * (last - first))))
+    return grays[:SAMPLES], grays[SAMPLES:]
+
+
+def decoded(model: VAE, z: np.ndarray) -> np.ndarray:
+    """Decode latent points `(n, latent)` to gray values `(n, 784)`, uint8."""
+    return quantized(sigmoid(decode(model, torch.from_numpy(z))).numpy())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from filelock import FileLock
 import download
 from vae.data import Split, binarize, raw_files, read_idx, save_split
 from vae.frames import FrameRecorder
-from vae.network import Network
+from vae.model import VAE, build_model
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
 from vae.stream import RandomStream
@@ -55,11 +55,11 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 2, (100, 784), dtype=np.uint8)
 
 
-def network_of(architecture: Architecture, seed: int = 1) -> Network:
-    """A network with the initial values that a seed draws."""
-    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
-    RandomStream(seed, 16, 1, 1).initialise(network)
-    return network
+def model_of(architecture: Architecture, seed: int = 1) -> VAE:
+    """A model with the initial values that a seed draws."""
+    model = build_model(architecture)
+    RandomStream(seed, 16, 1, 1).initialise(model)
+    return model
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def save_frames(path: Path, count: int) -> None:
     """Write so many black frames of five pictures."""
     recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
     recorder.frames = [np.zeros((5, 784), np.uint8)] * count
-    recorder.save(path)
+    recorder.save(path, recorder.frames)
 
 
 def link_environment(folder: Path) -> None:
@@ -141,7 +141,7 @@ def link_environment(folder: Path) -> None:
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    for name in ("installed", "study", "services", "bench"):
+    for name in ("installed", "study", "services", "ci", "bench"):
         (folder / f".venv/.{name}").write_text(f"{folder.resolve()}\n")
 
 

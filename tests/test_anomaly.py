@@ -1,18 +1,9 @@
 import numpy as np
 import pytest
 
-from conftest import network_of
-from vae.scores import (
-    anomalies,
-    anomaly_scores,
-    detection,
-    fails_on,
-    kl_scores,
-    noise_images,
-    noise_summary,
-    posterior_means,
-    reconstruct,
-)
+from conftest import model_of
+from vae.inference import anomaly_scores, kl_scores, posterior_means, reconstruct
+from vae.scores import anomalies, detection, fails_on, noise_images, noise_summary
 
 
 def test_the_noise_image_is_the_first_draw_of_the_notebooks_seeded_numpy():
@@ -41,16 +32,16 @@ def test_where_a_score_falls_follows_from_the_training_scores():
 
 def test_scores_do_not_depend_on_the_batches(small, images):
     """Not in a bit: an image is scored as it is alone."""
-    network = network_of(small)
-    expected = anomaly_scores(network, images)
+    model = model_of(small)
+    expected = anomaly_scores(model, images)
     for size in (1, 7, 100):
-        found = anomaly_scores(network, images, size)
-        alone = anomaly_scores(network, images[:size], size)
+        found = anomaly_scores(model, images, size)
+        alone = anomaly_scores(model, images[:size], size)
         for name, scores in expected.items():
             assert (found[name] == scores).all()
             assert (alone[name] == scores[:size]).all()
-    assert (kl_scores(network, images[3:4]) == expected["kl"][3:4]).all()
-    assert (posterior_means(network, images)[5:6] == posterior_means(network, images[5:6])).all()
+    assert (kl_scores(model, images[3:4]) == expected["kl"][3:4]).all()
+    assert (posterior_means(model, images)[5:6] == posterior_means(model, images[5:6])).all()
 
 
 def test_the_area_is_the_share_of_pairs_in_which_the_anomaly_scores_higher():
@@ -74,12 +65,12 @@ def test_each_kind_of_anomaly_is_what_it_says(images):
 
 
 def test_the_scores_are_the_terms_of_the_elbo_at_the_posterior_mean(small, images):
-    network = network_of(small)
-    scores = anomaly_scores(network, images, batch_size=30)
-    p = reconstruct(network, images).astype(np.float64)
+    model = model_of(small)
+    scores = anomaly_scores(model, images, batch_size=30)
+    p = reconstruct(model, images).astype(np.float64)
     likelihood = np.where(images == 1, p, 1 - p)
     np.testing.assert_allclose(scores["reconstruction"], -np.log(likelihood).sum(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(scores["kl"], kl_scores(network, images), rtol=1e-5)
+    np.testing.assert_allclose(scores["kl"], kl_scores(model, images), rtol=1e-5)
     np.testing.assert_array_equal(scores["negative_elbo"], scores["kl"] + scores["reconstruction"])
 
 

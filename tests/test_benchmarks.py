@@ -3,16 +3,19 @@ import torch
 from torch import nn
 
 import contestants
+import exact
+from bench import ratio
 from vae.data import load_split
-from vae.model import as_module
 from vae.params import Model
 from work import Work
 
 
 @pytest.fixture(autouse=True)
 def mode():
-    """Leave to other tests the processor's mode for subnormal numbers, which a peer sets."""
+    """Leave to other tests the arithmetic and the modes that a peer sets."""
     yield
+    exact.set_arithmetic("exact")
+    torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)
 
 
@@ -26,7 +29,7 @@ def work(digits, params) -> Work:
     )
 
 
-@pytest.mark.parametrize("name", ["torch_way", "post", "examples"])
+@pytest.mark.parametrize("name", ["torch_kernels", "post", "examples"])
 def test_the_peers_in_torch_do_the_same_work_as_the_library(work, name):
     """An epoch from the same weights, in another order, ends at nearly the same training loss."""
     assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
@@ -36,7 +39,7 @@ def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
     """As above."""
     reason = "JAX is the benchmark's only; make bench installs it"
     jax_peer = pytest.importorskip("jax_peer", reason=reason, exc_type=ImportError)
-    model = as_module(contestants.fresh(work)[0])
+    model = contestants.fresh(work)[0]
 
     def pairs(part):
         layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
@@ -45,3 +48,26 @@ def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
     weights = {name: pairs(part) for name, part in model.named_children()}
     expected = contestants.ours(work)()
     assert jax_peer.jax_epoch(work, weights)() == pytest.approx(expected, rel=0.02)
+
+
+def test_the_peers_have_the_authors_first_weights_in_pytorchs_own_layers(work):
+    ours, theirs = contestants.fresh(work)[0], contestants.plain(work)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other)
+        assert other.is_contiguous()
+    assert not any(isinstance(layer, exact.nn.Linear) for layer in theirs.modules())
+
+
+@pytest.mark.parametrize("name", ["kl_torch", "kl_post"])
+def test_the_peers_score_as_the_library_does(work, name):
+    expected = contestants.kl_ours(work)()
+    assert getattr(contestants, name)(work)() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "mm", "best"])
+def test_bare_products_of_an_epoch_run(work, name):
+    assert getattr(contestants, name)(work)() is None
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own():
+    assert ratio([1, 20, 3], [2, 10, 3]) == 1

@@ -185,13 +185,26 @@ def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch,
     assert not (tmp_path / "binarized").exists()
 
 
-def test_a_split_without_labels_is_kept_and_labels_of_one_split_alone_are_refused(tmp_path):
+def test_a_split_without_labels_is_kept(tmp_path):
     save_split(Split(arrays()["images"]), tmp_path / "train.safetensors")
     assert load_split(tmp_path, "train").labels is None
+
+
+@pytest.mark.parametrize("same", [np.zeros((1, 28, 28)), np.zeros((9, 28, 28)), np.eye(28)[None]])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_that_are_all_the_same_when_binarized_are_refused(
+    tmp_path, monkeypatch, same, split
+):
+    """As one alone is: then no score has a spread."""
     download.write_digits(tmp_path / "raw")
-    raw_files(tmp_path / "raw")["test"][1].unlink()
-    with pytest.raises(UserError, match="has labels of one split only"):
-        raw_files(tmp_path / "raw")
+    images, labels = raw_files(tmp_path / "raw")[split]
+    write_idx(images, same * 127 + 128)
+    labels.unlink()
+    monkeypatch.chdir(ROOT)
+    folders = [str(tmp_path / name) for name in ("raw", "binarized")]
+    monkeypatch.setattr("sys.argv", ["binarize.py", *folders])
+    with pytest.raises(UserError, match=f"the {len(same)} images of .* two or more should differ"):
+        binarize_stage.main()
 
 
 IDX = idx(HEADER, b"abcd")

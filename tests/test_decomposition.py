@@ -7,57 +7,57 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from conftest import network_of
+from conftest import model_of
+from exact.random import Generator
 from vae.decomposition import decomposition, units
-from vae.draws import Generator
-from vae.network import Network
+from vae.inference import anomaly_scores, kl_scores, posterior_means, reconstruct
+from vae.model import VAE
 from vae.params import Architecture
-from vae.scores import anomaly_scores, kl_scores, posterior_means, reconstruct
 
 
 @pytest.fixture
-def network() -> Network:
-    return network_of(Architecture(hidden_sizes=(8,), latent_size=1))
+def model() -> VAE:
+    return model_of(Architecture(hidden_sizes=(8,), latent_size=1)).requires_grad_(False)
 
 
-def posteriors(network: Network, mean: float | None, log_variance: float) -> None:
+def posteriors(model: VAE, mean: float | None, log_variance: float) -> None:
     """Make every image's posterior this one; its mean stays as it is where none is given."""
-    (mean_rows, variance_rows), bias = np.split(network.layers[1][0], 2), network.layers[1][1]
-    latent = network.latent
-    variance_rows[...], bias[latent:] = 0, log_variance
+    layer = model.encoder[-1]
+    (mean_rows, variance_rows), biases = layer.weight.chunk(2), layer.bias.chunk(2)
+    variance_rows[...], biases[1][...] = 0, log_variance
     if mean is not None:
-        mean_rows[...], bias[:latent] = 0, mean
+        mean_rows[...], biases[0][...] = 0, mean
 
 
 def test_the_parts_of_the_kl_add_up_to_it(images):
-    network = network_of(Architecture(hidden_sizes=(8,), latent_size=5))
-    parts = decomposition(network, images, Generator(0))
-    kl = kl_scores(network, images).mean()
+    model = model_of(Architecture(hidden_sizes=(8,), latent_size=5))
+    parts = decomposition(model, images, Generator(0))
+    kl = kl_scores(model, images).mean()
     assert parts["kl"] == pytest.approx(kl, abs=1e-5)
     assert sum(parts["kl_by_dimension"]) == pytest.approx(kl, abs=1e-5)
     assert parts["mutual_information"] + parts["aggregated_kl"] == pytest.approx(kl, abs=1e-5)
 
 
-def test_equal_posteriors_tell_nothing_of_an_image(network, images):
-    posteriors(network, mean=2.0, log_variance=0.0)
-    parts = decomposition(network, images, Generator(0))
+def test_equal_posteriors_tell_nothing_of_an_image(model, images):
+    posteriors(model, mean=2.0, log_variance=0.0)
+    parts = decomposition(model, images, Generator(0))
     assert parts["mutual_information"] == pytest.approx(0, abs=1e-5)
     assert parts["aggregated_kl"] == pytest.approx(2.0, abs=1e-5)
     assert parts["active_units"] == 0
 
 
-def test_posteriors_far_apart_tell_each_image_from_all_others(network, images):
-    posteriors(network, mean=None, log_variance=-30.0)
-    parts = decomposition(network, images, Generator(0))
+def test_posteriors_far_apart_tell_each_image_from_all_others(model, images):
+    posteriors(model, mean=None, log_variance=-30.0)
+    parts = decomposition(model, images, Generator(0))
     assert parts["mutual_information"] == pytest.approx(math.log(len(images)), abs=1e-3)
     assert parts["mutual_information"] <= parts["most_information"]
 
 
-def test_the_information_is_the_integral_over_a_1_d_latent_space(network, images):
+def test_the_information_is_the_integral_over_a_1_d_latent_space(model, images):
     """Of log q(z | x) - log q(z), against a sum over a fine grid."""
-    network.layers[1][0][0] *= 10
-    posteriors(network, mean=None, log_variance=-2.0)
-    means = posterior_means(network, images)[:, 0].astype(float)
+    model.encoder[-1].weight[0] *= 10
+    posteriors(model, mean=None, log_variance=-2.0)
+    means = posterior_means(model, images)[:, 0].astype(float)
     grid = np.linspace(means.min() - 3, means.max() + 3, 20001)
     densities = np.exp(-0.5 * (grid - means[:, None]) ** 2 / math.exp(-2)) / math.sqrt(
         2 * math.pi * math.exp(-2)
@@ -66,18 +66,18 @@ def test_the_information_is_the_integral_over_a_1_d_latent_space(network, images
     exact = entropy - 0.5 * math.log(2 * math.pi * math.e * math.exp(-2))
     assert exact > 0.3
     # 100 images, a sample of each.
-    found = decomposition(network, images, Generator(0))["mutual_information"]
+    found = decomposition(model, images, Generator(0))["mutual_information"]
     assert found == pytest.approx(exact, abs=0.2)
 
 
 def test_the_loss_in_other_units_is_what_such_programs_print(images):
-    network = network_of(Architecture(hidden_sizes=(8,), latent_size=5))
+    model = model_of(Architecture(hidden_sizes=(8,), latent_size=5))
     gray = np.random.default_rng(1).integers(0, 256, images.shape, dtype=np.uint8)
-    found = units(network, images, gray)
-    ours = anomaly_scores(network, images)["negative_elbo"].mean()
-    kl = kl_scores(network, images).mean()
-    shares, light = reconstruct(network, images), gray / 255
-    logits = torch.from_numpy(network.decode(posterior_means(network, images)))
+    found = units(model, images, gray)
+    ours = anomaly_scores(model, images)["negative_elbo"].mean()
+    kl = kl_scores(model, images).mean()
+    shares, light = reconstruct(model, images), gray / 255
+    logits = model.decode(torch.from_numpy(posterior_means(model, images))).detach()
     target = torch.from_numpy(light).float()
     to_gray = cross_entropy(logits, target, reduction="none").sum(dim=1).mean().item()
     assert [row["value"] for row in found] == pytest.approx(

@@ -1,11 +1,17 @@
+from itertools import pairwise
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageSequence
 
+import visualize
 from vae.data import tiled
 from vae.frames import grid_axis
+from vae.params import Animation
 from vae.report import figures as draw
-from vae.report.score_charts import kl_histogram
+from vae.report import plane
+from vae.report.score_charts import kl_bars, kl_histogram
 
 
 def test_images_are_tiled_row_by_row():
@@ -18,23 +24,75 @@ def test_images_are_tiled_row_by_row():
             assert (part == images[1, 3 * row + column].reshape(28, 28)).all()
 
 
-def test_a_gif_is_lossless_gray_loops_from_its_last_frame_and_lasts_as_long_as_its_frames(tmp_path):
+def test_a_gif_is_lossless_gray_counts_epochs_and_holds_its_end(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 28, 56), dtype=np.uint8)
-    frames[2] = frames[1]
-    draw.save_gif(tmp_path / "a.gif", frames, milliseconds=50)
-    draw.save_gif(tmp_path / "b.gif", frames, milliseconds=50)
+    for name in ("a.gif", "b.gif"):
+        draw.save_gif(tmp_path / name, frames, np.array([0, 0.25, 1, 2]), milliseconds=50)
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.info["loop"] == 0
-        # Pillow shows two equal frames as one, for twice as long.
         played = [
             (np.array(frame.convert("RGB"))[..., 0], frame.info["duration"])
             for frame in ImageSequence.Iterator(gif)
         ]
     shown, durations = zip(*played, strict=True)
-    assert sum(durations) == 200
-    for picture, expected in zip(shown, frames[[3, 0, 1]], strict=True):
-        assert (picture == expected).all()
+    assert durations == (50, 50, 50, 2000)
+    for picture, expected in zip(shown, frames, strict=True):
+        assert (picture[-28:] == expected).all()
+    strips = [picture[:-28] for picture in shown]
+    assert all((one != other).any() for one, other in pairwise(strips))
+
+
+@pytest.mark.parametrize("count", [2, 471])
+def test_frames_without_epochs_are_placed_by_their_interval(tmp_path, count):
+    table = pa.table({"reconstructions": [b"a"] * count})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    passed = draw.frame_epochs(tmp_path / "a.arrow", count, 10, 10)
+    assert passed[0] == 0
+    if count == 471:  # of 469 batches an epoch, after the first and then each tenth
+        batches = np.append(0, (np.arange(10)[:, None] * 469 + np.arange(1, 470, 10)).ravel())
+        assert np.abs(passed - batches / 469).max() < 1 / 469
+
+
+def test_frames_with_epochs_are_placed_by_them(tmp_path):
+    epochs = [0.0, 0.5, 1.0]
+    table = pa.table({"reconstructions": [b"a"] * 3, "epoch": epochs, "manifold": [b"b"] * 3})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    assert draw.frame_epochs(tmp_path / "a.arrow", 3, 10, 10).tolist() == epochs
+
+
+def test_an_animation_shows_regular_frames_and_the_trained_model():
+    """Of 10 batches an epoch, after the first and the sixth, and at the end."""
+    passed = np.array([0, 0.1, 0.6, 1, 1.1, 1.6, 2])
+    whole = Animation(first=None, every=2, milliseconds=50)
+    early = Animation(first=3, every=2, milliseconds=50)
+    assert passed[visualize.shown_frames(passed, 5, whole)].tolist() == [0, 0.6, 1.6, 2]
+    assert passed[visualize.shown_frames(passed, 5, early)].tolist() == [0, 0.6]
+    every_batch = np.arange(21) / 10
+    assert visualize.shown_frames(every_batch, 1, whole).tolist() == [*range(0, 21, 2)]
+
+
+def test_the_plane_keeps_its_pixels_and_names_its_coordinates(tmp_path):
+    manifold = np.random.default_rng(0).integers(0, 256, (560, 560), dtype=np.uint8)
+    figure = plane.manifold_plane(manifold, grid_axis(20, (0.05, 0.95)))
+    (axes,) = figure.axes
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [ticks[0].get_text(), ticks[-1].get_text()] == ["-1.64", "1.64"]
+    draw.save_figure(tmp_path / "a.png", figure)
+    with Image.open(tmp_path / "a.png") as picture:
+        # The frame of the axes covers their outermost pixels.
+        inside = np.array(picture.convert("L"))[10 : 10 + 560, 60 : 60 + 560][2:-2, 2:-2]
+    assert (inside == manifold[2:-2, 2:-2]).all()
+
+
+def test_no_label_of_a_narrow_panel_is_cut_off(tmp_path):
+    figure = kl_bars({"20d": [1.0] * 20, "2d": [3.0, 2.0]})
+    draw.save_figure(tmp_path / "a.png", figure)
+    with Image.open(tmp_path / "a.png") as picture:
+        edges = np.array(picture.convert("L"))[:, [0, 1, -2, -1]]
+    assert (edges == 255).all()
 
 
 def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
@@ -44,7 +102,7 @@ def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
     means = np.stack(
         (np.where(labels, 1, -1) + rng.normal(0, 0.3, 2000), rng.normal(0, 1, 2000)), axis=1
     )
-    shares = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=20)
+    shares = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=20)
     assert shares.shape == (10, 140, 140)
     np.testing.assert_allclose(shares.sum(axis=0), 1)
     winners = shares.argmax(axis=0)
@@ -60,7 +118,7 @@ def test_regions_are_placed_in_the_manifolds_own_coordinates():
         np.stack((first.ravel(), second.ravel()), axis=1),
         np.repeat(np.arange(20) // 2, 20),
     )
-    winners = draw.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1).argmax(axis=0)
+    winners = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1).argmax(axis=0)
     for row in range(20):
         assert (winners[7 * row + 3] == row // 2).all()
 
@@ -75,7 +133,7 @@ def test_the_users_own_matplotlib_settings_do_not_show(setting):
 def test_a_chart_repeats_byte_for_byte_and_names_no_version(tmp_path):
     scores = np.random.default_rng(0).normal(25, 4, 1000)
     for name in ("a.png", "b.png"):
-        draw.save_figure(tmp_path / name, kl_histogram(scores, 51.763, 40.0))
+        draw.save_figure(tmp_path / name, kl_histogram(scores, {"threshold": 40.0}))
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert b"matplotlib" not in content.lower()

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 
-from conftest import network_of
+from conftest import model_of
+from exact.functional import sigmoid
 from vae.cli import UserError
 from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
-from vae.terms import probabilities
 
 
 def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():
@@ -18,26 +19,26 @@ def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():
 
 
 def test_frames_read_back_as_gray_values_and_their_bytes_repeat(tmp_path, small, images):
-    network = network_of(small)
+    model = model_of(small)
     grid = latent_grid(grid_axis(3, (0.1, 0.9)))
     recorder = FrameRecorder(images[:4], 16, grid)
-    noise = np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)
+    noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     for _ in range(2):
-        recorder.record(network, noise)
+        recorder.record(model, noise)
     for name in ("a.arrow", "b.arrow"):
-        recorder.save(tmp_path / name)
+        recorder.save(tmp_path / name, recorder.frames)
     assert load_frames(tmp_path / "a.arrow", "reconstructions").shape == (2, 4, 784)
     manifold = load_frames(tmp_path / "a.arrow", "manifold")
     assert manifold.shape == (2, 9, 784)
-    exact = probabilities(network.decode(grid)) * 255
+    exact = 255 * sigmoid(model.decode(torch.from_numpy(grid))).detach().numpy()
     assert np.abs(manifold[1] - exact).max() <= 255 / 15 / 2 + 0.5
     assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
 
 
 def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
     recorder = FrameRecorder(images[:1], 16)
-    recorder.record(network_of(small), np.zeros((1, 2), np.float32))
-    recorder.save(tmp_path / "frames.arrow")
+    recorder.record(model_of(small), torch.zeros(1, 2))
+    recorder.save(tmp_path / "frames.arrow", recorder.frames)
     assert load_frames(tmp_path / "frames.arrow", "reconstructions").shape == (1, 1, 784)
     with pytest.raises(UserError, match="manifold"):
         load_frames(tmp_path / "frames.arrow", "manifold")
@@ -45,9 +46,9 @@ def test_without_a_grid_only_reconstructions_are_kept(tmp_path, small, images):
 
 def test_gray_levels_are_rounded_to_the_nearest():
     shares = np.array([1e-9, 0.49 / 15, 0.51 / 15, 0.5, 1 - 1e-9])
-    logits = np.log(shares / (1 - shares)).astype(np.float32)
-    assert quantized(logits, 16).tolist()[:3] == [0, 0, 1]
-    assert quantized(logits).tolist()[-1] == 255
+    shares = shares.astype(np.float32)
+    assert quantized(shares, 16).tolist()[:3] == [0, 0, 1]
+    assert quantized(shares).tolist()[-1] == 255
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 damaged", b"\x93NUMPY"])

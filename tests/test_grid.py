@@ -1,66 +1,93 @@
-"""What `make experiments` shows of DVC's experiments, and how wrong other values are answered."""
+"""Values as they are typed, and what `make experiments` shows of DVC's experiments."""
 
+import json
 import math
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+from ruamel.yaml import YAML
 
 import experiments
 import repro
 from conftest import ROOT
 from vae.cli import UserError
+from vae.grid import dvc_options, read_grid
 
 
-def shown(*tried: tuple[str, int, float | str, str]) -> pd.DataFrame:
-    """The table of a commit and of experiments by name, epochs, losses and state, as CSV of DVC."""
-    rows = [("", "workspace", "baseline", "", 100.0, 10), ("", "main", "baseline", "", 100.0, 10)]
-    rows += [(name, "abc", "branch_base", state, loss, n) for name, n, loss, state in tried]
-    names = ["Experiment", "rev", "typ", "State", "20d.test_loss", "train.epochs"]
-    table = pd.DataFrame(rows, columns=names)
-    table["2d.test_loss"] = table["20d.test_loss"]
-    return experiments.experiments(table.to_csv(index=False))
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("", {}),
+        (" train.epochs=2  train.beta=1,4 ", {"train.epochs": [2], "train.beta": [1, 4]}),
+        ('tracking.experiment="my runs"', {"tracking.experiment": ["my runs"]}),
+        ("a.b=data/own/my pictures c=1", {"a.b": ["data/own/my pictures"], "c": [1]}),
+        ("train-20d.hidden_sizes=[400, 200]", {"train-20d.hidden_sizes": [[400, 200]]}),
+        ("a = 1, 4\n b= null", {"a": [1, 4], "b": [None]}),
+        ("a='x b=1, y' b=it's", {"a": ["x b=1, y"], "b": ["it's"]}),
+        ("a=é;$5#1 b=1e-3", {"a": ["é;$5#1"], "b": [0.001]}),
+    ],
+)
+def test_values_with_spaces_are_taken_as_typed(text, grid):
+    assert read_grid(text) == grid
 
 
-def test_an_experiment_shows_its_losses_its_distance_and_what_differs():
-    table = shown(("short", 2, 120.5, "Success"))
-    assert table.loc[2].tolist() == ["short", 120.5, 120.5, ["train.epochs=2"]]
-    line = list(experiments.lines(table))[3]
-    assert line.split() == ["short", "120.500", "+20.500", "120.500", "+20.500", "train.epochs=2"]
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.epochs", "'train.epochs' is not KEY=VALUE,VALUE"),
+        ("=1", "is not KEY=VALUE,VALUE"),
+        ("a=", "is not KEY=VALUE,VALUE"),
+        ("a=[1", "is not KEY=VALUE,VALUE, with values as in params.yaml"),
+        ("a=1 b=2 a=3", "has a key twice"),
+    ],
+)
+def test_what_is_no_key_and_value_is_refused(text, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_grid(text)
 
 
-def test_without_experiments_the_commit_and_the_workspace_are_shown():
-    csv = (
-        "Experiment,rev,typ,20d.test_loss,2d.test_loss,train.epochs\n"
-        ",workspace,baseline,90.5,140.5,3\n,main,baseline,88.0,141.0,10\n"
+VALUES = [
+    "my runs",
+    "é αβ",
+    'say "x"',
+    "a,b=[c",
+    "$5 `x`",
+    "null",
+    " a",
+    1e-3,
+    None,
+    True,
+    [400, 200],
+]
+VALUES += [{"first": None, "every": 2}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("several", [False, True])
+def test_dvc_writes_a_value_as_typed_and_nothing_else(tmp_path, monkeypatch, value, several):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text)
+    (option,) = dvc_options({"tracking.experiment": [value, "b"] if several else [value]})
+    override = option.removeprefix("--set-param=")
+    (first, *_) = (
+        get_hydra_sweeps({"params.yaml": [override]}) if several else [{"params.yaml": [override]}]
     )
-    _, here, commit = experiments.lines(experiments.experiments(csv))
-    assert here.split() == ["workspace", "90.500", "+2.500", "140.500", "-0.500", "train.epochs=3"]
-    assert commit.split() == ["main", "88.000", "+0.000", "141.000", "+0.000"]
+    apply_overrides("params.yaml", first["params.yaml"])
+    assert YAML(typ="safe").load(Path("params.yaml"))["tracking"]["experiment"] == value
+    if not isinstance(value, list | dict):
+        assert Path("params.yaml").read_text().splitlines()[:-1] == text.splitlines()[:-1]
 
 
-def test_however_much_differs_a_line_has_80_columns():
-    table = shown(("a-name-of-20-letters", 2, 120.5, ""))
-    table.at[2, "differs"] = ["train.epochs=2", "train-20d.decoder_hidden_sizes=[400, 400]"] * 3
-    for line in experiments.lines(table):
-        assert max(map(len, line.splitlines())) <= 80
-    assert " ".join(line.split()).endswith(" ".join(table.at[2, "differs"]))
-
-
-@pytest.mark.parametrize("state", ["Failed", "Queued", "Running"])
-def test_an_experiment_that_has_not_ended_well_shows_no_losses(state):
-    row = shown(("short", 2, 120.5, state)).loc[2]
-    assert all(map(math.isnan, row[["20d", "2d"]]))
-    assert row["differs"] == [state.lower(), "train.epochs=2"]
-
-
-def test_the_figure_has_a_point_for_each_experiment_by_what_differs():
-    figure = experiments.loss_dots(shown(("a", 2, 120.5, ""), ("b", 3, 110.25, "")))
-    for axes in figure.axes:
-        assert list(axes.lines[0].get_xdata()) == [100.0, 100.0, 120.5, 110.25]
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["workspace", "main", "train.epochs=2", "train.epochs=3"]
+@pytest.mark.parametrize("value", ["a\\b", "${x}", "a\nb"])
+def test_a_value_that_dvc_would_change_is_refused(value):
+    with pytest.raises(UserError, match="DVC takes no"):
+        dvc_options({"tracking.experiment": [value]})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +95,7 @@ def test_the_figure_has_a_point_for_each_experiment_by_what_differs():
     [
         ("train.epoch=1", "train.epoch is an unknown key; did you mean epochs?"),
         ("trian.epochs=1", "params.yaml has no group trian, which trian.epochs names"),
-        ("train.epochs=1,-2", "train.epochs is -2; it should be greater than or equal to 1"),
+        ("train.beta=2 train.epochs=-2", "train.epochs is -2; it should be greater than or equal"),
     ],
 )
 @pytest.mark.parametrize(("script", "option"), [(experiments, []), (repro, ["-S"])])
@@ -80,3 +107,135 @@ def test_a_wrong_key_or_value_is_named_before_anything_runs(
     monkeypatch.setattr(script, "dvc", lambda *arguments: pytest.fail("it ran"))
     with pytest.raises(UserError, match=re.escape(message)):
         script.main()
+
+
+def test_set_takes_one_value_for_a_key(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["repro", "-S", "train.epochs=2,3"])
+    monkeypatch.setattr(repro, "dvc", lambda *arguments: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="make experiments GRID= tries several"):
+        repro.main()
+
+
+@pytest.mark.parametrize(("target", "name"), [("repro", "SET"), ("experiments", "GRID")])
+def test_make_hands_values_on_as_typed(tmp_path, target, name):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "src/tools").mkdir(parents=True)
+    script = "import sys\nprint(sys.argv[-1], end='')\n"
+    (tmp_path / f"src/tools/{target}.py").write_text(script)
+    text = 'tracking.experiment="my runs" a=[4, 2] b=it\'s $HOME $(x) `y` #z; * \\w'
+    command = ["make", "--silent", "--assume-old=setup", target, f"{name}={text}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (text, "")
+
+
+COMMIT = {"typ": "baseline", "20d.test_loss": 100.0, "2d.test_loss": 50.0, "train.epochs": 10.0}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Let DVC have experiments: rows by name, epochs, 20-d loss and state, after its commits'."""
+
+    def show(*tried: tuple[str, float, float | str, str | None], older: int = 0) -> pd.DataFrame:
+        rows = [COMMIT | {"rev": rev} for rev in ("workspace", "main", "e1d2f3a")[: 2 + older]]
+        for number, (name, epochs, loss, state) in enumerate(tried):
+            values = {"Experiment": name, "rev": f"abc{number}", "typ": "branch_base"}
+            rows.append(
+                COMMIT | values | {"20d.test_loss": loss, "train.epochs": epochs, "State": state}
+            )
+        full = [{"Experiment": None, "State": None, **row} for row in rows]
+        monkeypatch.setattr(experiments, "exp_show", lambda **_: full)
+        return experiments.experiments()
+
+    return show
+
+
+def test_an_experiment_shows_its_losses_its_distance_and_what_differs(shown):
+    table = shown(("short", 2.0, 120.5, "Success"))
+    assert table.loc[2].tolist() == ["short", 120.5, 50.0, ["train.epochs=2"]]
+    line = list(experiments.lines(table, {}))[3]
+    assert line.split() == ["short", "120.500", "+20.500", "50.000", "+0.000", "train.epochs=2"]
+
+
+def test_experiments_of_earlier_commits_stay_and_no_two_names_are_alike(shown):
+    table = shown(
+        ("a", 2.0, 120.5, None), ("main", 3.0, 90.0, None), ("a", 4.0, 80.0, None), older=1
+    )
+    assert table["name"].tolist() == ["workspace", "main main", "a abc0", "main abc1", "a abc2"]
+
+
+@pytest.mark.parametrize("state", ["Failed", "Queued", "Running"])
+def test_an_experiment_that_has_not_ended_well_shows_no_losses(shown, state):
+    table = shown(("short", 2.0, 120.5, state))
+    assert all(map(math.isnan, table.loc[2, ["20d", "2d"]]))
+    assert list(experiments.lines(table, {}))[3].split() == [
+        "short",
+        state.lower(),
+        "train.epochs=2",
+    ]
+
+
+def test_a_change_within_the_seeds_noise_is_marked(shown):
+    table = shown(("a", 2.0, 100.4, None), ("b", 2.0, 99.0, None))
+    *_, one, other, note = experiments.lines(table, {"20d": 0.5})
+    assert ("+0.400~" in one, "~" in other) == (True, False)
+    assert note.endswith(": 20d 0.50 nats")
+
+
+def test_the_seeds_noise_is_known_for_the_studied_models_alone(monkeypatch):
+    row = {"split": "test", "n": 20, "low": 87.0, "high": 89.0, "model": "20d", "epoch": 10}
+    rows = [
+        row | {"verdict": "consistent"},
+        row | {"verdict": "consistent", "epoch": 9, "high": 99.0},
+        row | {"verdict": "other parameters", "model": "2d"},
+    ]
+    for published, noise in ((rows, {"20d": pytest.approx(math.sqrt(2 / 1.05))}), ([], {})):
+        text = json.dumps({"published": published})
+        monkeypatch.setattr(experiments, "committed", lambda path, text=text: text)
+        assert experiments.seed_noise() == noise
+    monkeypatch.setattr(experiments, "committed", lambda path: "")
+    assert experiments.seed_noise() == {}
+
+
+def test_however_much_differs_a_line_has_80_columns(shown):
+    table = shown(("a-name-of-20-letters", 2.0, 120.5, None))
+    table.at[2, "differs"] = ["train.epochs=2", "train-20d.decoder_hidden_sizes=[400, 400]"] * 3
+    for line in experiments.lines(table, {"20d": 10.25, "2d": 3.125}):
+        assert max(map(len, line.splitlines())) <= 80
+    assert " ".join(list(experiments.lines(table, {}))[3].split()).endswith(
+        " ".join(table.at[2, "differs"])
+    )
+
+
+def test_the_figure_has_a_point_for_each_experiment_and_the_noise(shown):
+    table = shown(("a", 2.0, 100.08, None), ("b", 2.0, 99.95, None))
+    figure = experiments.loss_dots(table, {"20d": 0.8})
+    axes, other = figure.axes
+    assert list(axes.lines[0].get_xdata()) == [100.0, 100.0, 100.08, 99.95]
+    assert axes.get_xlim()[0] < 99.2 < 100.8 < axes.get_xlim()[1]
+    assert (len(axes.patches), len(other.patches)) == (1, 0)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["workspace ", "main ", "a train.epochs=2", "b train.epochs=2"]
+
+
+def test_images_that_git_does_not_know_are_named_before_queueing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "dvc", lambda *arguments: pytest.fail("it ran"))
+    for name in ("params.yaml", ".dvcignore"):
+        Path(name).write_text((ROOT / name).read_text())
+    images = Path("data/own/my pictures")
+    images.mkdir(parents=True)
+    for name in ("1.png", ".DS_Store", "Thumbs.db"):
+        (images / name).touch()
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    grid = read_grid("download.dataset=mnist,data/own/my pictures")
+    with pytest.raises(UserError, match=f"{images} is new: git add"):
+        experiments.run_queue(grid)
+    subprocess.run(["git", "add", images / "1.png"], check=True)
+    monkeypatch.setattr(experiments, "dvc", lambda *arguments: 1)
+    with pytest.raises(UserError, match="nothing has run"):
+        experiments.run_queue(grid)
+    subprocess.run(["git", "rm", "--quiet", "--cached", "-r", images], check=True)
+    Path(f"{images}.dvc").touch()
+    subprocess.run(["git", "add", f"{images}.dvc"], check=True)
+    with pytest.raises(UserError, match="nothing has run"):
+        experiments.run_queue(grid)

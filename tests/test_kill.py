@@ -136,7 +136,7 @@ def test_a_stage_waits_for_the_one_that_goes_on_though_its_dvc_was_killed(demo):
     process.kill()
     process.wait()
     again = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(again, "an earlier train-2d still runs, though its DVC has ended; waiting for it")
+    await_line(again, f"process {stage.pid} (train-2d) is at work in this folder; waiting")
     stage.kill()
     output = again.communicate()[0]
     assert again.returncode == 0, output

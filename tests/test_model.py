@@ -1,6 +1,6 @@
 import pickle
+import sys
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -8,15 +8,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file as load
 from safetensors.torch import save
 
-from conftest import network_of
+from conftest import model_of
 from vae.cli import UserError
-from vae.model import BernoulliVAE, load_model
+from vae.model import build_model, load_model, reparameterize, save_model
 from vae.params import Architecture
-from vae.weights import load_network, save_network
-
-
-def module(architecture: Architecture) -> BernoulliVAE:
-    return BernoulliVAE(architecture.encoder_sizes, architecture.decoder_sizes)
 
 
 def sizes(layers) -> list[tuple[int, int]]:
@@ -28,11 +23,11 @@ def sizes(layers) -> list[tuple[int, int]]:
 
 
 def test_the_committed_models_have_the_posts_layers(params):
-    model = module(params.train_20d)
+    model = build_model(params.train_20d)
     # The last one gives the posterior's mean and log-variance.
     assert sizes(model.encoder) == [(784, 400), (400, 2 * 20)]
     assert sizes(model.decoder) == [(20, 400), (400, 784)]
-    model = module(params.train_2d)
+    model = build_model(params.train_2d)
     assert sizes(model.encoder) == [(784, 400), (400, 150), (150, 2 * 2)]
     assert sizes(model.decoder) == [(2, 150), (150, 400), (400, 784)]
 
@@ -47,31 +42,145 @@ def test_the_committed_models_have_the_posts_layers(params):
     ],
 )
 def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
-    model = module(Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder))
+    model = build_model(
+        Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
+    )
     assert sizes(model.decoder) == expected
 
 
-def test_a_saved_network_decodes_the_same_after_loading_and_its_bytes_repeat(tmp_path, small):
-    network = network_of(small)
+def test_a_saved_model_computes_the_same_and_its_bytes_repeat(tmp_path, small, images):
+    model = model_of(small)
     for name in ("a", "b"):
-        save_network(network, small, tmp_path / f"{name}.safetensors")
-    latent = np.random.default_rng(0).standard_normal((7, 2)).astype(np.float32)
-    again = load_network(tmp_path / "a.safetensors")
-    assert (again.decode(latent) == network.decode(latent)).all()
+        save_model(model, small, tmp_path / f"{name}.safetensors")
+    again = load_model(tmp_path / "a.safetensors")
+    assert not any(value.requires_grad for value in again.parameters())
+    found, expected = (
+        each(torch.from_numpy(images), torch.ones(100, 2)) for each in (again, model)
+    )
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_as_a_module_it_is_the_same_model(tmp_path, small, images):
-    save_network(network_of(small), small, tmp_path / "a.safetensors")
-    network = load_network(tmp_path / "a.safetensors")
-    model = load_model(tmp_path / "a.safetensors")
-    posterior = model.encode(torch.from_numpy(images).float())
-    for ours, theirs in zip(network.encode(images), posterior, strict=True):
-        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
-    logits = model.decode(posterior.mean).numpy()
-    np.testing.assert_allclose(
-        network.decode(network.encode(images)[0]), logits, rtol=1e-4, atol=1e-5
+def test_calling_a_model_encodes_samples_and_decodes(small, images):
+    model, noise = model_of(small), torch.ones(100, 2)
+    logits, kl = model(torch.from_numpy(images), noise)
+    z, expected = reparameterize(model.encode(torch.from_numpy(images)), noise)
+    assert torch.equal(logits, model.decode(z))
+    assert torch.equal(kl, expected)
+
+
+def test_the_weights_fit_a_plain_pytorch_module(tmp_path, small, images):
+    """Of torch.nn.Linear and ReLU, as who downloads a model file may build it."""
+    model = model_of(small)
+    save_model(model, small, tmp_path / "a.safetensors")
+    layers = [(784, 16), (16, 8), (8, 4)]
+    plain = [part for sizes in layers for part in (torch.nn.Linear(*sizes), torch.nn.ReLU())][:-1]
+    encoder = torch.nn.Sequential(*plain)
+    values = load(tmp_path / "a.safetensors")
+    encoder.load_state_dict(
+        {k.removeprefix("encoder."): v for k, v in values.items() if k.startswith("encoder.")}
     )
+    found = encoder(torch.from_numpy(images).float())
+    torch.testing.assert_close(found, model.encode(torch.from_numpy(images)), rtol=1e-4, atol=1e-5)
+
+
+NETWORKS = """
+import exact, torch
+from vae.model import BernoulliVAE, VAE
+
+class Good(BernoulliVAE):
+    pass
+
+class Plain(torch.nn.Module):
+    def __init__(self, pixels, hidden_sizes, latent_size):
+        super().__init__()
+
+class Empty(VAE):
+    def __init__(self, pixels, hidden_sizes, latent_size):
+        super().__init__()
+
+class NoLatent(VAE):
+    def __init__(self, pixels):
+        super().__init__()
+
+class Half(BernoulliVAE):
+    def encode(self, images):
+        return super().encode(images)[:, :2]
+
+class Wide(BernoulliVAE):
+    def decode(self, z):
+        return super().decode(z)[:, :700]
+
+class Double(BernoulliVAE):
+    def decode(self, z):
+        return super().decode(z).double()
+
+class Images(BernoulliVAE):
+    def decode(self, z):
+        return super().decode(z).view(-1, 28, 28)
+
+class Pair(BernoulliVAE):
+    def encode(self, images):
+        return super().encode(images).chunk(2, dim=1)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def networks(tmp_path, monkeypatch):
+    """A module networks.own, as if it lay in src/networks."""
+    (tmp_path / "own.py").write_text(NETWORKS)
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    (tmp_path / "lacking.py").write_text("import no_such_package\n")
+    monkeypatch.setattr("networks.__path__", [str(tmp_path)])
+    yield
+    for name in ("own", "broken", "lacking"):
+        sys.modules.pop(f"networks.{name}", None)
+
+
+def own(name: str, **more) -> Architecture:
+    return Architecture(network=f"networks.{name}", hidden_sizes=(8,), latent_size=2, **more)
+
+
+def test_a_class_in_networks_makes_the_model(networks, tmp_path):
+    for architecture in (own("own.Good"), own("own.Good", decoder_hidden_sizes=(5,))):
+        model = build_model(architecture)
+        assert type(model).__name__ == "Good"
+        assert model.training
+        save_model(model, architecture, tmp_path / "own.safetensors")
+        assert type(load_model(tmp_path / "own.safetensors")).__name__ == "Good"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nothing.Good", "No module named 'networks.nothing'"),
+        ("broken.Good", "SyntaxError"),
+        ("lacking.Good", "No module named 'no_such_package'"),
+        ("own.Nothing", "has no attribute 'Nothing'"),
+        ("own.number", "not callable"),
+        ("own.Plain", "not a subclass of vae.model.VAE"),
+        ("own.Empty", "NotImplementedError"),
+        ("own.NoLatent", "positional argument"),
+        ("own.Half", r"encode returns for 2 images is torch.float32 \(2, 2\)"),
+        ("own.Wide", r"decode returns for 2 images is torch.float32 \(2, 700\)"),
+        ("own.Double", "decode returns for 2 images is torch.float64"),
+        ("own.Images", r"decode returns for 2 images is torch.float32 \(2, 28, 28\)"),
+        ("own.Pair", "encode returns for 2 images is tuple"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_one_line(networks, name, reason):
+    with pytest.raises(UserError, match=reason) as caught:
+        build_model(own(name))
+    assert str(caught.value).startswith(f"params.yaml: network networks.{name} cannot be used (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["os.system", "vae.model.VAE", "networks.own", "networks", ""])
+def test_a_network_elsewhere_is_refused_by_its_name(name):
+    with pytest.raises(ValueError, match=r"networks\.FILE\.CLASS"):
+        Architecture(network=name, hidden_sizes=(8,), latent_size=2)
 
 
 class Evil:
@@ -83,11 +192,11 @@ class Evil:
     "damage",
     ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop",
      "float16", "float64", "bfloat16", "float8_e4m3fn", "NaN", "infinite", "no description",
-     "description", "deep description", "enormous description"],
+     "description", "network", "deep description", "enormous description"],
 )  # fmt: skip
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
     path = tmp_path / "model.safetensors"
-    save_network(network_of(small), small, path)
+    save_model(model_of(small), small, path)
     match damage:
         case "missing":
             path.unlink()
@@ -97,7 +206,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
             path.write_bytes(pickle.dumps(Evil()))
         case "sizes":
             other = Architecture(hidden_sizes=(17, 8), latent_size=2)
-            save_network(network_of(other), small, path)
+            save_model(model_of(other), small, path)
         case "torch":
             torch.save(Evil(), path)
         case "names":
@@ -120,14 +229,18 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
             path.with_suffix(".json").unlink()
         case "description":
             path.with_suffix(".json").write_text("{}")
+        case "network":
+            path.with_suffix(".json").write_text(
+                '{"network": "networks.gone.Own", "hidden_sizes": [], "latent_size": 2}'
+            )
         case "deep description":
             path.with_suffix(".json").write_text(100_000 * "[")
         case "enormous description":
             path.with_suffix(".json").write_text(
                 '{"hidden_sizes": [100000, 100000], "latent_size": 2}'
             )
-    with pytest.raises(UserError, match="cannot read the model") as caught:
-        load_network(path)
+    with pytest.raises(UserError, match=r"cannot read the model|networks.gone.Own") as caught:
+        load_model(path)
     assert "\n" not in str(caught.value)
 
 
@@ -144,11 +257,11 @@ def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(
 ):
     path = tmp_path / "model.safetensors"
     architecture = Architecture(hidden_sizes=(), latent_size=1)
-    save_network(network_of(architecture), architecture, path)
+    save_model(model_of(architecture), architecture, path)
     content = path.with_suffix(suffix).read_bytes()
     start = int(place * min(len(content), 600))
     path.with_suffix(suffix).write_bytes(content[:start] + others + content[start + 4 :])
     try:
-        load_network(path)
+        load_model(path)
     except UserError as error:
         assert "\n" not in str(error)

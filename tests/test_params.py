@@ -28,11 +28,11 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
     ("rate: 0.001", "rate: -1", "train.learning_rate is -1; it should be greater than 0"),
     ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
-    ("hidden_sizes: [400, 150]", "hidden_sizes: 400", "hidden_sizes is 400; it should be a valid"),
-    ("hidden_sizes: [400, 150]", "hidden_sizes: [0]", "train-2d.hidden_sizes.0 is 0"),
+    ("_sizes:\n  - 400\n  - 150", "_sizes: 400", "hidden_sizes is 400; it should be a valid"),
+    ("  - 400\n  - 150", "  - 0", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
     ("  preceded_by", "  precededby", "precededby is an unknown key; did you mean preceded_by?"),
-    ("[0.05, 0.95]", "[0.95, 0.05]", "the first must be below the second"),
+    ("  - 0.05\n", "  - 0.97\n", "the first must be below the second"),
     ("enabled: true", "enabled: 1", "tracking.enabled is 1; it should be a valid boolean"),
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
     ("seed: 199", "seed: 199: 200", "is not valid YAML"),
@@ -62,12 +62,12 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: 1e400", "is inf; it should be a finite number"),
     ("learning_rate: 0.001", "learning_rate: 1e-400", "is 0.0; it should be greater than 0"),
     ("learning_rate: 0.001", "learning_rate: 0.001x", "is '0.001x'; it should be a valid number"),
-    ("[0.9, 0.999]", "[0.9, 0.999, 0.9]", "train.adam_betas"),
-    ("[0.9, 0.999]", "[0.9, 1.0]", "train.adam_betas.1 is 1.0; it should be less than 1"),
-    ("_sizes: [400]", "_sizes: [1000000000]", "it should be less than or equal to 100000"),
+    ("  - 0.999\n", "  - 0.999\n  - 0.9\n", "train.adam_betas"),
+    ("  - 0.999\n", "  - 1.0\n", "train.adam_betas.1 is 1.0; it should be less than 1"),
+    ("  - 400\n", "  - 1000000000\n", "it should be less than or equal to 100000"),
     ("interval: 10", f"interval: {10**30}", "it should be less than or equal to 1000000000"),
     ("noise_images: 1000", f"noise_images: {10**9}", "it should be less than or equal to 1000000"),
-    ("images: [1, 4, 12, 15, 22]", "images: []", "figures.images is []; "),
+    ("  - 1\n  - 4\n  - 12\n  - 15\n  - 22\n", "    []\n", "figures.images is []; "),
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
     ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
     ("seed: 199", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
@@ -201,3 +201,9 @@ def test_any_change_of_the_text_is_accepted_or_refused_in_one_line(tmp_path, sta
 def test_a_missing_file_names_the_folder(tmp_path):
     with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
         check_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
+def test_a_path_of_ones_own_images_is_taken_as_it_may_be_typed(typed):
+    change = {"download.dataset": typed}
+    assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"

@@ -22,14 +22,15 @@ import report
 from conftest import ROOT
 from vae.cli import UserError
 from vae.data import raw_files, tiled
-from vae.files import md5, read_json, write_csv
+from vae.files import md5, read_json, write_csv, write_json
 from vae.frames import load_frames
+from vae.losses import load_losses
+from vae.model import load_model
 from vae.params import MODELS, check_params
 from vae.report import text
 from vae.report.page import page
-from vae.reproduction.published import load_losses
-from vae.reproduction.verdicts import judge_run
-from vae.weights import load_network
+from vae.reproduction.intervals import load_study
+from vae.reproduction.verdicts import Verdicts, judge_run
 
 # Addresses that a browser fetches, and elements that run something or fetch for other reasons.
 ADDRESSES = ("src", "srcset", "data", "poster", "background", "action")
@@ -122,27 +123,20 @@ def test_the_report_holds_every_picture_of_plots_and_charts_of_both_models_in_tw
     pictures = {path.stem: path for path in (finished_demo / "plots").glob("*.png")}
     # What compares with published numbers, of which there are none of these digits.
     assert set(pictures) - set(shown) == {"likelihood", "reproduction"}
+    assert not set(shown) - set(pictures)
     for name in pictures.keys() & shown.keys():
         whole = np.asarray(Image.open(pictures[name]))
         assert np.array_equal(np.concatenate(shown[name], axis=1), whole)
     assert sorted(name for name in shown if len(shown[name]) == 2) == ["losses"]
 
 
-def test_the_report_has_the_last_frame_of_the_reconstructions(html, finished_demo):
-    (still,) = (image["src"] for image in html.all("img") if image["data-name"] == "reconstruction")
-    frames = load_frames(finished_demo / "models/20d-frames.arrow", "reconstructions")
-    shown = np.asarray(Image.open(BytesIO(embedded(still))))
-    last = frames[: len(frames) : 5][-1]
-    assert np.array_equal(shown[shown.shape[0] // 2 :: 4, ::4], tiled(last, 1))
-
-
 def test_the_pages_numbers_are_the_models_the_scores_and_the_frames(html, finished_demo):
     data = json.loads(html.texts["numbers"])
     for name in ("20d", "2d"):
-        network = load_network(finished_demo / f"models/{name}.safetensors")
-        for (weight, bias), layer in zip(
-            network.layers, data["models"][name]["layers"], strict=True
-        ):
+        model = load_model(finished_demo / f"models/{name}.safetensors")
+        values = [value.numpy() for value in model.parameters()]
+        pairs = zip(values[::2], values[1::2], strict=True)
+        for (weight, bias), layer in zip(pairs, data["models"][name]["layers"], strict=True):
             numbers, steps, biases = (
                 np.frombuffer(b64decode(layer[part]), kind)
                 for part, kind in (("weights", "<i2"), ("steps", "<f4"), ("bias", "<f4"))
@@ -154,6 +148,7 @@ def test_the_pages_numbers_are_the_models_the_scores_and_the_frames(html, finish
         assert data["losses"][name]["test_loss"] == losses["test_loss"].tolist()
     epochs = data["training"]["epochs"]
     assert epochs[0] == 0
+    assert data["training"]["manifolds"][0] != data["training"]["manifolds"][1]
     assert 9 < epochs[-1] <= 10
     assert epochs == sorted(epochs)
     manifolds = load_frames(finished_demo / "models/2d-frames.arrow", "manifold")
@@ -186,7 +181,9 @@ def test_the_report_has_every_number_of_the_demo_in_its_tables(html, finished_de
         active = f"{parts['active_units']} of {len(parts['kl_by_dimension'])}"
         assert [model, *(f"{value:.3f}" for value in of_kl), active] in html.rows
     for deep, flat in zip(likelihood["20d"]["units"], likelihood["2d"]["units"], strict=True):
-        assert [deep["loss"], f"{deep['value']:.3f}", f"{flat['value']:.3f}"] in html.rows
+        (row,) = (row for row in html.rows if row[0] == deep["loss"])
+        assert len(row[1]) > 10  # what it is
+        assert row[2:] == [f"{deep['value']:.3f}", f"{flat['value']:.3f}"]
     for kind, scores in anomaly["kinds"].items():
         found = [scores[name] for name in ("kl", "reconstruction", "negative_elbo")]
         areas = [f"{each['roc_auc']:.3f} ({each['average_precision']:.3f})" for each in found]
@@ -215,7 +212,7 @@ def report_of(tmp_path) -> Callable[..., str]:
         "studied": True,
         "versions": "",
         "parameters": {},
-        "sums": {},
+        "checksums": {},
     }
 
     def write(
@@ -239,8 +236,11 @@ def test_the_report_has_each_published_value_its_sign_and_the_count_of_each_verd
         assert f"{value.published:.3f} {sign} | {value.difference:+.3f}" in shown
     assert "| the post's | 51.763 |" in shown
     assert "a model that had seen 234 batches before" in shown
-    assert "40 of 40 losses replayed" in shown
-    assert "other parameters" not in shown
+    assert (
+        "**The notebook's run is replayed, 40 of 40 losses; other seeds reach 8 to 28.**" in shown
+    )
+    assert "| 2d test | 0.538 | 1.0 | 68 % |" in shown
+    assert "Other parameters" not in shown
 
 
 def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(report_of, tmp_path):
@@ -249,7 +249,7 @@ def test_a_table_of_another_source_is_judged_and_shown_by_its_own_name(report_of
     index.write_text(index.read_text().replace("source: notebook", "source: smith-2021"))
     shown = report_of(folder=folder)
     assert "| smith-2021, 20d losses | 20 | 0 | 0 |" in shown
-    assert "\nThe smith-2021's run: 40 of 40 losses replayed" in shown
+    assert "**The smith-2021's run is replayed, 40 of 40 losses; other" in shown
     assert "| train, smith-2021 | train, ours - smith-2021 |" in shown
 
 
@@ -262,34 +262,82 @@ def test_another_papers_report_has_nothing_of_the_posts(report_of, tmp_path):
     )
     shown = report_of(folder=folder, studied=False)
     assert "| smith-2021, 20d losses | 0 | 20 | 0 |" in shown
-    for word in ("the post's", "2019", "notebook", "before", "studies/likelihood.csv", "\n."):
+    assert shown.startswith("# Two variational autoencoders, trained on mnist\n")
+    for word in (
+        "Variational Autoencoder Code",
+        "the post's",
+        "2019",
+        "notebook",
+        "before",
+        "studies/likelihood.csv",
+        "\n.",
+    ):
         assert word not in shown, word
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "models"),
-    [("train.learning_rate", 0.003, "20d and 2d"), ("train-2d.hidden_sizes", [400], "2d")],
+    ("key", "value", "models", "change"),
+    [
+        ("train.learning_rate", 0.003, "20d and the 2d", "0.003 instead of 0.001"),
+        ("train-2d.hidden_sizes", [400], "2d", "[400] instead of [400, 150]"),
+    ],
 )
 def test_a_run_of_other_parameters_says_so_at_its_top_and_explains_no_table_by_a_study(
-    report_of, key, value, models
+    report_of, key, value, models, change
 ):
     shown = report_of({key: value}, studied=False)
     top = shown.partition("## Verdicts")[0]
-    assert f"**Trained with other parameters than the study's: {models}." in top
+    assert f"**Other parameters than the published results': `{key}` {change}.**" in top
+    assert f"stand beside the {models} model without a verdict" in top
     assert f"- **{40 if models == '2d' else 81}** other parameters ·" in top
     assert "batches before" not in shown
     assert "studies/likelihood.csv" not in shown
-    assert ("20 of 20 losses replayed" in shown) == (models == "2d")
+    assert ("replayed, 20 of 20 losses; other seeds reach 2 to 11" in shown) == (models == "2d")
+
+
+def test_the_run_of_another_seed_says_so_at_its_top(report_of):
+    top = report_of({"seed": 3}).partition("## Verdicts")[0]
+    assert "**Other parameters than the published results': `seed` 3 instead of 199.**" in top
+    assert "without a verdict" not in top
 
 
 def test_a_report_of_other_data_says_so_and_speaks_of_no_published_number_and_no_digit(report_of):
     shown = report_of({"download.dataset": "fashion-mnist"}, labelled=False, studied=False)
+    assert shown.startswith("# Two variational autoencoders, trained on fashion-mnist\n")
     assert "trained on\nfashion-mnist, of which" in shown
-    for word in ("the post's", "2019", "notebook", "## Verdicts", "Larochelle", "boundaries"):
+    for word in (
+        "Experiments",
+        "the post's",
+        "2019",
+        "notebook",
+        "## Verdicts",
+        "Larochelle",
+        "boundaries",
+    ):
         assert word not in shown, word
     # But for a kind of anomaly, and what `make demo` runs on.
     assert "digit" not in shown.replace("scikit-learn digits", "").replace("learn's digits", "")
     assert "| Epoch | train, ours | test, ours |" in shown
+
+
+@pytest.mark.parametrize("epoch", [10, 99])
+def test_the_summary_has_test_losses_in_deviations_of_the_seeds(tmp_path, epoch):
+    rows, intervals = load_study(ROOT / "studies/seeds.csv")
+    values = pd.DataFrame(read_json(ROOT / "metrics/reproduction.json")["published"])
+    for name in ("anomaly", "likelihood"):
+        shutil.copy(ROOT / f"metrics/{name}.json", tmp_path)
+    for model in MODELS:
+        last = {"epoch": epoch, "train_loss": 89.0, "test_loss": 90.0}
+        write_json(tmp_path / f"{model}.json", last)
+    report.summarise(Verdicts(None, values, intervals, {}, [], {}, None), tmp_path)
+    found = read_json(tmp_path / "summary.json")["20d"]
+    assert (found["train_loss"], found["test_loss"]) == (89.0, 90.0)
+    # The study has no epoch 99.
+    assert ("test_loss_in_deviations" in found) == (epoch == 10)
+    if epoch == 10:
+        seeds = rows[(rows["model"] == "20d") & (rows["epoch"] == 10)]["test_loss"]
+        expected = (90.0 - seeds.mean()) / seeds.std()
+        assert found["test_loss_in_deviations"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_head_and_foot_link_to_the_notebook_and_say_where_the_commit_is(report_of):

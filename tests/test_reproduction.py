@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
+from vae.losses import load_losses
 from vae.params import Binarize
-from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import compare_losses, load_losses, load_published
+from vae.reproduction.intervals import load_study
+from vae.reproduction.published import compare_losses, load_published
 from vae.reproduction.verdicts import judge
 
 OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
@@ -47,7 +48,7 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
     values = compare_losses(runs(published, 2), published)
     assert len(values) == 80
     assert values["ours"].notna().sum() == 16
-    rows = records(judge(values, load_intervals(ROOT / "studies/seeds.csv")))
+    rows = records(judge(values, load_study(ROOT / "studies/seeds.csv")[1]))
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
     json.dumps(rows, allow_nan=False)
 
@@ -119,7 +120,7 @@ STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
 def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "seeds.csv").write_text(content)
     with pytest.raises(UserError, match=r"seeds\.csv") as caught:
-        load_intervals(tmp_path / "seeds.csv")
+        load_study(tmp_path / "seeds.csv")
     assert "\n" not in str(caught.value)
 
 
@@ -181,7 +182,7 @@ def test_another_papers_table_is_a_csv_and_a_few_lines_of_yaml(tmp_path, publish
     assert set(values["source"]) == {"smith-2021"}
     assert len(values) == 20
     assert values["tolerance"].isna().all()
-    verdicts = judge(values, load_intervals(ROOT / "studies/seeds.csv"))["verdict"]
+    verdicts = judge(values, load_study(ROOT / "studies/seeds.csv")[1])["verdict"]
     assert set(verdicts) == {"consistent"}
 
 

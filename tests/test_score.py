@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split, raw_files, read_idx, upscaled_digits
 from vae.images import Picture, as_mnist, read_pictures
-from vae.scores import anomaly_scores, limits
-from vae.weights import load_network
+from vae.inference import anomaly_scores
+from vae.model import load_model
+from vae.scores import limits
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, r
     arrays = ["bytes.npy", "floats.npy", "flat.npy", "binarized.npy"]
     found = json.loads(run("--json", *(tmp_path / name for name in pictures + arrays)))
 
-    model = load_network(finished_demo / "models/20d.safetensors")
+    model = load_model(finished_demo / "models/20d.safetensors")
     test, train = (
         load_split(finished_demo / "data/binarized", name).images for name in ("test", "train")
     )
@@ -82,7 +84,7 @@ def test_a_test_image_has_the_anomaly_stages_scores_in_any_form(finished_demo, r
     assert found["thresholds"]["kl"] == pytest.approx(np.percentile(known["kl"], 99.9))
 
 
-def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(run, gray, tmp_path):
+def test_the_table_has_each_image_and_the_figure_is_a_png(run, gray, tmp_path):
     np.save(
         tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 2, (2, 784), dtype=np.uint8)
     )
@@ -95,9 +97,13 @@ def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(run, gray, 
     _, *lines, meaning, thresholds = first.splitlines()
     assert "note: there is no figure on it" in [line.strip() for line in lines]
     lines = [line for line in lines if "note" not in line]
-    assert [line.split()[0] for line in lines] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
-    assert [" anomalous by " in line for line in lines] == [True, True, True, False]
-    assert "negative ELBO" in lines[0].split("anomalous by ")[1]
+    # An image has its name, its verdict and three scores.
+    assert lines[::5] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
+    verdicts = [line.strip() for line in lines[1::5]]
+    assert all(line.startswith("anomalous by ") for line in verdicts[:3])
+    assert "negative ELBO" in verdicts[0]
+    assert verdicts[3] == "ordinary: by no score among the strangest 0.1 %"
+    assert max(len(line) for line in first.splitlines() if not line.startswith("/")) <= 80
     assert "training images" in meaning
     assert thresholds.startswith("KL above ")
     with Image.open(figure) as drawn:
@@ -105,10 +111,27 @@ def test_the_table_has_a_line_for_each_image_and_the_figure_is_a_png(run, gray, 
         assert drawn.size == (1800, 620)  # two images beside two
 
 
+@pytest.mark.parametrize(
+    ("percentage", "place"),
+    [(0, 0), (0.1, 0), (1, 5), (10, 10), (50, 15), (90, 20), (99.1, 25), (99.9, 30), (100, 30)],
+)
+def test_a_percentile_stands_under_its_number(percentage, place):
+    head = score.table([], {"kl": 1, "negative_elbo": 1, "reconstruction": 1}, 9, 99.9)
+    line = f"  {'KL':14}{1:9.2f}     {score.scale(percentage)}"
+    assert line.index("o") == 30 + place
+    number = f"{percentage:g}"
+    if number in ("0.1", "1", "10", "50", "90", "99.9"):
+        first = f" {head.splitlines()[0]} ".index(f" {number} ")
+        assert first <= line.index("o") < first + len(number)
+
+
 def test_one_bad_image_of_several_is_named_and_the_others_are_scored(finished_demo, gray, tmp_path):
     upscaled(gray[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("a text")
-    images = (tmp_path / "good.png", tmp_path / "bad.png")
+    lab = Image.new("LAB", (30, 30))
+    lab.save(tmp_path / "lab.tiff")
+    # The last cannot even be looked for.
+    images = [tmp_path / name for name in ("bad.png", "lab.tiff", "good.png", 300 * "x")]
     command = [
         sys.executable,
         ROOT / "src/tools/score.py",
@@ -120,6 +143,8 @@ def test_one_bad_image_of_several_is_named_and_the_others_are_scored(finished_de
     assert result.returncode == 1
     assert result.stdout.splitlines()[1].startswith(f"{tmp_path}/good.png")
     assert result.stderr.startswith(f"error: cannot read {tmp_path}/bad.png as a picture")
+    assert f"; cannot read {tmp_path}/lab.tiff as a picture (" in result.stderr
+    assert f"File name too long: '{tmp_path}/xxx" in result.stderr
     assert result.stderr.count("\n") == 1
     assert (tmp_path / "out.png").exists()
 
@@ -324,13 +349,20 @@ TURNS = {
 }
 # File formats, how a pixel is stored, and how the file is written.
 FORMS = [("png", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "P", "16 bits")]
+FORMS += [("tiff", mode, {}) for mode in ("P", "LA", "RGBA", "CMYK", "YCbCr", "0.0 to 1.0")]
 FORMS += [("png", "L", {"compress_level": 0}), ("png", "P", {"optimize": True})]
 FORMS += [("tiff", mode, {}) for mode in ("L", "RGB", "16 bits", "16 bits, the higher first")]
 FORMS += [("tiff", "L", {"compression": kind}) for kind in ("tiff_lzw", "packbits", "tiff_deflate")]
 FORMS += [("webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")]
 # These know no orientation.
 PLAIN = [("bmp", "L"), ("bmp", "RGB"), ("gif", "L"), ("ppm", "L"), ("ppm", "RGB"), ("tga", "RGBA")]
-PLAIN += [("ppm", "16 bits"), ("jp2", "L"), ("jp2", "RGB")]
+PLAIN += [
+    ("ppm", "16 bits"),
+    ("jp2", "L"),
+    ("jp2", "RGB"),
+    ("jp2", "16 bits"),
+    ("pfm", "0.0 to 1.0"),
+]
 FORMS += [(suffix, mode, {}) for suffix, mode in PLAIN]
 
 
@@ -348,6 +380,8 @@ def pictures(draw):
 
 def stored(picture, mode):
     """A gray picture with its pixels stored in another way."""
+    if mode == "0.0 to 1.0":
+        return Image.fromarray(np.float32(np.asarray(picture) / 255))
     if not mode.startswith("16 bits"):
         return picture.convert(mode)
     deep = np.asarray(picture).astype(np.uint16) * 257
@@ -382,6 +416,72 @@ def test_a_picture_has_the_same_pixels_in_any_format_depth_encoding_orientation_
         return
     (found,) = read_pictures(path, "auto")
     assert np.array_equal(found.pixels, expected)
+
+
+# Modes of Pillow's, and what one of its pictures of 8 bits becomes in them.
+MODES = {mode: partial(Image.Image.convert, mode=mode) for mode in ("1", "RGBX", "PA", "F")}
+MODES |= {
+    "LAB": lambda image: Image.merge("LAB", (image, *[Image.new("L", image.size, 128)] * 2)),
+    "I of 0 to 65535": lambda image: image.convert("I").point(lambda value: value * 257),
+    "F of 0 to 65535": lambda image: image.convert("F").point(lambda value: value * 257 + 0),
+    "F below 0": lambda image: image.convert("F").point(lambda value: value / 255 - 0.5),
+    "I;16": lambda image: stored(image, "16 bits"),
+    "I;16B": lambda image: stored(image, "16 bits, the higher first"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_any_mode_has_the_pixels_of_8_bits_or_is_refused(tmp_path, mode):
+    picture = Image.fromarray(drawn(0, 255) if mode == "1" else drawn(40, 200))
+    expected = read_pictures(saved(picture, tmp_path / "a.png"), "auto")[0].pixels
+    refused = read = 0
+    for suffix in ("tiff", "png", "ppm", "jp2", "spider", "tga", "sgi", "pcx", "dds"):
+        try:
+            path = saved(MODES[mode](picture), tmp_path / f"b.{suffix}")
+        except (OSError, KeyError, ValueError):  # this format has no such mode
+            continue
+        try:
+            assert (read_pictures(path, "auto")[0].pixels == expected).all(), suffix
+            read += 1
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused + read
+    assert read or mode[:2] in ("LA", "F", "F ")
+
+
+def saved(picture, path, **options):
+    picture.save(path, format="SPIDER" if path.suffix == ".spider" else None, **options)
+    return path
+
+
+def retagged(path, tag, value):
+    """Give a little-endian TIFF another value of a tag that is one number of 16 bits."""
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", tag, 3, 1)
+    assert content.count(entry) == 1
+    start = content.index(entry) + len(entry)
+    path.write_bytes(content[:start] + struct.pack("<H", value) + content[start + 2 :])
+    return path
+
+
+def test_what_pillow_would_read_wrongly_is_refused(tmp_path):
+    picture = Image.fromarray(drawn(0, 255))
+    deep, path = stored(picture, "16 bits"), tmp_path / "a.tiff"
+    cases = {
+        "black and white are unknown": [
+            lambda: retagged(saved(deep, path), 262, 0),  # 0 is white
+            lambda: retagged(saved(deep, path), 258, 12),
+            lambda: saved(picture, path, tiffinfo={339: 2}),  # signed
+            lambda: saved(Image.fromarray(np.full((30, 30), np.nan, np.float32)), path),
+            lambda: saved(deep, tmp_path / "a.png", transparency=0),
+        ],
+        "a TIFF of 2 pages": [lambda: saved(picture, path, save_all=True, append_images=[picture])],
+    }
+    for message, makes in cases.items():
+        for make in makes:
+            with pytest.raises(UserError, match=message):
+                read_pictures(make(), "auto")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])

@@ -1,12 +1,9 @@
 """The stream against the notebook's own steps, written out plainly on torch's global generator."""
 
-from itertools import chain
-
-import numpy as np
 import torch
 from torch import nn
 
-from vae.network import Network
+from vae.model import VAE, build_model
 from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, fit
@@ -40,11 +37,7 @@ def notebooks_pass(images: int, latent: int, frames: bool) -> tuple[torch.Tensor
     return order, noise, captured
 
 
-def network_of(architecture: Architecture) -> Network:
-    return Network(architecture.encoder_sizes, architecture.decoder_sizes)
-
-
-def assert_weights(model: Network, notebooks: list[torch.Tensor]) -> None:
+def assert_weights(model: VAE, notebooks: list[torch.Tensor]) -> None:
     """The model's encoder ends in one layer where the notebook had one for the mean and one for the
     log-variance."""
     weight, bias, mean, mean_bias, log_variance, log_variance_bias, *decoder = notebooks
@@ -54,8 +47,8 @@ def assert_weights(model: Network, notebooks: list[torch.Tensor]) -> None:
         torch.cat((mean, log_variance)),
         torch.cat((mean_bias, log_variance_bias)),
     ]
-    for mine, theirs in zip(chain(*model.layers), [*joined, *decoder], strict=True):
-        assert (mine == theirs.detach().numpy()).all()
+    for ours, theirs in zip(model.parameters(), [*joined, *decoder], strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_run_draws_what_the_notebook_draws_in_its_order():
@@ -69,38 +62,38 @@ def test_a_run_draws_what_the_notebook_draws_in_its_order():
     ]
 
     ours = stream()
-    model = network_of(Architecture(hidden_sizes=(400,), latent_size=20))
+    model = build_model(Architecture(hidden_sizes=(400,), latent_size=20))
     ours.initialise(model)
     assert_weights(model, weights)
-    assert (ours.frame(20) == first_frame.numpy()).all()
+    assert torch.equal(ours.frame(20), first_frame)
     draws = ours.epoch(TRAINING, 20)
-    assert (draws.order == order.numpy()).all()
-    assert (draws.noise == torch.cat(noise).numpy()).all()
-    assert (draws.frame_noise == torch.stack(captured).numpy()).all()
+    assert torch.equal(draws.order, order)
+    assert torch.equal(draws.noise, torch.cat(noise))
+    assert torch.equal(draws.frame_noise, torch.stack(captured))
     draws = ours.epoch(TEST, 20, frames=False)
-    assert (draws.order == test_order.numpy()).all()
-    assert (draws.noise == torch.cat(test_noise).numpy()).all()
-    model = network_of(Architecture(hidden_sizes=(7,), latent_size=2))
+    assert torch.equal(draws.order, test_order)
+    assert torch.equal(draws.noise, torch.cat(test_noise))
+    model = build_model(Architecture(hidden_sizes=(7,), latent_size=2))
     ours.initialise(model)
     assert_weights(model, second_model)
 
 
 def test_skipping_a_run_leaves_the_stream_where_the_real_run_leaves_it(params, small):
     settings = params.train.model_copy(update={"epochs": 2})
-    images = np.random.default_rng(0).integers(0, 2, (TRAINING, 784), dtype=np.uint8)
+    images = torch.randint(2, (TRAINING, 784), dtype=torch.uint8)
     real = stream()
-    model = network_of(small)
+    model = build_model(small)
     real.initialise(model)
-    list(fit(Start(model, images, images[:TEST], real), settings))
+    list(fit(Start(model, 2, images, images[:TEST], real), settings))
 
     skipped = stream()
-    skipped.skip_run(network_of(small), epochs=2, training_images=TRAINING, test_images=TEST)
-    assert (skipped.generator.state() == real.generator.state()).all()
+    skipped.skip_run(build_model(small), 2, epochs=2, training_images=TRAINING, test_images=TEST)
+    assert torch.equal(skipped.generator.get_state(), real.generator.get_state())
 
 
 def test_the_global_generator_is_left_alone(small):
     before = torch.get_rng_state()
-    model = network_of(small)
+    model = build_model(small)
     torch.set_rng_state(before)
     ours = stream()
     ours.initialise(model)

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,6 @@ import demo as demo_script
 import study as study_script
 from conftest import ROOT, listening
 from vae.cli import UserError
-from vae.cuda import CudaTrainer
 from vae.data import load_split
 from vae.files import md5
 from vae.identity import identity
@@ -305,14 +304,18 @@ def test_a_trial_is_keyed_by_the_parameters_that_it_runs_with(workspace, monkeyp
     assert [identity(flat(params), ["data"]) for params in ran] == [t.fingerprint for t in trials]
 
 
-def test_a_process_that_has_trained_as_on_a_gpu_gives_the_processors_bits(workspace, monkeypatch):
+def test_a_process_that_trained_by_torch_gives_exact_bits_again(workspace, monkeypatch):
     (trial,) = plan_in(workspace, monkeypatch, [0], {"train.epochs": [1]})
     splits = [load_split(Path("data/binarized"), name) for name in ("train", "test")]
     before = run_trial(trial, *splits)
-    on_gpu = trial._replace(params=check_params(Path("params.yaml"), {"train.device": "cuda"}))
-    monkeypatch.setattr("vae.cuda.CudaTrainer", partial(CudaTrainer, device="cpu"))
-    assert run_trial(on_gpu, *splits) != before
-    assert run_trial(trial, *splits) == before
+    other = check_params(Path("params.yaml"), {"train.arithmetic": "torch"})
+    try:
+        assert run_trial(trial._replace(params=other), *splits) != before
+    finally:
+        again = run_trial(trial, *splits)
+        torch.use_deterministic_algorithms(False)
+        torch.set_flush_denormal(False)
+    assert again == before
 
 
 def test_a_node_with_another_pytorch_than_the_keys_have_is_refused(workspace, monkeypatch):

@@ -21,9 +21,9 @@ from conftest import ROOT, save_frames
 from vae.cli import UserError
 from vae.files import md5, read_json, write_csv
 from vae.identity import identity
+from vae.losses import load_losses
 from vae.params import check_params, flat, training_params
 from vae.rebuild.compare import hashes
-from vae.reproduction.published import load_losses
 from vae.tracking.live import live_run
 from vae.tracking.store import Store
 from vae.tracking.sync import (

@@ -1,17 +1,16 @@
 """Two builds compared: with everything varied, with dvc.lock, and what is said of a difference."""
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-import verify
 from conftest import ROOT
-from vae.rebuild.compare import first_difference, hashes
+from vae.files import md5
+from vae.rebuild.compare import compare, first_difference, hashes
 
 
 def test_two_builds_with_all_varied_that_must_not_matter_have_the_same_bits(tmp_path):
@@ -30,37 +29,34 @@ def test_two_builds_with_all_varied_that_must_not_matter_have_the_same_bits(tmp_
 
 
 @pytest.fixture
-def two_builds(monkeypatch):
-    """Stand for builds: a text and the dvc.lock that names it; the second's may differ."""
-    texts = ["1\n2\n", "1\n2\n"]
+def two_builds(tmp_path):
+    """Stand for builds: a function that writes their only output, and the dvc.lock that names it."""
 
-    def fake_build(folder, overrides, variables, **options):
-        text = texts[0] if overrides["tracking"]["enabled"] else texts[1]
-        (folder / "plots").mkdir(parents=True)
-        (folder / "plots/a.csv").write_text(text)
-        outs = [{"path": "plots/a.csv", "md5": hashlib.md5(text.encode()).hexdigest()}]
-        YAML().dump({"stages": {"a": {"outs": outs}, "track": {}}}, folder / "dvc.lock")
+    def write(*texts: str) -> list[Path]:
+        folders = [tmp_path / str(number) for number in range(len(texts))]
+        for folder, text in zip(folders, texts, strict=True):
+            (folder / "plots").mkdir(parents=True)
+            (folder / "plots/a.csv").write_text(text)
+            outs = [{"path": "plots/a.csv", "md5": md5(folder / "plots/a.csv")}]
+            YAML().dump({"stages": {"a": {"outs": outs}, "track": {}}}, folder / "dvc.lock")
+        return folders
 
-    monkeypatch.setattr(verify, "build", fake_build)
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    return texts
+    return write
 
 
-def test_an_output_in_which_two_builds_differ_is_named_with_its_place(tmp_path, two_builds):
-    two_builds[1] = "1\n3\n"
-    _, differing = verify.build_twice(tmp_path, {}, None)
+def test_an_output_in_which_two_builds_differ_is_named_with_its_place(two_builds):
+    differing = compare(*two_builds("1\n2\n", "1\n3\n"), {})
     assert differing == ["plots/a.csv, the builds differ at line 2"]
 
 
-def test_an_output_of_other_bits_than_dvc_locks_is_named(tmp_path, two_builds):
-    found, differing = verify.build_twice(tmp_path, {}, {"plots/a.csv": "0123"})
-    assert differing == ["plots/a.csv, dvc.lock has 0123"]
-    assert found == {"plots/a.csv": hashlib.md5(b"1\n2\n").hexdigest()}
+def test_an_output_of_other_bits_than_dvc_locks_is_named(two_builds):
+    assert compare(*two_builds("1", "1"), {"plots/a.csv": "0"}) == ["plots/a.csv, dvc.lock has 0"]
 
 
-def test_outputs_that_are_all_equal_differ_nowhere(tmp_path, two_builds):
-    committed = {"plots/a.csv": hashlib.md5(b"1\n2\n").hexdigest()}
-    assert verify.build_twice(tmp_path, {}, committed) == (committed, [])
+def test_outputs_that_are_all_equal_differ_nowhere(two_builds, capsys):
+    one, other = two_builds("1", "1")
+    assert compare(one, other, hashes(one / "dvc.lock")) == compare(one, other, {}) == []
+    assert capsys.readouterr().out.count("plots/a.csv") == 2
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
-
 import src_path  # noqa: F401
+
 from vae import cli
 from vae.cli import UserError
 from vae.rebuild.build import ROOT, override_params, run_pipeline

@@ -4,23 +4,29 @@ With values to try, all combinations of them are run first, each as an experimen
 """
 
 import argparse
-import io
-import subprocess
-import sys
+import json
+import math
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
+from shlex import quote
+import src_path  # noqa: F401
 
 import pandas as pd
+from dvc.api import exp_show
 from matplotlib.figure import Figure
 
-import src_path  # noqa: F401
+from repro import dvc
 from vae import cli
 from vae.cli import UserError
-from vae.files import written_whole
-from vae.grid import key_values, settings
+from vae.git import check_whole, committed, git
+from vae.grid import Grid, combinations, dvc_options, read_grid
+from vae.own_images import OWN
 from vae.params import MODELS, Params
 from vae.report.figures import save_figure, styled
+from vae.reproduction.verdicts import VERDICTS
 
 FIGURE = Path("dvc_plots/experiments.png")
 GROUPS = [field.alias or name for name, field in Params.model_fields.items()]
@@ -29,75 +35,111 @@ GROUPS = [field.alias or name for name, field in Params.model_fields.items()]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     help_grid = "values to try for a key of params.yaml; several such, all combinations"
-    parser.add_argument("grid", nargs="*", type=key_values, metavar="KEY=VALUE,...", help=help_grid)
-    if grid := dict(parser.parse_args().grid):
-        options = settings(grid)
-        dvc("exp", "run", "--queue", *options)
-        dvc("exp", "run", "--run-all")
-    table = experiments(dvc("exp", "show", "--csv", output=subprocess.PIPE))
-    print("\n".join(lines(table)))
+    parser.add_argument("grid", nargs="*", metavar="KEY=VALUE,...", help=help_grid)
+    grid = read_grid(" ".join(parser.parse_args().grid))
+    queued = run_queue(grid) if grid else set()
+    table, noise = experiments(), seed_noise()
+    print("\n".join(lines(table, noise)))
     if len(table) > 2:
-        with written_whole(FIGURE) as path:
-            save_figure(path, loss_dots(table))
+        save_figure(FIGURE, loss_dots(table, noise))
         print(f"as a figure: {FIGURE}")
+    if failed := queued - set(table["name"][table[[*MODELS]].notna().all(axis=1)]):
+        names = ", ".join(sorted(failed))
+        raise UserError(f"{len(failed)} of {len(queued)} experiments have no results: {names}")
 
 
-def dvc(*arguments: str, output: int | None = None) -> str:
-    """Run a command of DVC's; what it prints is shown, or returned where `output` is a pipe.
+def run_queue(grid: Grid) -> set[str]:
+    """Run an experiment for each combination, and what is in DVC's queue; return their names.
 
-    Raises UserError.
+    Raises UserError where all would fail or be lost.
     """
-    result = subprocess.run([sys.executable, "-m", "dvc", *arguments], stdout=output, text=True)
-    if result.returncode:
-        raise UserError(f"dvc {' '.join(arguments[:3])} failed; the lines above say why")
-    return result.stdout
+    for place in {params.download.dataset for params in combinations(grid)}:
+        others = git("ls-files", "--others", "--exclude-from=.dvcignore", "--", place)
+        if place.startswith(OWN) and others and not git("ls-files", f"{place}.dvc"):
+            raise UserError(
+                f"experiments have what git or DVC tracks, and {place} is new: git add "
+                f"{quote(place)}, or dvc add {quote(place)} && git add {quote(f'{place}.dvc')}"
+            )
+    check_whole()
+    if dvc("exp", "run", "--queue", *dvc_options(grid)):
+        raise UserError("nothing has run; the lines above say why")
+    queued = {row["Experiment"] for row in exp_show() if row["State"] == "Queued"}
+    dvc("exp", "run", "--run-all")
+    return queued
 
 
-def experiments(csv: str) -> pd.DataFrame:
-    """Read what `dvc exp show --csv` prints: workspace, last commit, then each experiment.
+def experiments() -> pd.DataFrame:
+    """Read the workspace, the last commit, and all experiments, also those of earlier commits.
 
     Columns: `name`; each model's last test loss in nats, NaN until an experiment has ended well;
     `differs`, its state until then and its parameters that are not the commit's.
     """
-    shown = pd.read_csv(io.StringIO(csv), dtype=str, keep_default_na=False)
-    table = pd.DataFrame(
-        {"name": shown["Experiment"].where(shown["typ"] != "baseline", shown["rev"])}
-    )
-    state = shown.get("State", pd.Series("", shown.index)).replace("Success", "").str.lower()
+    references = git("for-each-ref", "--format=%(refname)", "refs/exps")
+    starts = {"".join(found) for found in re.findall("^refs/exps/(..)/(.{38})/", references, re.M)}
+    shown = pd.DataFrame(exp_show(revs=["HEAD", *sorted(starts)]))
+    shown = shown[(shown.index < 2) | (shown["typ"] != "baseline")].reset_index(drop=True)
+    name = shown["Experiment"].fillna(shown["rev"])
+    table = pd.DataFrame({"name": name.mask(name.duplicated(False), name + " " + shown["rev"])})
+    state = shown["State"].replace("Success", None).fillna("").str.lower()
     for model in MODELS:
         losses = pd.to_numeric(shown[f"{model}.test_loss"], errors="coerce")
         table[model] = losses.where(state == "")
     params = [key for key in shown if key.partition(".")[0] in GROUPS]
-    committed = shown.iloc[1]
+    # DVC gives all numbers as floats.
+    values = shown[params].astype(str).replace(r"\.0$", "", regex=True)
     table["differs"] = [
-        [f"{key}={row[key]}" for key in params if row[key] != committed[key]]
-        for _, row in shown.iterrows()
+        [*filter(None, [state[number]])]
+        + [f"{key}={row[key]}" for key in params if row[key] != values.loc[1, key]]
+        for number, row in values.iterrows()
     ]
-    table["differs"] = state.map(lambda word: [word] if word else []) + table["differs"]
     return table
 
 
-def lines(table: pd.DataFrame) -> Iterator[str]:
+def seed_noise() -> dict[str, float]:
+    """How far apart the last test losses of two seeds are in 99 of 100 pairs: nats by model.
+
+    Only of models that a study has with the commit's parameters and data.
+    """
+    results = json.loads(committed("metrics/reproduction.json") or '{"published": []}')
+    noise = {}
+    for row in sorted(results["published"], key=itemgetter("epoch")):
+        if row["split"] == "test" and row["verdict"] != VERDICTS[3]:
+            # The interval is of one more seed beside the mean of n.
+            wider = math.sqrt(2 / (1 + 1 / row["n"]))
+            noise[row["model"]] = (row["high"] - row["low"]) / 2 * wider
+    return noise
+
+
+def lines(table: pd.DataFrame, noise: Mapping[str, float]) -> Iterator[str]:
     """Write a line for each row, with how far its losses are from the commit's, in 80 columns."""
     width = table["name"].str.len().max()
-    yield " " * width + "".join(f"{f'{model} test':>10}{'change':>9}" for model in MODELS)
-    changes = table[[*MODELS]] - table.loc[1, [*MODELS]]
-    for number, row in table.iterrows():
-        losses = "".join(f"{row[m]:10.3f}{changes.loc[number, m]:+9.3f}" for m in MODELS)
-        line = " ".join([f"{row['name']:{width}}{losses} ", *row["differs"]])
+    yield " " * width + "".join(f"{f'{model} test':>10}{'change':>9} " for model in MODELS)
+    for _, row in table.iterrows():
+        line = f"{row['name']:{width}}"
+        for model in MODELS:
+            change = row[model] - table.loc[1, model]
+            mark = "~" if 0 < abs(change) <= noise.get(model, 0) else " "
+            line += f"{row[model]:10.3f}{change:+9.3f}{mark}" if change == change else " " * 20
+        line = " ".join([line, *row["differs"]])
         yield textwrap.fill(line, 80, subsequent_indent="    ", break_on_hyphens=False)
+    if noise:
+        nats = ", ".join(f"{model} {noise[model]:.2f}" for model in noise)
+        yield f"~ within the seeds' noise (99 % of pairs of seeds): {nats} nats"
 
 
 @styled
-def loss_dots(table: pd.DataFrame) -> Figure:
-    """Draw the last test loss of both models for each row, a panel for each model."""
+def loss_dots(table: pd.DataFrame, noise: Mapping[str, float]) -> Figure:
+    """Draw the last test loss of both models for each row, and the seeds' noise at the commit's."""
     figure = Figure(figsize=(11, 1.2 + 0.35 * len(table)), layout="constrained")
     panels = figure.subplots(1, len(MODELS), sharey=True)
     for model, axes in zip(MODELS, panels, strict=True):
         axes.plot(table[model], table.index, "o")
         axes.set(title=f"{model[:-1]}-d latent space", xlabel="Test loss (nats per image)")
-    names = table["differs"].str.join(", ").mask(lambda names: names == "", table["name"])
-    panels[0].set_yticks(table.index, names)
+        if model in noise:
+            low, high = (table.loc[1, model] + side * noise[model] for side in (-1, 1))
+            axes.axvspan(low, high, alpha=0.2, label="within the seeds' noise")
+            axes.legend()
+    panels[0].set_yticks(table.index, table["name"] + " " + table["differs"].str.join(" "))
     panels[0].invert_yaxis()
     return figure
 

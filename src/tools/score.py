@@ -11,19 +11,20 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import numpy as np
 from matplotlib.figure import Figure
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
 from vae.images import POLARITIES, Picture, read_pictures
+from vae.inference import anomaly_scores, reconstruct
+from vae.model import load_model
 from vae.params import read_params
 from vae.report.figures import save_figure
-from vae.scores import SCORE_NAMES, anomaly_scores, limits, reconstruct
-from vae.weights import load_network
+from vae.scores import SCORE_NAMES, limits
 
 Row = dict[str, Any]
 
@@ -49,15 +50,15 @@ def main() -> None:
     for path in options.images:
         try:
             pictures += read_pictures(path, options.polarity)
-        except UserError as error:
+        except (UserError, OSError) as error:
             unread.append(str(error))
     if not pictures:
         raise UserError("; ".join(unread))
-    network = load_network(options.model)
+    model = load_model(options.model)
     known = load_split(options.data, "train").images
     images = binarize(np.stack([picture.pixels for picture in pictures]), binarized.threshold)
     scores, training = (
-        anomaly_scores(network, each, settings.batch_size) for each in (images, known)
+        anomaly_scores(model, each, settings.batch_size) for each in (images, known)
     )
     beyond = limits(training, settings.threshold_percentile)
     rows = score_rows(scores, training, beyond)
@@ -65,12 +66,12 @@ def main() -> None:
         row |= {"name": picture.name, "polarity": POLARITIES[1 if picture.inverted else 2]}
         row["notes"] = picture.notes(binarized.threshold)
     if figure:
-        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(network, images)))
+        save_figure(figure, drawing(rows[:100], pictures, images, reconstruct(model, images)))
     if options.json:
         about = {"model": str(options.model), "training_images": len(known), "thresholds": beyond}
         print(json.dumps({**about, "images": rows}, indent=2, allow_nan=False))
     else:
-        print(table(rows, beyond, len(known)))
+        print(table(rows, beyond, len(known), settings.threshold_percentile))
     if unread:
         raise UserError("; ".join(unread))
 
@@ -93,22 +94,30 @@ def score_rows(
     return rows
 
 
-def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int) -> str:
-    """Write a line for each image, its notes, and two lines on what the numbers mean."""
-    width = max(len(row["name"]) for row in rows)
-    names = SCORE_NAMES.items()
-    lines = [" " * width + "".join(f"{label:>20}" for _, label in names) + "  verdict"]
+def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int, percentile: float) -> str:
+    """Write each image's verdict, notes and scores in 80 columns, and two lines on what the numbers
+    mean; `percentile` is that of the limits `beyond`."""
+    marks = "".join(f"{mark:^5}" for mark in ("0.1", "1", "10", "50", "90", "99", "99.9"))
+    lines = [f"{'nats':>25}   {marks}".rstrip()]
     for row in rows:
-        cells = "".join(
-            f"{row[name]:10.2f} {row[f'{name}_percentile']:7.2f} %" for name, _ in names
-        )
         by = ", ".join(SCORE_NAMES[name] for name in row["anomalous_by"])
-        lines.append(f"{row['name']:{width}}{cells}  {row['verdict']}{by and f' by {by}'}")
-        lines += [f"{'':{width}}  note: {note}" for note in row["notes"]]
+        rare = f": by no score among the strangest {100 - percentile:.3g} %"
+        lines += [row["name"], f"  {row['verdict']}{f' by {by}' if by else rare}"]
+        lines += [f"  note: {note}" for note in row["notes"]]
+        for name, label in SCORE_NAMES.items():
+            share = row[f"{name}_percentile"]
+            lines.append(f"  {label:14}{row[name]:9.2f}     {scale(share)} {share:7.2f} %")
     high = f"KL above {beyond['kl']:.2f}, negative ELBO above {beyond['negative_elbo']:.2f}"
-    share = f"in nats, and the percentage of the {count:,} training images that score no more"
-    low = f"reconstruction below {beyond['reconstruction']:.2f}"
+    low = f"reconstruction below {beyond['reconstruction']:.2f} nats"
+    share = f"scale: % of the {count:,} training images that score no more"
     return "\n".join([*lines, f"{share}; anomalous:", f"{high} or {low}"])
+
+
+def scale(percentage: float) -> str:
+    """Mark a percentage on a scale of 31 columns from 0.1 to 99.9, that of the log odds."""
+    share = min(max(percentage / 100, 0.001), 0.999)
+    place = round(15 + 15 * math.log(share / (1 - share)) / math.log(999))
+    return "".join("o" if at == place else "|" if at % 5 == 0 else "." for at in range(31))
 
 
 def drawing(
@@ -122,7 +131,10 @@ def drawing(
     for axes in places[len(rows) :].ravel():
         axes.axis("off")
     for line, row, picture, *squares in zip(places, rows, pictures, images, decoded, strict=False):
-        terms = f"KL {row['kl']:.2f} + reconstruction {row['reconstruction']:.2f} nats"
+        terms = "\n".join(
+            f"{SCORE_NAMES[name]} {row[name]:.2f} nats, above {row[f'{name}_percentile']:.1f} %"
+            for name in ("kl", "reconstruction")
+        )
         titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)
         shown = (picture.gray / 255, *(each.reshape(IMAGE_SIDE, -1) for each in squares))
         for axes, image, title in zip(line, shown, titles, strict=True):

@@ -6,25 +6,20 @@ OUTPUT has each trial as soon as it is finished; an interrupted study goes on fr
 import argparse
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.cli import UserError
 from vae.data import load_split
-from vae.files import md5, records, write_csv, write_json, written_whole
+from vae.files import md5, records, write_csv, write_json
 from vae.grid import key_values
+from vae.losses import LOSSES
 from vae.params import MODELS, check_params
 from vae.report import figures as draw
-from vae.reproduction.intervals import (
-    DEFAULTS,
-    LOSSES,
-    paired_differences,
-    prediction_intervals,
-    read_rows,
-)
+from vae.reproduction.intervals import DEFAULTS, paired_differences, prediction_intervals, read_rows
 from vae.reproduction.published import load_published
 from vae.reproduction.verdicts import seedless
 from vae.study.cluster import run_trials
@@ -112,8 +107,8 @@ def finish(rows: pd.DataFrame, facts: dict[str, Any], output: Path) -> None:
     write_json(output.with_suffix(".json"), {**summary, **facts})
     params = check_params(Path("params.yaml"))
     of_data = Path("data/published"), params.download.dataset, params.binarize
-    with written_whole(output.with_suffix(".png")) as path:
-        draw.save_figure(path, draw.study_bands(losses, load_published(*of_data).losses))
+    figure = draw.study_bands(losses, load_published(*of_data).losses)
+    draw.save_figure(output.with_suffix(".png"), figure)
     write_csv(output, rows)
     last = losses[losses["epoch"] == losses.groupby(["model", "arm"])["epoch"].transform("max")]
     print(last.drop(columns="epoch").to_string(index=False, float_format="{:.3f}".format))

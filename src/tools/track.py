@@ -1,8 +1,8 @@
 """Bring MLflow up to date with the files: `make track`, and the stage `track`."""
 
 from pathlib import Path
-
 import src_path  # noqa: F401
+
 from vae import cli
 from vae.cli import arguments
 from vae.files import write_text

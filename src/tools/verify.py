@@ -2,8 +2,7 @@
 
 Two clones are built without any cache. They differ in folder, time zone, locale, umask, hash seed,
 home with its matplotlib and DVC settings, visible cores, threads, the libraries' choice of code for
-the processor, tracking and file times. They are compared with each other and with dvc.lock, on any
-machine, without tolerance. `--output` writes a small JSON for docs/machines.md.
+the processor, tracking and file times. Each output must have the same bits in both, as in dvc.lock.
 """
 
 import argparse
@@ -14,15 +13,15 @@ import platform
 import tempfile
 from pathlib import Path
 from typing import Any
+import src_path  # noqa: F401
 
 import demo
-import src_path  # noqa: F401
+from exact.library import compilers, processor
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
-from vae.kernel import compiler, processor
 from vae.rebuild.build import ROOT, build
-from vae.rebuild.compare import first_difference, hashes
+from vae.rebuild.compare import compare, hashes
 
 # The quick form: an epoch of the demo, so it needs neither MNIST nor minutes.
 QUICK = {**demo.OVERRIDES, "train": {**demo.OVERRIDES["train"], "epochs": 1}}
@@ -47,50 +46,34 @@ SETTINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one epoch of scikit-learn's digits")
-    parser.add_argument("--output", type=Path, help="JSON of this machine and what it found")
+    parser.add_argument("--output", type=Path, help="JSON of this machine and the result")
     options = parser.parse_args()
-    committed = None if options.quick else hashes(ROOT / "dvc.lock")
     with tempfile.TemporaryDirectory(prefix="vae-verify-") as scratch:
-        found, differing = build_twice(Path(scratch), QUICK if options.quick else {}, committed)
+        folders = build_twice(Path(scratch), QUICK if options.quick else {})
+        found = hashes(folders[0] / "dvc.lock")
+        differing = compare(*folders, {} if options.quick else hashes(ROOT / "dvc.lock"))
+    digest = hashlib.md5(json.dumps(found, sort_keys=True).encode()).hexdigest()
     if options.output:
         # What a difference may be blamed on.
         machine = {"processor": processor(), "system": platform.platform()}
-        machine |= {"compiler": compiler()[-1], "python": platform.python_version()}
-        write_json(options.output, {**machine, "outputs": digest(found), "differing": differing})
+        machine |= {"compiler": compilers()[0][-1], "python": platform.python_version()}
+        write_json(options.output, {**machine, "outputs": digest, "differing": differing})
     if differing:
         raise UserError(f"not the same bits: {'; '.join(differing)}")
     ending = "" if options.quick else " and in dvc.lock"
-    print(f"{len(found)} outputs: the same bits in both builds{ending} ({digest(found)[:12]})")
+    print(f"{len(found)} outputs: the same bits in both builds{ending} ({digest[:12]})")
 
 
-def build_twice(
-    scratch: Path, overrides: dict[str, Any], committed: dict[str, str] | None
-) -> tuple[dict[str, str], list[str]]:
-    """Build twice; return the MD5 sum of each output, and what differs and where."""
+def build_twice(scratch: Path, overrides: dict[str, Any]) -> list[Path]:
+    """Build the committed state in two folders of `scratch`; return them."""
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
-    build(one, {**overrides, "tracking": {"enabled": True}}, FIRST, umask=0o022, mtime=10**9)
+    tracked, untracked = ({**overrides, "tracking": {"enabled": on}} for on in (True, False))
+    first = build(one, tracked, FIRST, umask=0o022, mtime=10**9)
     for name, text in SETTINGS.items():
         write_text(other.parent / ".config" / name, text)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    untracked = {**overrides, "tracking": {"enabled": False}}
-    build(other, untracked, SECOND, umask=0o077, mtime=2 * 10**9)
-
-    found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
-    differing = []
-    for name, value in found.items():
-        if again[name] != value:
-            place = first_difference(one / name, other / name)
-            differing.append(f"{name}, the builds differ at {place}")
-        elif committed and committed.get(name) != value:
-            differing.append(f"{name}, dvc.lock has {committed.get(name)}")
-        print(f"{name:<32} {value}")
-    return found, differing
-
-
-def digest(found: dict[str, str]) -> str:
-    """One MD5 sum of all outputs' sums."""
-    return hashlib.md5(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return [first, build(other, untracked, SECOND, umask=0o077, mtime=2 * 10**9)]
 
 
 if __name__ == "__main__":

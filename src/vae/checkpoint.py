@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from vae.files import write_tensors
 
@@ -18,12 +20,13 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, np.frombuffer(identity.encode(), np.uint8)
+        self.folder = folder
+        self.identity = torch.tensor(list(identity.encode()), dtype=torch.uint8)
         # Until `remove` it says that a training has begun and not ended.
         folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self) -> dict[str, np.ndarray] | None:
-        """Read what `save` wrote after the last finished epoch, with all frames as `frames`.
+    def load(self) -> dict[str, Tensor] | None:
+        """Read what `save` wrote after the last finished epoch, with all `frames` and `ends`.
 
         None when nothing can be used; then this says why, and removes it.
         """
@@ -32,23 +35,29 @@ class Checkpoint:
             return None
         try:
             state = load_file(path)
-            if not np.array_equal(state["identity"], self.identity):
+            if not torch.equal(state["identity"], self.identity):
                 raise ValueError("of other parameters, data, code or PyTorch")
             names = [f"frames-{epoch}.safetensors" for epoch in range(1, len(state["losses"]) + 1)]
-            frames = np.concatenate([load_file(self.folder / name)["frames"] for name in names])
+            parts = [load_file(self.folder / name) for name in names]
+            for name in ("frames", "ends"):
+                state[name] = torch.cat([part[name] for part in parts])
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             print(f"{path}: not used ({error}); starting again")
             self.remove()
             return None
-        print(f"{path}: going on after epoch {len(names)}")
-        return {**state, "frames": frames}
+        print(f"{path}: continuing after epoch {len(names)}")
+        return state
 
-    def save(self, state: Mapping[str, np.ndarray], frames: Sequence[np.ndarray]) -> None:
+    def save(
+        self, state: Mapping[str, Tensor], frames: Sequence[np.ndarray], ends: Sequence[np.ndarray]
+    ) -> None:
         """Write the frames that an epoch added, then the state, with `losses` of each epoch."""
         epoch = len(state["losses"])
-        write_tensors(self.folder / f"frames-{epoch}.safetensors", {"frames": np.stack(frames)})
-        named = {**state, "identity": self.identity}
-        write_tensors(self.folder / "state.safetensors", named)
+        added = {"frames": np.stack(frames), "ends": np.stack(ends)}
+        write_tensors(self.folder / f"frames-{epoch}.safetensors", added)
+        tensors = {**state, "identity": self.identity}
+        arrays = {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
+        write_tensors(self.folder / "state.safetensors", arrays)
 
     def remove(self) -> None:
         """Delete the folder: the results are written, or it is of no use."""

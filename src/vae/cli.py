@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 # Whose code goes into results.
 PACKAGES = ("dvc", "imageio", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow")
@@ -22,14 +24,17 @@ class UserError(Exception):
     """Something the user can correct: what is wrong, where, what is allowed and what to do."""
 
 
-def arguments(description: str, *names: str) -> list[Path]:
-    """Parse a stage script's command line: one path for each name, or the usage and status 2."""
+def arguments(description: str, *names: str) -> Any:
+    """Parse a stage script's command line: a named tuple with one path for each name.
+
+    A mistake ends the script with the usage and status 2.
+    """
     parser = argparse.ArgumentParser(
         description=description, epilog="dvc.yaml has the values; `dvc repro` runs it."
     )
     for name in names:
         parser.add_argument(name, type=Path)
-    return list(vars(parser.parse_args()).values())
+    return namedtuple("Arguments", names)(**vars(parser.parse_args()))
 
 
 def printable(text: object) -> str:
@@ -45,8 +50,8 @@ def one_line(error: object) -> str:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`.
 
-    A `UserError` and a refusal of the system (full disk, no permission, no memory) end it with one
-    line and status 1; Ctrl-C and SIGTERM with `interrupted` and status 130.
+    What a user can correct ends it with one line and status 1; Ctrl-C and SIGTERM with
+    `interrupted` and status 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is imported by now stays to the end: collecting it takes half a second. But Triton, which
@@ -56,27 +61,49 @@ def run(main: Callable[[], None]) -> None:
     try:
         if Path("requirements.lock").exists():
             locked_versions(Path("requirements.lock"))
-        _wait_for_an_earlier_run()
+        if stage := os.environ.get("DVC_STAGE"):
+            # A stage continues, and writes, when its DVC is killed.
+            hold_lock(Path(f".dvc/tmp/{stage.replace('/', '-')}.lock"), stage)
         main()
     except KeyboardInterrupt:
         # Not left to the interpreter, whose own end of it becomes status 0 once Ray is imported.
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except UserError as error:
-        sys.exit(f"error: {printable(error)}")
-    except OSError as error:
-        # What is missing is the program's mistake.
-        if isinstance(error, FileNotFoundError) or not error.strerror:
+    except Exception as error:
+        if not (message := explanation(error)):
             raise
-        place = printable(error.filename or "where the output goes")
-        sys.exit(f"error: {error.strerror}: {place}; correct that, then run it again")
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
-            raise
-        sys.exit(
-            "error: not enough memory; free some, or lower what decides it in params.yaml: layer "
-            "sizes, batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
+        sys.exit(f"error: {message}")
+
+
+def explanation(error: Exception) -> str | None:
+    """Say what is wrong and what to do, where a user can correct it; None for a bug."""
+    # BuildError is exact's, whose import takes seconds.
+    if isinstance(error, UserError) or type(error).__name__ == "BuildError":
+        return printable(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))
+    ):
+        return (
+            "not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
+            "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
         )
+    # A full disk, no permission. A missing file is a bug.
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, FileNotFoundError):
+        place = printable(error.filename or "where the output goes")
+        return f"{error.strerror}: {place}; correct that, then run it again"
+    return None
+
+
+def hold_lock(path: Path, name: str) -> None:
+    """Lock a file until this process ends; where another has it, say so and wait for its end."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = f"process {path.read_text()} ({name})"
+        print(f"{who} is at work in this folder; waiting for its end", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    path.write_text(str(os.getpid()))
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
@@ -98,19 +125,3 @@ def locked_versions(lock: Path) -> dict[str, str]:
                 f"{' or '.join(locked)}; run `make setup`"
             )
     return found
-
-
-def _wait_for_an_earlier_run() -> None:
-    """Under DVC, wait for an earlier run of this stage: it goes on when its DVC is killed, and
-    writes. The lock ends with this process."""
-    stage = os.environ.get("DVC_STAGE")
-    if stage is None:
-        return
-    path = Path(os.environ["DVC_ROOT"], f".dvc/tmp/{stage.replace('/', '-')}.lock")
-    lock = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = f"an earlier {stage} still runs, though its DVC has ended"
-        print(f"{who}; waiting for it", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)

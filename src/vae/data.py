@@ -38,10 +38,7 @@ def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
     if len(folders) != 1:
         raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
     folder = folders[0]
-    files = {split: (folder / x, folder / y) for split, (x, y) in FILE_NAMES.items()}
-    if len({labels.exists() for _, labels in files.values()}) == 2:
-        raise UserError(f"{folder} has labels of one split only; run `dvc repro --force download`")
-    return files
+    return {split: (folder / x, folder / y) for split, (x, y) in FILE_NAMES.items()}
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

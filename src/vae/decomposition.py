@@ -4,11 +4,14 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
+from exact import functional
+from exact.random import Generator
 from vae.data import PIXELS
-from vae.draws import Generator
-from vae.network import Network
-from vae.terms import kl_terms, latent_samples, log_mean_exp, probabilities, reconstruction_terms
+from vae.importance import log_mean_exp
+from vae.inference import decode, encode, means
+from vae.model import VAE
 
 # Samples of the aggregated posterior, at which its density is found.
 POINTS = 1000
@@ -17,7 +20,7 @@ POINTS = 1000
 ACTIVE = 0.01
 
 
-def decomposition(network: Network, images: np.ndarray, generator: Generator) -> dict[str, Any]:
+def decomposition(model: VAE, images: np.ndarray, generator: Generator) -> dict[str, Any]:
     """Split the mean KL of images `(images, 784)` uint8, in nats, rounded to six decimals.
 
     KL to the prior = mutual information of image and latent point + KL to the prior of the
@@ -26,13 +29,13 @@ def decomposition(network: Network, images: np.ndarray, generator: Generator) ->
     the posteriors of the first `POINTS` images, with q(z) from all; it is at most the log of their
     number. The last term is what remains.
     """
-    mean, log_variance = network.encode(images)
-    columns = (np.ascontiguousarray(part.T)[:, :, None] for part in (mean, log_variance))
-    by_dimension = [float(np.mean(kl_terms(*column))) for column in zip(*columns, strict=True)]
-    count = min(POINTS, len(images))
-    noise = generator.normals(count, network.latent)
-    points = latent_samples(mean[:count], log_variance[:count], noise)
-    own, all_images = _densities(points, mean, log_variance)
+    posterior = encode(model, images)
+    latent, count = posterior.shape[1] // 2, min(POINTS, len(images))
+    columns = [posterior[:, [at, latent + at]] for at in range(latent)]
+    by_dimension = [float(np.mean(functional.gaussian_kl(pair).numpy())) for pair in columns]
+    points = functional.gaussian_sample(posterior[:count], generator.normal(count, latent))
+    mean, log_variance = (part.contiguous().numpy() for part in posterior.chunk(2, dim=1))
+    own, all_images = _densities(points.numpy(), mean, log_variance)
     kl, information = sum(by_dimension), float(np.mean(own - all_images))
     return {
         "kl": round(kl, 6),
@@ -49,7 +52,11 @@ def _densities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log density, float64 nats, at each point `(points, latent)`: of the Gaussian of its number,
     and of the mean of all Gaussians `(n, latent)`."""
-    deviation = latent_samples(np.zeros_like(mean), log_variance, np.ones_like(mean))
+    # exp(log_variance / 2), rounded to float32 as a sample's is.
+    logs = torch.from_numpy(log_variance)
+    deviation = functional.gaussian_sample(
+        torch.cat((torch.zeros_like(logs), logs), dim=1), torch.ones_like(logs)
+    ).numpy()
     precision, centre = 1 / np.square(deviation, dtype=np.float64), mean.astype(np.float64)
     volume = -0.5 * (log_variance.astype(np.float64) + math.log(2 * math.pi)).sum(axis=1)
     own, mixed = [], []
@@ -60,24 +67,25 @@ def _densities(
             distances = np.square(block[:, at] - centre[:, at, None])
             exponents -= 0.5 * precision[:, at, None] * distances
         own.append(exponents[first : first + len(block)].diagonal())
-        mixed.append(log_mean_exp(exponents))
+        mixed.append(log_mean_exp(torch.from_numpy(exponents)).numpy())
     return np.concatenate(own), np.concatenate(mixed)
 
 
-def units(network: Network, images: np.ndarray, gray: np.ndarray) -> list[dict[str, Any]]:
+def units(model: VAE, images: np.ndarray, gray: np.ndarray) -> list[dict[str, Any]]:
     """The loss of images `(n, 784)` as other programs would print it, rounded to six decimals.
 
     `images` are 0 or 1, `gray` the same ones with values of 0 to 255, uint8; decoded at the
     posterior mean.
     """
-    mean, log_variance = network.encode(images)
-    logits = network.decode(mean)
-    kl = float(np.mean(kl_terms(mean, log_variance)))
-    binary = float(np.mean(reconstruction_terms(logits, images)))
+    posterior, pixels = encode(model, images), torch.from_numpy(images)
+    logits = decode(model, means(posterior))
+    kl = float(np.mean(functional.gaussian_kl(posterior).numpy()))
+    binary = float(np.mean(functional.bernoulli_nll(logits, pixels).numpy()))
     # The cross-entropy is linear in the target: that of black, less the logits of what is light.
-    black = float(np.mean(reconstruction_terms(logits, np.zeros_like(images))))
+    black = float(np.mean(functional.bernoulli_nll(logits, torch.zeros_like(pixels)).numpy()))
     light = gray.astype(np.float64) / 255
-    shares = probabilities(logits).astype(np.float64)
+    shares = functional.sigmoid(logits).numpy().astype(np.float64)
+    logits = logits.numpy()
     values = {
         "negative ELBO, nats per image": binary + kl,
         "negative ELBO, sum over a batch of 128": 128 * (binary + kl),

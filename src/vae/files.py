@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,8 +83,36 @@ def read_json(path: Path, *keys: str) -> Any:
 
 def shown(address: str) -> str:
     """A server's address as it may be printed: without user, password and query."""
-    scheme, separator, place = address.partition("://")
+    scheme, separator, place = address.partition("://") if "://" in address else ("", "", address)
     return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}"
+
+
+def dvc_files(*folders: Path) -> list[Path]:
+    """List the files that DVC sees below folders of the repository, named from its root: all but
+    those that .dvcignore names.
+
+    Raises UserError for what stops DVC, and for folders into which it does not look.
+    """
+    from pathspec import GitIgnoreSpec  # takes 0.05 s, and few stages need it
+
+    ignored = GitIgnoreSpec.from_lines(Path(".dvcignore").read_text("utf-8").splitlines())
+    root, found = Path.cwd(), []
+    entries = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    for path in sorted(entries):
+        within = path.is_dir()
+        if ignored.match_file(f"{path}/" if within else path):
+            continue
+        name = f"{root}/{path}"
+        problems = {
+            "is not in UTF-8; rename it": re.search("[\ud800-\udfff]", name),
+            "is a link to a folder, or a DVC repository; put the files themselves there, or a link "
+            "to each": within and (path.is_symlink() or (path / ".dvc").exists()),
+            "is neither a file nor a folder; remove it": not (within or path.is_file()),
+        }
+        for problem in filter(problems.get, problems):
+            raise UserError(f"{name}, which DVC cannot follow, {problem}")
+        found += dvc_files(path) if within else [path]
+    return found
 
 
 def md5(path: Path) -> str:

@@ -1,7 +1,9 @@
 """Frames: what the figures need of training's course, recorded while it runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +11,11 @@ import pyarrow as pa
 from vae.cli import UserError, one_line
 from vae.data import PIXELS
 from vae.files import written_whole
-from vae.network import Network
-from vae.terms import latent_samples, probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vae.model import VAE
 
 BLOCK = 32  # frames that a file holds together; they are compressed and read as one
 
@@ -30,40 +35,47 @@ def latent_grid(axis: np.ndarray) -> np.ndarray:
 class FrameRecorder:
     """Records the reconstructions of a few images and, given a grid, the digits decoded from it.
 
-    `images` is `(pictures, 784)` uint8, `grid` `(points, latent)`; a frame decodes both in one
-    pass. The figures are GIFs, so `levels` levels of gray are kept: 16 look the same and take a
-    third of the space of 256.
+    `images` is `(reconstructions, 784)` uint8, `grid` `(points, latent)`. The figures are GIFs, so
+    `levels` levels of gray are kept: 16 look the same and take a third of the space of 256.
     """
 
     def __init__(self, images: np.ndarray, levels: int, grid: np.ndarray | None = None) -> None:
-        self.images = np.ascontiguousarray(images)
+        self.images = images
         self.levels = levels
         self.grays = np.linspace(0, 255, levels).round().astype(np.uint8)
         self.grid = grid
         self.parts = {"reconstructions": slice(0, len(images))}
         if grid is not None:
             self.parts["manifold"] = slice(len(images), None)
-        self.frames: list[np.ndarray] = []  # `(pictures and points, 784)` levels of gray, uint8
+        # Taken while an epoch runs, and after each: `(images and points, 784)` levels, uint8.
+        self.frames: list[np.ndarray] = []
+        self.ends: list[np.ndarray] = []
 
-    def record(self, network: Network, noise: np.ndarray) -> None:
-        """Take a frame; `noise` `(pictures, latent)` samples the posteriors of the images."""
-        latent = latent_samples(*network.encode(self.images), noise)
+    def record(self, model: "VAE", noise: "Tensor", end: bool = False) -> None:
+        """Take a frame; `noise` `(reconstructions, latent)` samples the images' posteriors."""
+        # Here: PyTorch takes seconds to import, and who reads frames does not need it.
+        import torch
+
+        from exact.functional import gaussian_sample, sigmoid
+        from vae.inference import decode, encode
+
+        z = gaussian_sample(encode(model, self.images), noise)
         if self.grid is not None:
-            latent = np.concatenate((latent, self.grid))
-        self.frames.append(quantized(network.decode(latent), self.levels))
+            z = torch.cat((z, torch.from_numpy(self.grid)))
+        frame = quantized(sigmoid(decode(model, z)).numpy(), self.levels)
+        (self.ends if end else self.frames).append(frame)
 
-    def save(self, path: Path) -> None:
-        """Write the frames as an Arrow file, a row for each.
+    def save(self, path: Path, frames: Sequence[np.ndarray]) -> None:
+        """Write `frames`, or `ends`, as an Arrow file with one row per frame.
 
         Columns `reconstructions` `(pictures, 784)` and, where there is a grid, `manifold`
         `(points, 784)`: gray values of 0 to 255 as bytes, row by row. Compressed by the zstd of
         pyarrow, whose bytes are the same everywhere; zlib's belong to the system's zlib.
         """
-        frames = self.grays[np.stack(self.frames)]
-        columns = {}
+        grays, columns = self.grays[np.stack(frames)], {}
         for name, rows in self.parts.items():
-            kind, values = pa.binary(frames[0, rows].size), np.ascontiguousarray(frames[:, rows])
-            columns[name] = pa.Array.from_buffers(kind, len(frames), [None, pa.py_buffer(values)])
+            kind, values = pa.binary(grays[0, rows].size), np.ascontiguousarray(grays[:, rows])
+            columns[name] = pa.Array.from_buffers(kind, len(grays), [None, pa.py_buffer(values)])
         table = pa.table(columns)
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with (
@@ -73,11 +85,9 @@ class FrameRecorder:
             file.write_table(table, max_chunksize=BLOCK)
 
 
-def quantized(logits: np.ndarray, levels: int = 256) -> np.ndarray:
-    """Probabilities of `logits`, rounded to a level from 0 to `levels` - 1, as uint8."""
-    shares = probabilities(logits)
-    shares *= np.float32(levels - 1)
-    return np.rint(shares, out=shares).astype(np.uint8)
+def quantized(shares: np.ndarray, levels: int = 256) -> np.ndarray:
+    """Round probabilities, float32, to a level from 0 to `levels` - 1, uint8."""
+    return np.rint(shares * np.float32(levels - 1)).astype(np.uint8)
 
 
 def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:

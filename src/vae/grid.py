@@ -1,8 +1,8 @@
-"""Other values for keys of params.yaml, as a command line has them: KEY=VALUE,VALUE."""
+"""Other values for keys of params.yaml, as typed: KEY=VALUE,VALUE KEY=VALUE."""
 
-import argparse
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,33 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from vae.cli import UserError
 from vae.params import Params, check_params
 
 Grid = Mapping[str, Sequence[Any]]
+# Values may hold spaces: they end where another KEY= follows, outside quotes.
+PAIR = re.compile(r"""(?:"[^"]*"|'[^']*'|\S|\s(?!\s*[\w.-]+\s*=))+""")
+
+
+def read_grid(text: str) -> Grid:
+    """Read the values to try for each key. Raises UserError."""
+    pairs = [key_values(pair) for pair in PAIR.findall(text.strip())]
+    grid = dict(pairs)
+    if len(grid) < len(pairs):
+        raise UserError(f"{text!r} has a key twice; write it once: KEY=VALUE,VALUE")
+    return grid
 
 
 def key_values(text: str) -> tuple[str, list[Any]]:
-    """Split into a key and its values, which are YAML: `train.epochs=5,10`.
-
-    Raises ArgumentTypeError, which argparse shows with the usage.
-    """
+    """Split into a key and its values, which are YAML: `train.epochs=5,10`. Raises UserError."""
     key, _, values = text.partition("=")
     try:
         found = YAML(typ="safe").load(f"[{values}]")
     except YAMLError:
         found = []
     if not (key and found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE,VALUE")
-    return key, found
+        raise UserError(f"{text!r} is not KEY=VALUE,VALUE, with values as in params.yaml")
+    return key.strip(), found
 
 
 def combinations(grid: Grid) -> Iterator[Params]:
@@ -36,10 +45,13 @@ def combinations(grid: Grid) -> Iterator[Params]:
         yield check_params(Path("params.yaml"), dict(zip(grid, values, strict=True)))
 
 
-def settings(grid: Grid) -> list[str]:
-    """Give a grid as options of `dvc exp run`, all its combinations checked. Raises UserError.
-
-    DVC's own answer to a wrong key is a riddle, and to a wrong value a failed experiment.
-    """
-    list(combinations(grid))
-    return [f"--set-param={key}={json.dumps(values)[1:-1]}" for key, values in grid.items()]
+def dvc_options(grid: Grid) -> list[str]:
+    """Give a grid whose values are checked as options of `dvc exp run`. Raises UserError."""
+    options = []
+    for key, values in grid.items():
+        # DVC reads JSON, but for the keys of a mapping, which it wants without quotes.
+        text = re.sub(r'"(\w+)": ', r"\1: ", json.dumps(values, ensure_ascii=False)[1:-1])
+        if "${" in text or "\\" in text.replace('\\"', ""):
+            raise UserError(f"{key}: DVC takes no \\ and ${{ in a value; edit params.yaml instead")
+        options.append(f"--set-param={key}={text}")
+    return options

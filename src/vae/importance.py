@@ -3,34 +3,50 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vae.draws import Generator
-from vae.network import Network
-from vae.terms import latent_samples, log_mean_exp, prior_ratio, reconstruction_terms
+from exact import functional
+from exact.random import Generator
+from vae.inference import decode, encode
+from vae.model import VAE
 
 # Decoded at once, as images times samples: few enough for a processor's cache.
 ROWS = 2000
 
 
 def log_weights(
-    network: Network, images: np.ndarray, samples: int, generator: Generator
-) -> Iterator[np.ndarray]:
+    model: VAE, images: np.ndarray, samples: int, generator: Generator
+) -> Iterator[Tensor]:
     """Yield log p(x | z) p(z) / q(z | x), `(samples, batch)` nats, float64, of samples z of the
     posterior q(z | x) of images `(images, 784)` uint8, batch by batch."""
     size = max(1, ROWS // samples)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
-        mean, log_variance = network.encode(batch)
-        noise = generator.normals(samples, *mean.shape)
-        latent = latent_samples(mean, log_variance, noise)
-        logits = network.decode(latent.reshape(-1, network.latent))
-        weights = prior_ratio(noise, latent, log_variance)
-        weights -= reconstruction_terms(logits.reshape(samples, *batch.shape), batch)
-        yield weights
+        posterior = encode(model, batch)
+        _, log_variance = posterior.chunk(2, dim=1)
+        noise = generator.normal(samples, *log_variance.shape)
+        z = functional.gaussian_sample(posterior, noise)
+        logits = decode(model, z.view(-1, z.shape[-1])).view(samples, *batch.shape)
+        reconstruction = functional.bernoulli_nll(logits, torch.from_numpy(batch))
+        yield log_prior_ratio(noise, z, log_variance) - reconstruction
+
+
+def log_prior_ratio(noise: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
+    """Return log p(z) - log q(z | x), `(samples, batch)`, of z `(samples, batch, latent)`."""
+    noise, z = noise.double(), z.double()
+    parts = noise * noise - z * z + log_variance
+    return 0.5 * functional.sum(parts.movedim(-1, 0))
+
+
+def log_mean_exp(values: Tensor) -> Tensor:
+    """Return the log of the mean of exp over the first axis of `values` `(samples, n)`, float64."""
+    most = values.amax(dim=0)
+    return most + functional.log(functional.sum(functional.exp(values - most)) / len(values))
 
 
 def log_likelihoods(
-    network: Network, images: np.ndarray, samples: int, generator: Generator
+    model: VAE, images: np.ndarray, samples: int, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate log p(x) of images as above, `(images,)` nats, and the effective sample sizes.
 
@@ -40,9 +56,10 @@ def log_likelihoods(
     weights' sum squared over the sum of their squares (Kong 1992).
     """
     estimates, sizes = [], []
-    for weights in log_weights(network, images, samples, generator):
-        estimates.append(log_mean_exp(weights))
-        sizes.append(samples * np.exp(2 * estimates[-1] - log_mean_exp(2 * weights)))
+    for weights in log_weights(model, images, samples, generator):
+        estimates.append(log_mean_exp(weights).numpy())
+        squares = log_mean_exp(2 * weights).numpy()
+        sizes.append(samples * np.exp(2 * estimates[-1] - squares))
     return np.concatenate(estimates), np.concatenate(sizes)
 
 

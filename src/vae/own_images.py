@@ -2,18 +2,24 @@
 any picture is read."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE
+from vae.files import dvc_files
 
 OWN = "data/own/"
+SPLITS = ("train", "test")
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)
 LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
+# The white of deeper pictures than 8 bits, by format and Pillow's mode.
+WHITES = {(kind, "I;16"): 65535 for kind in ("PNG", "TIFF", "PPM", "JPEG2000")}
+WHITES |= {("TIFF", "I;16B"): 65535, ("PPM", "I"): 65535, ("TIFF", "F"): 1, ("PPM", "F"): 1}
 # Every seventh image is for test, as of MNIST's 70,000.
 TEST_SHARE = 7
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -22,33 +28,40 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 def own_images(path: Path) -> dict[str, Arrays]:
     """Read gray images `(n, 28, 28)` and labels `(n,)`, or None, both uint8, by split.
 
-    Raises UserError, naming the file, for all that is something else.
+    `path` is data/own/NAME. Raises UserError, naming the file, for all that is something else.
     """
-    if path.suffix == ".npz":
-        return _archive(path)
-    if not path.is_dir():
-        raise UserError(f"{path} is neither a folder nor an .npz file; data/own/README.md says how")
-    parts = {split: path / split for split in ("train", "test")}
-    if any(part.is_dir() for part in parts.values()):
-        return {split: _folder(part) for split, part in parts.items()}
-    return _parted(path, *_folder(path))
+    files = [file for file in dvc_files(Path(OWN)) if file.is_relative_to(path)]
+    if files == [path] and path.suffix.lower() == ".npz":
+        parts = _archive(path)
+    elif files and files != [path]:
+        split = any((path / name).is_dir() for name in SPLITS)
+        parts = {name: _folder(path / name, files) for name in (SPLITS if split else [""])}
+    else:
+        raise UserError(
+            f"{path} is neither a folder of pictures nor an .npz file, or .dvcignore names it; "
+            "data/own/README.md says how"
+        )
+    splits = parts if len(parts) > 1 else _split(path, *parts[""])
+    if len({labels is None for _, labels in splits.values()}) > 1:
+        raise UserError(f"{path} has labels in one of train and test; it needs both or none")
+    return splits
 
 
-def _parted(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
+def _split(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
     """Make two splits of one."""
     test = np.arange(len(images)) % TEST_SHARE == TEST_SHARE - 1
-    if not test.any():
-        raise UserError(f"{path} has {len(test)} images; {TEST_SHARE} or more make two splits")
-    splits = {"train": ~test, "test": test}
+    if test.sum() < 2:  # one alone has no standard error
+        raise UserError(f"{path} has {len(test)} images; it needs {2 * TEST_SHARE} for two splits")
     return {
         split: (images[rows], None if labels is None else labels[rows])
-        for split, rows in splits.items()
+        for split, rows in zip(SPLITS, (~test, test), strict=True)
     }
 
 
-def _folder(folder: Path) -> Arrays:
-    """Read the pictures of a folder, or of its folders 0 to 9, in the order of their names."""
-    paths = sorted(path for path in folder.rglob("[!.]*") if not path.is_dir())
+def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
+    """Read those of these files that are in a folder, or in its folders 0 to 9, in the order of
+    their names."""
+    paths = [path for path in files if path.is_relative_to(folder)]
     names = {path.relative_to(folder).parent.as_posix() for path in paths}
     if not paths:
         raise UserError(f"{folder} holds no pictures")
@@ -67,19 +80,15 @@ def _folder(folder: Path) -> Arrays:
 
 
 def _archive(path: Path) -> dict[str, Arrays]:
-    """Read the splits of an .npz file."""
+    """Read the splits of an .npz file, or all as one of an empty name."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"cannot read {path} as an .npz file ({one_line(error)})") from None
     if "x" in arrays:
-        return _parted(path, *_checked(path, arrays, "x", "y"))
-    if ("y_train" in arrays) != ("y_test" in arrays):
-        raise UserError(f"{path} has only one of y_train and y_test; it should have both or none")
-    return {
-        split: _checked(path, arrays, f"x_{split}", f"y_{split}") for split in ("train", "test")
-    }
+        return {"": _checked(path, arrays, "x", "y")}
+    return {split: _checked(path, arrays, f"x_{split}", f"y_{split}") for split in SPLITS}
 
 
 def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Arrays:
@@ -107,18 +116,33 @@ def read_gray(path: Path) -> np.ndarray:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=[*(set(Image.OPEN) - {"EPS"})]) as image,
         ):
-            # Pillow 13.0 mixes up the pixels of these, without an error.
-            if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
-                raise ValueError("a TIFF on its side; turn it, or save it as PNG")
-            upright = ImageOps.exif_transpose(image)
+            gray, alpha = _eight_bits(image).convert("LA").split()
     except Exception as error:  # a damaged file fails in many ways
         raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
-    if upright.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    gray, alpha = upright.convert("LA").split()
     # What is transparent contrasts with what can be seen.
     seen = np.asarray(gray)[np.asarray(alpha) > 0]
     paper = Image.new("L", gray.size, 255 if seen.size and seen.mean() < 127.5 else 0)
     gray = Image.composite(gray, paper, alpha)
     gray.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
     return np.asarray(gray)
+
+
+def _eight_bits(image: ImageFile) -> Image.Image:
+    """Return an open picture upright, in 8 bits. Raises ValueError where it is not known which gray
+    values are black and white, and for what Pillow 13.0 reads wrongly without an error."""
+    tag, tags = ExifTags.Base, getattr(image, "tag_v2", {})  # a TIFF's
+    if tags and image.n_frames > 1:
+        raise ValueError(f"a TIFF of {image.n_frames} pages; save each as a picture of its own")
+    if tags and image.getexif().get(tag.Orientation, 1) > 4:
+        raise ValueError("a TIFF on its side; turn it, or save it as PNG")
+    unknown = tags.get(tag.SampleFormat) == (2,)  # signed
+    upright = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # more than 8 bits of gray
+        unknown |= "transparency" in image.info or tags.get(tag.BitsPerSample) == (12,)
+        unknown |= tags.get(tag.PhotometricInterpretation) == 0  # white
+        shares = np.asarray(upright) / WHITES.get((image.format, image.mode), np.nan)
+        unknown |= not (shares.min() >= 0 and shares.max() <= 1)
+        upright = None if unknown else Image.fromarray(np.rint(shares * 255).astype(np.uint8))
+    if unknown:
+        raise ValueError("black and white are unknown; save it with 8 bits, or as 16-bit PNG")
+    return upright

@@ -1,18 +1,19 @@
 """params.yaml, read once into frozen typed objects."""
 
+import re
 from collections.abc import Mapping
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from vae.data import PIXELS
 from vae.typed_yaml import Group, read_yaml
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "digits")
 # The models: a group train-NAME for each.
 MODELS = ("20d", "2d")
+POST_NETWORK = "vae.model.BernoulliVAE"
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -33,9 +34,10 @@ class Download(Group):
     @field_validator("dataset")
     @classmethod
     def _known(cls, name: str) -> str:
-        own = name.startswith("data/own/") and not {"..", ""} & set(name.split("/"))
+        path = PurePosixPath(name)  # without the slash that completion by Tab adds
+        own = PurePosixPath("data/own") in path.parents and ".." not in path.parts
         if own or name in DATASETS:
-            return name
+            return str(path)
         raise ValueError(f"it should be {', '.join(DATASETS)}, or data/own/ and a name there")
 
 
@@ -64,7 +66,11 @@ class Figures(Group):
 
 
 class Train(Group):
-    """How either model is trained; `beta` weighs the KL in the objective, not in the losses."""
+    """How either model is trained; `beta` weighs the KL in the objective, not in the losses.
+
+    `arithmetic` says what computes: src/exact, with the same bits on every machine, or PyTorch's
+    own kernels, which are also what computes on the device cuda.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -72,26 +78,30 @@ class Train(Group):
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
     adam_epsilon: Annotated[float, Field(gt=0, le=1)]
     beta: Annotated[float, Field(ge=0, le=1000)]
+    arithmetic: Literal["exact", "torch"]
     device: Literal["cpu", "cuda"]
 
 
 class Architecture(Group):
-    """Layer sizes of a VAE. The decoder mirrors the encoder when its sizes are not given."""
+    """A VAE's class and its sizes. The decoder mirrors the encoder when its sizes are not given.
 
+    The class is the post's, or one of src/networks, as in `networks.FILE.CLASS`.
+    """
+
+    network: str = POST_NETWORK
     hidden_sizes: LayerSizes
     latent_size: Annotated[int, Field(ge=1, le=100_000)]
     decoder_hidden_sizes: LayerSizes | None = None
 
-    @property
-    def encoder_sizes(self) -> tuple[int, ...]:
-        """From the pixels to the posterior's means and log-variances."""
-        return (PIXELS, *self.hidden_sizes, 2 * self.latent_size)
-
-    @property
-    def decoder_sizes(self) -> tuple[int, ...]:
-        """From the latent point to the pixels' logits."""
-        hidden = self.decoder_hidden_sizes
-        return (self.latent_size, *(self.hidden_sizes[::-1] if hidden is None else hidden), PIXELS)
+    @field_validator("network")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        own = re.fullmatch(r"networks(\.[A-Za-z_]\w*){2,}", name)
+        if own or name == POST_NETWORK:
+            return name
+        raise ValueError(
+            f"it should be {POST_NETWORK}, or a class in src/networks: networks.FILE.CLASS"
+        )
 
 
 class Model(Architecture):

@@ -1,12 +1,10 @@
-"""What a trained model says of images, in batches, and how well that separates anomalies."""
+"""What separates anomalies: images of several kinds, thresholds, and how well scores do it."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from vae.data import PIXELS, binarize, upscaled_digits
-from vae.network import Network
-from vae.terms import kl_terms, probabilities, reconstruction_terms
 
 SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 # What metrics/anomaly.json has, which the report and MLflow read.
@@ -14,36 +12,6 @@ ANOMALY_KEYS = ("kinds", "fails_on", "fails_below")
 ANOMALY_KEYS += ("noise_kl", "noise_images_caught", "training_share_above_noise")
 # A detector that is wrong once in ten pairs of an ordinary image and an anomaly fails.
 FAILS_BELOW = 0.9
-
-
-def posterior_means(network: Network, images: np.ndarray) -> np.ndarray:
-    """Posterior means `(images, latent)` of images `(images, 784)`, uint8."""
-    return network.encode(images)[0]
-
-
-def kl_scores(network: Network, images: np.ndarray) -> np.ndarray:
-    """KL divergence to the prior of each image's posterior, `(images,)` nats, images as above."""
-    return kl_terms(*network.encode(images))
-
-
-def reconstruct(network: Network, images: np.ndarray) -> np.ndarray:
-    """Probabilities `(images, 784)` of the pixels at the posterior mean of images as above."""
-    return probabilities(network.decode(posterior_means(network, images)))
-
-
-def anomaly_scores(
-    network: Network, images: np.ndarray, batch_size: int = 1000
-) -> dict[str, np.ndarray]:
-    """Scores `(images,)` in nats of images `(images, 784)`, the higher the stranger, by name.
-
-    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their
-    sum. The batches save memory; no score depends on them.
-    """
-    means, log_variances = network.encode(images)
-    batches = [slice(first, first + batch_size) for first in range(0, len(images), batch_size)]
-    parts = [reconstruction_terms(network.decode(means[rows]), images[rows]) for rows in batches]
-    kl, reconstruction = kl_terms(means, log_variances), np.concatenate(parts)
-    return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}
 
 
 def limits(training: Mapping[str, np.ndarray], percentile: float) -> dict[str, float]:

@@ -8,81 +8,93 @@ figures: one standard normal of shape `(1, latent)` for each of the images recon
 training epoch: a 64-bit seed that the data loader draws for its workers, a permutation of the
 images, and for each batch the noise of the posterior sample, followed by a frame after every
 `interval`-th batch; 4. each test pass: the same seed and permutation, and the noise of each batch,
-without frames; 5. the next model goes on where the last one ended.
+without frames; 5. the next model continues where the last one ended.
 
 No draw depends on a weight or a loss. So an epoch's draws are made ahead, in one go, on the CPU
 whatever the device; and the stream is brought to where the second model starts by drawing, without
 training the first. Each noise tensor is drawn in the notebook's shape, since torch's normals depend
-on how many are asked for. The numbers are torch's, by `vae.draws`, which gives the same bits on
-every processor.
+on how many are asked for.
 """
 
 import math
 from typing import NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor, nn
 
-from vae.draws import Generator
-from vae.network import Network
+from exact.random import Generator
 
 
 class Draws(NamedTuple):
     """An epoch's draws: `order` `(images,)` int64, `noise` `(images, latent)` float32 for the
-    images in that order, and `frame_noise` `(frames, pictures, latent)` float32."""
+    images in that order, and `frame_noise` `(frames, reconstructions, latent)` float32."""
 
-    order: np.ndarray
-    noise: np.ndarray
-    frame_noise: np.ndarray
+    order: Tensor
+    noise: Tensor
+    frame_noise: Tensor
 
 
 class RandomStream:
-    """One generator, asked in the notebook's order. `pictures` is how many images a frame
-    reconstructs, `interval` how many batches lie between two frames."""
+    """One generator, asked in the notebook's order. A frame reconstructs `reconstructions` images;
+    `interval` is the number of batches between two frames."""
 
-    def __init__(self, seed: int, batch_size: int, pictures: int, interval: int) -> None:
+    def __init__(self, seed: int, batch_size: int, reconstructions: int, interval: int) -> None:
         self.generator = Generator(seed)
         self.batch_size = batch_size
-        self.pictures = pictures
+        self.reconstructions = reconstructions
         self.interval = interval
 
-    def initialise(self, network: Network) -> None:
-        """Set the network's weights and biases: uniform in +-1/sqrt(inputs), as nn.Linear's are."""
-        heads = len(network.sizes[0]) - 2
-        for number, (weight, bias) in enumerate(network.layers):
-            # The author had a layer for the posterior's mean, and another for its log-variance.
-            for rows in np.split(np.arange(len(bias)), 2 if number == heads else 1):
-                bound = 1 / math.sqrt(weight.shape[1])
-                weight[rows] = self.generator.uniforms(bound, len(rows), weight.shape[1])
-                bias[rows] = self.generator.uniforms(bound, len(rows))
+    @torch.no_grad()
+    def initialise(self, model: nn.Module) -> None:
+        """Draw weights and biases of a model's linear and convolutional layers, in its order.
 
-    def frame(self, latent_size: int) -> np.ndarray:
-        """Noise of one frame, `(pictures, latent)`."""
-        noise = np.empty((self.pictures, latent_size), np.float32)
-        self.generator.fill_normals(list(noise))
+        Uniform in +-1/sqrt(inputs of an output), as PyTorch's own initial values are. A layer of
+        `drawn_in_parts` draws as so many layers would, one after the other.
+        """
+        for layer in model.modules():
+            if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+                continue
+            inputs, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+            bound, parts = 1 / math.sqrt(inputs), getattr(layer, "drawn_in_parts", 1)
+            biases = [None] * parts if layer.bias is None else layer.bias.chunk(parts)
+            for weight, bias in zip(layer.weight.chunk(parts), biases, strict=True):
+                weight.copy_(self.generator.uniform(bound, *weight.shape))
+                if bias is not None:
+                    bias.copy_(self.generator.uniform(bound, *bias.shape))
+
+    def frame(self, latent_size: int) -> Tensor:
+        """Draw the noise of one frame, `(reconstructions, latent)`."""
+        noise = torch.empty(self.reconstructions, latent_size)
+        self.generator.fill_normal(list(noise))
         return noise
 
     def skip_run(
-        self, network: Network, epochs: int, training_images: int, test_images: int
+        self,
+        model: nn.Module,
+        latent_size: int,
+        epochs: int,
+        training_images: int,
+        test_images: int,
     ) -> None:
-        """Bring the stream to where a whole run of `network` ends, by drawing what it draws."""
-        self.initialise(network)
-        self.frame(network.latent)
+        """Advance the stream to where a whole run of a model ends, by drawing what it draws."""
+        self.initialise(model)
+        self.frame(latent_size)
         for _ in range(epochs):
-            self.epoch(training_images, network.latent)
-            self.epoch(test_images, network.latent, frames=False)
+            self.epoch(training_images, latent_size)
+            self.epoch(test_images, latent_size, frames=False)
 
     def epoch(self, images: int, latent_size: int, frames: bool = True) -> Draws:
-        """The draws of one epoch over so many training images; of a test pass without frames."""
+        """Draw for one epoch over so many training images, or, without frames, for a test pass."""
         self.generator.integer()  # the data loader's seed
         order = self.generator.permutation(images)
-        noise = np.empty((images, latent_size), np.float32)
-        firsts = range(0, images, self.batch_size)
-        count = len(firsts[:: self.interval]) if frames else 0
-        frame_noise = np.empty((count, self.pictures, latent_size), np.float32)
-        arrays = []
-        for batch, first in enumerate(firsts):
-            arrays.append(noise[first : first + self.batch_size])
-            if frames and batch % self.interval == 0:
-                arrays += list(frame_noise[batch // self.interval])
-        self.generator.fill_normals(arrays)
+        noise = torch.empty(images, latent_size)
+        batches = noise.split(self.batch_size)
+        count = len(batches[:: self.interval]) if frames else 0
+        frame_noise = torch.empty(count, self.reconstructions, latent_size)
+        tensors = []
+        for number, batch in enumerate(batches):
+            tensors.append(batch)
+            if frames and number % self.interval == 0:
+                tensors += list(frame_noise[number // self.interval])
+        self.generator.fill_normal(tensors)
         return Draws(order, noise, frame_noise)

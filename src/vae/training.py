@@ -1,19 +1,23 @@
-"""The training loop."""
+"""The training loop: `fit` calls `train` and `test` for each epoch, as the post does."""
 
+import copy
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor
 
+import exact
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
 from vae.data import Split
 from vae.frames import FrameRecorder
-from vae.network import Network, Trainer
-from vae.params import Figures, Model, Train
+from vae.model import VAE, build_model
+from vae.objective import loss_function
+from vae.params import Architecture, Figures, Model, Params, Train
 from vae.stream import Draws, RandomStream
-from vae.terms import kl_terms, latent_samples, reconstruction_terms
 
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
 # their first steps; the two seen to survive more than 1e9 ended worse than pixels drawn
@@ -33,7 +37,7 @@ class Losses(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to: `train` while it ran, `test` after it."""
+    """An epoch's losses: `train` while it ran, `test` after it."""
 
     number: int
     train: Losses
@@ -53,90 +57,224 @@ class Epoch(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a training begins: fresh values, images `(images, 784)` uint8, the random stream."""
+    """Where a training begins: initial values, images `(n, 784)` uint8, the random stream."""
 
-    network: Network
-    train_images: np.ndarray
-    test_images: np.ndarray
+    model: VAE
+    latent_size: int
+    train_images: Tensor
+    test_images: Tensor
     stream: RandomStream
+
+
+def check_training(params: Params) -> None:
+    """Raise UserError where the device or a model of these parameters cannot be used."""
+    choose_arithmetic(params.train)
+    for architecture in (params.train_20d, params.train_2d):
+        build_model(architecture)
 
 
 def prepare(
     seed: int, figures: Figures, settings: Train, architecture: Model, train: Split, test: Split
 ) -> Start:
-    """Bring the author's random stream to this model's training, and draw its initial values."""
+    """Advance the author's random stream to this model's training, and draw its initial values.
+
+    Sets who computes, for the whole process. Raises UserError where the model or the device cannot
+    be used.
+    """
+    choose_arithmetic(settings)
     stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
     if architecture.preceded_by:
-        before = architecture.preceded_by
-        first = Network(before.encoder_sizes, before.decoder_sizes)
-        stream.skip_run(first, settings.epochs, len(train.images), len(test.images))
-    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
-    stream.initialise(network)
-    return Start(network, train.images, test.images, stream)
+        before: Architecture = architecture.preceded_by
+        sizes = len(train.images), len(test.images)
+        stream.skip_run(build_model(before), before.latent_size, settings.epochs, *sizes)
+    # What a class of one's own draws by itself is to repeat as well.
+    torch.manual_seed(seed)
+    model = build_model(architecture)
+    stream.initialise(model)
+    images = (torch.from_numpy(split.images).to(settings.device) for split in (train, test))
+    return Start(model.to(settings.device), architecture.latent_size, *images, stream)
 
 
-def make_trainer(network: Network, settings: Train, images: np.ndarray) -> Trainer:
-    """Return what makes the steps, on the processor or on CUDA. Raises UserError without CUDA."""
-    if settings.device == "cpu":
-        return Trainer(network, min(settings.batch_size, len(images)), settings)
-    # PyTorch takes seconds to import, and the processor needs none of it here.
-    from vae.cuda import CudaTrainer
+def is_exact(settings: Train) -> bool:
+    """Say whether src/exact computes, and not PyTorch's own kernels."""
+    return settings.arithmetic == "exact" and settings.device == "cpu"
 
-    return CudaTrainer(network, settings)
+
+def choose_arithmetic(settings: Train) -> None:
+    """Let src/exact compute, or PyTorch's own kernels, deterministically, on the settings' device.
+
+    Raises UserError where there is no such device.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("params.yaml: train.device is cuda, and torch finds no device; use cpu")
+    if is_exact(settings):
+        exact.set_arithmetic("exact")
+        # What is left to PyTorch is small, and its threads would wait for work beside ours.
+        torch.set_num_threads(1)
+        return
+    exact.set_arithmetic("torch")
+    # Which cuBLAS reads when it starts: a workspace of fixed size for each stream.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Adam's moments of pixels that are never 1 become subnormal numbers, which cost a third.
+    torch.set_flush_denormal(True)
+    print(
+        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not "
+        "those of dvc.lock",
+        flush=True,
+    )
 
 
 def fit(
     start: Start,
     settings: Train,
     recorder: FrameRecorder | None = None,
-    on_batch: Callable[[np.ndarray], None] = lambda losses: None,
+    on_batch: Callable[[Tensor], None] = lambda terms: None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
-    """Train the network in place, an epoch each time the iterator is advanced.
+    """Train the model in place, an epoch each time the iterator is advanced.
 
     `recorder` takes a frame before training and after every `stream.interval`-th batch; without
-    one, the stream still draws what the frames would need. `on_batch` is given reconstruction and
-    KL of the epoch's images so far, `(2, images)` nats.
+    one, the stream still draws what the frames would need. `on_batch` is called with reconstruction
+    and KL of the epoch's images so far, `(2, images)` nats.
 
     A `checkpoint`, which needs a recorder, is written after each epoch; if it holds any, they are
-    given again and training goes on after them.
+    yielded again and training continues after them.
 
     Raises UserError when a loss is not finite or the KL has exploded, at that batch.
     """
-    network, train_images, test_images, stream = start
-    trainer = make_trainer(network, settings, train_images)
-    first_frame = stream.frame(network.latent)
+    model, latent_size, train_images, test_images, stream = start
+    adam = exact.optim.Adam(
+        model.parameters(), settings.learning_rate, settings.adam_betas, settings.adam_epsilon
+    )
+    # No smaller loss of a batch can have a KL of `MOST_KL`, or be infinite or NaN.
+    suspicious = MOST_KL * min(settings.beta, 1)
+    first_frame = stream.frame(latent_size)
     if recorder:
-        recorder.record(network, first_frame)
-    losses = []
-    if checkpoint and (state := checkpoint.load()):
-        trainer.restore(state)
-        stream.generator.restore(state["generator"])
-        recorder.frames = list(state["frames"])
-        losses = state["losses"].tolist()
-        for number, row in enumerate(losses, start=1):
-            yield Epoch(number, Losses(*row[:2]), Losses(*row[2:]))
+        recorder.record(model, first_frame)
+    losses = resume(checkpoint, model, adam, stream, recorder) if checkpoint else []
+    for number, row in enumerate(losses, start=1):
+        yield Epoch(number, Losses(*row[:2]), Losses(*row[2:]))
     for number in range(len(losses) + 1, settings.epochs + 1):
         kept = len(recorder.frames) if recorder and losses else 0
-        draws = stream.epoch(len(train_images), network.latent)
-        terms = np.empty((2, len(train_images)))
-        for batch, first in enumerate(range(0, len(train_images), settings.batch_size)):
-            rows = slice(first, min(first + settings.batch_size, len(train_images)))
-            terms[:, rows] = trainer.step(train_images, draws.order[rows], draws.noise[rows])
-            _check(*terms[:, rows].mean(axis=1).tolist(), f"epoch {number}, batch {batch}")
+        draws = stream.epoch(len(train_images), latent_size)
+
+        for batch, (loss, terms) in enumerate(train(model, adam, train_images, draws, settings)):
+            if not loss < suspicious:
+                last = terms[:, batch * settings.batch_size :]
+                _check(*last.mean(dim=1).tolist(), f"epoch {number}, batch {batch}")
             if recorder and batch % stream.interval == 0:
-                trainer.write_back()
-                recorder.record(network, draws.frame_noise[batch // stream.interval])
-            on_batch(terms[:, : rows.stop])
-        trainer.write_back()
-        draws = stream.epoch(len(test_images), network.latent, frames=False)
-        epoch = Epoch(number, mean_losses(terms), evaluate(network, test_images, draws))
+                recorder.record(model, draws.frame_noise[batch // stream.interval])
+                model.train()
+            on_batch(terms)
+        if recorder:  # with noise that is drawn already: the author drew none here
+            recorder.record(model, draws.frame_noise[-1], end=True)
+        draws = stream.epoch(len(test_images), latent_size, frames=False)
+        epoch = Epoch(number, mean_losses(terms), test(model, test_images, draws))
         _check(*epoch.test, f"epoch {number}, test images")
         losses.append([*epoch.train, *epoch.test])
         if checkpoint:
-            state = {**trainer.state(), "generator": stream.generator.state()}
-            checkpoint.save({**state, "losses": np.array(losses)}, recorder.frames[kept:])
+            state = training_state(model, adam, stream)
+            state["losses"] = torch.tensor(losses, dtype=torch.float64)
+            checkpoint.save(state, recorder.frames[kept:], recorder.ends[-1:])
         yield epoch
+
+
+def train(
+    model: VAE, optimizer: torch.optim.Optimizer, images: Tensor, draws: Draws, settings: Train
+) -> Iterator[tuple[float, Tensor]]:
+    """Train for one epoch over `images` `(n, 784)`, a batch each time the iterator is advanced.
+
+    Yields the batch's summed loss before its step; and reconstruction and KL of the epoch's images
+    so far, `(2, images)` nats.
+    """
+    model.train()
+    terms = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
+    order, noise = draws.order.to(images.device), draws.noise.to(images.device)
+    for first in range(0, len(images), settings.batch_size):
+        rows = slice(first, min(first + settings.batch_size, len(images)))
+        data = images.index_select(0, order[rows])
+        optimizer.zero_grad()
+        logits, kl = model(data, noise[rows])
+        loss, reconstruction = loss_function(logits, data, kl, settings.beta)
+        loss.backward()
+        optimizer.step()
+        terms[0, rows], terms[1, rows] = reconstruction.detach(), kl.detach()
+        yield loss.item(), terms[:, : rows.stop]
+
+
+@torch.no_grad()
+def test(model: VAE, images: Tensor, draws: Draws, rows: int = 256) -> Losses:
+    """Return the losses over `images` `(n, 784)`, with one posterior sample each.
+
+    They go through the model `rows` at a time, which saves memory and changes no bit.
+    """
+    model.eval()
+    order, noise = draws.order.to(images.device), draws.noise.to(images.device)
+    parts = []
+    for chosen, sample in zip(order.split(rows), noise.split(rows), strict=True):
+        data = images.index_select(0, chosen)
+        logits, kl = model(data, sample)
+        parts.append(torch.stack((loss_function(logits, data, kl)[1], kl)))
+    return mean_losses(torch.cat(parts, dim=1))
+
+
+def mean_losses(terms: Tensor) -> Losses:
+    """Return the means of reconstruction and KL `(2, images)`, from exact sums: no order shows."""
+    return Losses(*(math.fsum(row) / len(row) for row in terms.tolist()))
+
+
+def inexact_steps(start: Start, settings: Train) -> list[str]:
+    """List the operations of a training step whose bits depend on the machine, by their ATen names.
+
+    The step is made by a copy of the model, on the first images.
+    """
+    model = copy.deepcopy(start.model)
+    data = start.train_images[: settings.batch_size]
+    noise = torch.zeros(len(data), start.latent_size, device=data.device)
+
+    def step() -> None:
+        logits, kl = model(data, noise)
+        loss_function(logits, data, kl, settings.beta)[0].backward()
+        exact.optim.Adam(model.parameters()).step()
+
+    return exact.inexact_operations(step)
+
+
+def training_state(
+    model: VAE, optimizer: torch.optim.Optimizer, stream: RandomStream
+) -> dict[str, Tensor]:
+    """Return all that the next step depends on, after one step at least, by name."""
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            state[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    return state | {"generator": stream.generator.get_state()}
+
+
+def resume(
+    checkpoint: Checkpoint,
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    stream: RandomStream,
+    recorder: FrameRecorder,
+) -> list[list[float]]:
+    """Continue from the state that a checkpoint holds; return the losses of its epochs, if any."""
+    state = checkpoint.load()
+    if state is None:
+        return []
+    names = model.state_dict()
+    model.load_state_dict({name: state[f"model.{name}"] for name in names})
+    before = optimizer.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            moments.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**before, "state": moments})
+    stream.generator.set_state(state["generator"])
+    recorder.frames, recorder.ends = (list(state[name].numpy()) for name in ("frames", "ends"))
+    return state["losses"].tolist()
 
 
 def _check(reconstruction: float, kl: float, where: str) -> None:
@@ -147,23 +285,3 @@ def _check(reconstruction: float, kl: float, where: str) -> None:
             f"{where}: {problem} (reconstruction {reconstruction}, KL {kl} nats per image), so "
             "training stops; a lower train.learning_rate may help"
         )
-
-
-def evaluate(network: Network, images: np.ndarray, draws: Draws, rows: int = 1000) -> Losses:
-    """Mean losses over `images` `(images, 784)` uint8, with one posterior sample each.
-
-    They go through the network `rows` at a time, which saves memory and changes no bit.
-    """
-    parts = []
-    for first in range(0, len(images), rows):
-        batch = images[draws.order[first : first + rows]]
-        mean, log_variance = network.encode(batch)
-        latent = latent_samples(mean, log_variance, draws.noise[first : first + rows])
-        likelihood = reconstruction_terms(network.decode(latent), batch)
-        parts.append(np.stack((likelihood, kl_terms(mean, log_variance))))
-    return mean_losses(np.concatenate(parts, axis=1))
-
-
-def mean_losses(terms: np.ndarray) -> Losses:
-    """Means of reconstruction and KL `(2, images)`, from exact sums: their order cannot show."""
-    return Losses(*(math.fsum(row) / len(row) for row in terms))

@@ -5,15 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from exact.functional import sigmoid
 from vae.data import load_split
-from vae.scores import anomaly_scores, posterior_means
-from vae.terms import probabilities
-from vae.weights import load_network
+from vae.inference import anomaly_scores, posterior_means
+from vae.model import load_model
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,9 +27,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-# PNG files of plots/ but the two that compare with published numbers, one in two parts, and the end
-# of reconstruction.gif.
-PICTURES = 11
+# PNG files of plots/ but the two that compare with published numbers, one in two parts.
+PICTURES = 12
 # The gray values of a canvas.
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;
@@ -43,6 +44,10 @@ IMAGES = (
 CUT = """return [...document.querySelectorAll('table, figure, img, pre, p')].filter(element =>
     (matchMedia('print').matches || !element.closest('.wide')) &&
     element.getBoundingClientRect().right > innerWidth + 1).map(element => element.tagName)"""
+DRAW = """return [...document.querySelectorAll('h2[id^=draw], h2[id^=draw] + p, a[href^="#draw"]')]
+    .map(element => element.checkVisibility())"""
+SPLIT = """return [...new Set([...document.querySelectorAll('table')]
+    .map(table => getComputedStyle(table).breakInside))]"""
 COLOR = "return getComputedStyle(document.body).{}.match(/\\d+/g).map(Number)"
 
 
@@ -135,6 +140,17 @@ def test_without_a_script_the_page_has_its_pictures_and_no_empty_places(browser)
     assert len(page.execute_script(IMAGES)) == PICTURES
     places = "return [...document.querySelectorAll('.play')].map(p => p.checkVisibility())"
     assert page.execute_script(places) == [False] * 3
+    assert page.execute_script(DRAW) == [False] * 3
+
+
+@pytest.mark.parametrize("inches", [(8.27, 11.69), (8.5, 11)], ids=["A4", "Letter"])
+def test_the_printed_page_has_at_most_eight_sheets(browser, inches):
+    page = browser(medium="print")
+    paper = dict(zip(("paperWidth", "paperHeight"), inches, strict=True))
+    printed = b64decode(page.execute_cdp_cmd("Page.printToPDF", paper)["data"])
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", printed)) <= 8
+    assert page.execute_script(DRAW) == [False] * 3
+    assert page.execute_script(SPLIT) == ["avoid"]
 
 
 def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth_of_a_nat(
@@ -142,7 +158,7 @@ def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth
 ):
     page = browser()
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = anomaly_scores(load_network(finished_demo / "models/20d.safetensors"), images)
+    ours = anomaly_scores(load_model(finished_demo / "models/20d.safetensors"), images)
     found = page.execute_script(
         "return arguments[0].map(image => vae.scores(vae.models['20d'], image))"
         ".map(({kl, reconstruction, negative_elbo}) => [kl, reconstruction, negative_elbo])",
@@ -154,7 +170,7 @@ def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth
 
 def test_the_page_finds_the_same_places_on_the_plane_as_python(browser, finished_demo):
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = posterior_means(load_network(finished_demo / "models/2d.safetensors"), images)
+    ours = posterior_means(load_model(finished_demo / "models/2d.safetensors"), images)
     found = browser().execute_script(
         "return arguments[0].map(image => [...vae.scores(vae.models['2d'], image).mean])",
         images.tolist(),
@@ -185,11 +201,27 @@ def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_
     ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
     said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]").text
     point = [float(part) for part in re.match(r"\((.*), (.*)\);", said).groups()]
-    network = load_network(finished_demo / "models/2d.safetensors")
-    expected = 255 * probabilities(network.decode(np.array([point], np.float32)))[0]
+    model = load_model(finished_demo / "models/2d.safetensors")
+    expected = 255 * sigmoid(model.decode(torch.tensor([point]))).numpy()[0]
     shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
     # The coordinates are shown with two decimals.
     assert np.abs(shown - expected).max() < 8
+
+
+def test_a_point_beyond_the_plane_is_marked_at_its_edge(browser):
+    page = browser()
+    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
+    at_edge = "const pixels = arguments[0].getContext('2d').getImageData(540, 0, 20, 20).data;"
+    at_edge += " return [...pixels].filter((_, at) => at % 4 === 2 && pixels[at - 2] > 250).length"
+    said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]")
+    plane.click()
+    inside = page.execute_script(at_edge, plane)
+    assert "beyond" not in said.text
+    page.find_element(By.XPATH, "//label[contains(., 'test images')]/input").click()
+    ActionChains(page).move_to_element_with_offset(plane, 270, -270).click().perform()
+    page.find_element(By.XPATH, "//label[contains(., 'decoded images')]/input").click()
+    assert ", beyond the edge of the plane" in said.text
+    assert page.execute_script(at_edge, plane) > inside + 20
 
 
 def test_a_drawn_digit_gets_the_scores_and_the_verdict_of_score_py(browser, finished_demo):
@@ -210,8 +242,8 @@ def test_a_drawn_digit_gets_the_scores_and_the_verdict_of_score_py(browser, fini
     (row,) = json.loads(scored.stdout)["images"]
     cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#draw tbody td")]
     for number, name in enumerate(("kl", "reconstruction", "negative_elbo")):
-        assert float(cells[3 * number + 1]) == pytest.approx(row[name], abs=0.015)
-        assert float(cells[3 * number + 2]) == pytest.approx(row[f"{name}_percentile"], abs=0.2)
+        assert float(cells[4 * number + 1]) == pytest.approx(row[name], abs=0.015)
+        assert float(cells[4 * number + 2]) == pytest.approx(row[f"{name}_percentile"], abs=0.2)
     verdict = page.find_element(By.CSS_SELECTOR, "#draw [role=status]").text
     assert verdict.lower().startswith(row["verdict"])
 
@@ -228,7 +260,9 @@ def test_one_slider_moves_the_losses_the_reconstructions_and_the_manifold(browse
     first = page.execute_script(shown)
     assert all(one != other for one, other in zip(first, last, strict=True))
     assert first[2:] == ["20d: no epoch has ended", "2d: no epoch has ended"]
-    assert slider.get_attribute("aria-valuetext") == "after 0.00 epochs"
+    assert slider.get_attribute("aria-valuetext") == "before training"
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert page.execute_script(shown)[:2] != first[:2]
 
 
 def test_all_that_one_can_use_has_a_name_and_can_be_reached_by_the_keyboard(browser):

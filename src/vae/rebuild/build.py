@@ -1,4 +1,4 @@
-"""The pipeline run by DVC in scratch folders: under this Python, away from the user's settings."""
+"""The pipeline run in scratch folders: under this Python, away from the user's settings."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 from ruamel.yaml import YAML
 
 from vae.cli import UserError
 from vae.files import written_whole
+from vae.git import git
 
 ROOT = Path(__file__).resolve().parents[3]
 # This checkout's own files, where it has any: a clone need not fetch them.
@@ -21,39 +21,40 @@ PLACES = ("MLFLOW_TRACKING_URI", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIG
 
 
 def build(
-    folder: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int, mtime: int
-) -> None:
-    """Clone the committed state to `folder` and run its pipeline there, without any cache.
+    clone: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int, mtime: int
+) -> Path:
+    """Clone the committed state and run its pipeline without any cache; return its folder.
 
     `overrides` change params.yaml; `variables` are added to an environment whose home is the
     clone's parent; `mtime` dates the sources, in seconds after 1970. Raises UserError.
     """
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    # The project may be a folder of a larger repository.
+    top, place = (git("-C", str(ROOT), "rev-parse", f"--show-{n}") for n in ("toplevel", "prefix"))
+    if not git("-C", str(ROOT), "ls-tree", "HEAD", "dvc.lock"):
+        raise UserError(f"git has no commit of {ROOT}/dvc.lock to rebuild; run in a clone")
+    subprocess.run(["git", "clone", "--quiet", top, clone], check=True)
+    folder = clone / place
     for path in (folder / "src").rglob("*"):
         os.utime(path, (mtime, mtime))
     override_params(folder / "params.yaml", overrides)
-    environment = {**scratch_environment(), "HOME": str(folder.parent), **variables}
+    environment = {**scratch_environment(), "HOME": str(clone.parent), **variables}
     if MNIST.is_dir():
         environment["MNIST_MIRROR"] = str(MNIST)
     run_pipeline(folder, "--force", "--no-run-cache", env=environment, umask=umask)
+    return folder
 
 
 def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
-    """Run `dvc repro` in `folder`; if this is interrupted, end DVC and its stage first.
-
-    Raises UserError.
-    """
-    command = [sys.executable, "-m", "dvc", "repro", *options]
+    """Run the pipeline in `folder`; if this is interrupted, end it first. Raises UserError."""
+    command = [sys.executable, "src/tools/repro.py", *options]
     popen = {"env": scratch_environment(), "start_new_session": True, **popen}
     process = subprocess.Popen(command, cwd=folder, **popen)
     try:
         status = process.wait()
     except BaseException:
-        # As Ctrl-C on a terminal does, to DVC and its stage.
-        family = psutil.Process(process.pid).children(recursive=True)
+        # As Ctrl-C on a terminal does, to DVC, which waits, and its stage.
         os.killpg(process.pid, signal.SIGINT)
         process.wait()
-        psutil.wait_procs(family, timeout=30)
         raise
     if status:
         raise UserError(f"the pipeline in {folder} failed; the lines above say why")
@@ -73,4 +74,4 @@ def scratch_environment() -> dict[str, str]:
     """Give this process's environment, without `PLACES`, to a pipeline elsewhere."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
-    return {**kept, "DVC_NO_ANALYTICS": "1", "PATH": path}
+    return {**kept, "PATH": path}

@@ -6,10 +6,25 @@ from ruamel.yaml import YAML
 
 
 def hashes(lock: Path) -> dict[str, str]:
-    """Read the MD5 sum of every output that a dvc.lock names, sorted by path."""
+    """Read the hash of every output that a dvc.lock names, sorted by path."""
     stages = YAML(typ="safe").load(lock)["stages"].values()
     outputs = [output for stage in stages for output in stage.get("outs", ())]
     return dict(sorted((output["path"], output["md5"]) for output in outputs))
+
+
+def compare(one: Path, other: Path, committed: dict[str, str]) -> list[str]:
+    """Print the hash of each output of two builds; return what differs between them and where, or
+    from the `committed` hashes, if any."""
+    found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
+    differing = []
+    for name, value in found.items():
+        print(f"{name:<32} {value}")
+        if again[name] != value:
+            place = first_difference(one / name, other / name)
+            differing.append(f"{name}, the builds differ at {place}")
+        elif committed and committed.get(name) != value:
+            differing.append(f"{name}, dvc.lock has {committed.get(name)}")
+    return differing
 
 
 def first_difference(one: Path, other: Path) -> str:

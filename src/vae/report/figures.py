@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import imageio.v3 as imageio
@@ -12,27 +13,23 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from scipy import ndimage
-from scipy.spatial import KDTree
-from scipy.special import ndtri
+from PIL import Image, ImageDraw, ImageFont
 
-from vae.data import IMAGE_SIDE
+from vae.data import tiled
 from vae.files import written_whole
+from vae.params import Train
 
-# As a decorator, so that neither the user's own matplotlibrc shows in the figures, nor these
-# settings elsewhere.
+# As decorators, so that neither the user's own matplotlibrc shows in the figures, nor these
+# settings elsewhere. What holds pictures, white on black, is dark itself.
 FRAME = {"axes.spines.top": False, "axes.spines.right": False}
 styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.alpha": 0.25}])
+dark = matplotlib.style.context(["default", "dark_background"])
 
 DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
 # Of published sources, in their order.
 STYLES = ("o-", "x:", "+--", "d-.")
 LOSS = "Loss (nats per image)"
-Panels = tuple[Figure, dict[str, Axes]]
-# Of the map of digits, along a side of a decoded digit.
-POINTS = 7
 
 
 def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
@@ -43,19 +40,35 @@ def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
 def save_png(path: Path, picture: np.ndarray) -> None:
     """Write a gray picture `(height, width)`, uint8, whole."""
     with written_whole(path) as file:
-        imageio.imwrite(file, picture)
+        Image.fromarray(picture).save(file)
 
 
-def save_gif(path: Path, frames: np.ndarray, milliseconds: int) -> None:
+def save_gif(path: Path, frames: np.ndarray, epochs: np.ndarray, milliseconds: int) -> None:
     """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss.
 
-    It starts with its last frame, which paper and previews show; in the loop that changes nothing.
+    A strip above each frame says how many epochs had passed; the last frame stays two seconds.
     """
-    frames = np.roll(frames, 1, axis=0)
+    scale = 2 if frames.shape[2] >= 140 else 1
+    pictures = []
+    for frame, epoch in zip(frames, epochs, strict=True):
+        strip = Image.new("L", (frames.shape[2] // scale, 13))
+        # A bitmap font of Pillow's own: the same pixels everywhere.
+        font = ImageFont.load_default_imagefont()
+        ImageDraw.Draw(strip).text((3, 1), f"epoch {epoch:.2f}", 255, font)
+        pictures.append(np.concatenate((enlarged(np.array(strip), scale), frame)))
+    times = [milliseconds] * (len(pictures) - 1) + [2000]
     # Pillow's optimizing moves some gray values by one when a frame has all 256.
     form = {"plugin": "pillow", "mode": "L", "optimize": False}
     with written_whole(path) as file:
-        imageio.imwrite(file, frames, duration=milliseconds, loop=0, **form)
+        imageio.imwrite(file, np.stack(pictures), duration=times, loop=0, **form)
+
+
+def frame_epochs(images: int, train: Train, interval: int) -> np.ndarray:
+    """Return how many epochs had passed at each frame of a training on so many images, `(frames,)`:
+    one before training, and one after each epoch's first batch and each `interval` more."""
+    batches = -(-images // train.batch_size)
+    after = np.arange(0, batches, interval) + 1
+    return np.append(0, np.arange(train.epochs)[:, None] + after / batches)
 
 
 @styled
@@ -65,7 +78,9 @@ def save_figure(path: Path, figure: Figure) -> None:
         figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
-def model_panels(sizes: Mapping[str, int], height: float, **more: Any) -> Panels:
+def model_panels(
+    sizes: Mapping[str, int], height: float, **more: Any
+) -> tuple[Figure, dict[str, Axes]]:
     """Make a figure with a panel for each model, side by side, or a note where there is none.
 
     `sizes` are latent sizes by model, `height` is in inches, `more` as matplotlib's `subplots`
@@ -130,11 +145,12 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray | None) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     axes.set(title="Posterior means of the test images", aspect="equal")
-    axes.set(xlabel="First latent coordinate", ylabel="Second latent coordinate")
+    axes.set(xlabel="First latent coordinate")
+    axes.set_ylabel("Second latent coordinate, downwards as in the decoded plane")
     # Image by image in the data set's order, so that no digit lies on top of all others.
     colors = DIGIT_COLORS[:1] if labels is None else np.array(DIGIT_COLORS)[labels]
     axes.scatter(*means.T, s=4, c=colors, alpha=0.6, linewidths=0)
-    axes.invert_yaxis()  # downwards, as on the manifold
+    axes.invert_yaxis()
     if labels is not None:
         for digit, color in enumerate(DIGIT_COLORS):
             axes.scatter([], [], color=color, label=str(digit))
@@ -148,60 +164,34 @@ def manifold_axis(size: int, quantiles: Sequence[float], points: int) -> np.ndar
     low, high = quantiles
     position = (np.arange(size * points) + 0.5) / points - 0.5
     # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
-    return ndtri(np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4))
+    shares = np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4)
+    return np.array([NormalDist().inv_cdf(share) for share in shares])
 
 
-def digit_shares(
-    means: np.ndarray, labels: np.ndarray, size: int, quantiles: Sequence[float], neighbours: int
-) -> np.ndarray:
-    """Say which digits lie where on the manifold: shares `(10, points, points)`, placed as there.
-
-    At each point of the plane the `neighbours` training images vote whose posterior means
-    `(images, 2)` lie nearest; the votes are blurred by half a decoded digit, or every stray image
-    would have an island of its own. Along a side, each of the `size` decoded digits has 7 points,
-    spaced like the digits: evenly in the quantiles of the prior.
-    """
-    axis = manifold_axis(size, quantiles, POINTS)
-    points = np.stack(np.meshgrid(axis, axis), axis=-1)
-    nearest_first = [*range(1, min(neighbours, len(means)) + 1)]
-    votes = labels[KDTree(means).query(points, k=nearest_first, workers=-1)[1]]
-    shares = np.stack([(votes == digit).mean(axis=-1) for digit in range(10)])
-    # A Gaussian of half a digit. Rounded, since NumPy's exp has other last bits under AVX-512.
-    weights = np.exp(-0.5 * (np.arange(-2 * POINTS, 2 * POINTS + 1) / (POINTS / 2)) ** 2).round(12)
-    for axis in (1, 2):
-        shares = ndimage.correlate1d(shares, weights / weights.sum(), axis)
-    return shares
+def show_pixels(figure: Figure, picture: np.ndarray, left: int, top: int) -> Axes:
+    """Show a gray picture `(height, width)`, uint8, pixel by pixel, so many pixels from the left
+    and the top of the figure."""
+    (height, width), (across, down) = picture.shape, figure.get_size_inches() * figure.dpi
+    box = left / across, 1 - (top + height) / down, width / across, height / down
+    axes = figure.add_axes(box, xticks=[], yticks=[])
+    # As colors: a color map moves some gray values by one.
+    axes.imshow(np.dstack([picture] * 3), interpolation="nearest")
+    return axes
 
 
-@styled
-def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
-    """Draw the boundaries between digits on the final manifold `(height, width)`.
-
-    A boundary is where the largest of the `digit_shares` `(10, points, points)` changes. Every
-    connected region of at least one decoded digit's size is named where it is widest.
-    """
-    height, width = manifold.shape
-    step = width / shares.shape[-1]
-    # Two screen pixels to a pixel.
-    figure = Figure(figsize=(width / 50, height / 50), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.imshow(manifold, cmap="gray", interpolation="nearest", extent=(0, width, height, 0))
-    centres = (np.arange(shares.shape[-1]) + 0.5) * step
-    name = {"color": "#ffb000", "fontsize": 36, "fontweight": "bold", "ha": "center"}
-    name |= {"va": "center", "path_effects": [withStroke(linewidth=6, foreground="black")]}
-    for digit, share in enumerate(shares):
-        lead = share - np.delete(shares, digit, axis=0).max(axis=0)
-        if lead.min() < 0 < lead.max():
-            axes.contour(centres, centres, lead, levels=[0], colors=name["color"], linewidths=2)
-        regions, count = ndimage.label(lead > 0)
-        for region in range(1, count + 1):
-            inside = np.pad(regions == region, 1)
-            if inside.sum() * step**2 >= IMAGE_SIDE**2:
-                depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
-                row, column = np.unravel_index(depth.argmax(), depth.shape)
-                axes.text(centres[column], centres[row], str(digit), **name)
-    axes.set(xlim=(0, width), ylim=(height, 0))
+@dark
+def sample_pictures(
+    fakes: Mapping[str, tuple[np.ndarray, np.ndarray]], sizes: Mapping[str, int]
+) -> Figure:
+    """Draw for each model images decoded from samples of the prior `(40, 784)`, and a row of images
+    `(10, 784)` from one test image to another; uint8."""
+    figure = Figure(figsize=(11.8, 3.84), dpi=100)
+    for left, (model, (samples, between)) in zip((20, 600), fakes.items(), strict=True):
+        for top, picture, title in (
+            (35, tiled(samples, 4), f"{sizes[model]}-d latent space: samples from the prior"),
+            (309, tiled(between, 1), "From one test image to another, between their posteriors"),
+        ):
+            show_pixels(figure, enlarged(picture, 2), left, top).set_title(title, fontsize=11)
     return figure
 
 

@@ -62,13 +62,19 @@ function percentile(name, score) {
   return 100 * known.filter(value => value <= score).length / known.length;
 }
 
+// A scale of percentiles, from 0.1 to 99.9, which shows their ends as well: log odds from 0 to 1.
+function onScale(percentage) {
+  const share = Math.min(Math.max(percentage / 100, .001), .999);
+  return .5 + Math.log(share / (1 - share)) / (2 * Math.log(999));
+}
+
 function anomalousBy(found) {
   const {kl, negative_elbo, reconstruction} = data.scores.limits;
   return [["KL", found.kl > kl], ["negative ELBO", found.negative_elbo > negative_elbo],
           ["reconstruction", found.reconstruction < reconstruction]].filter(pair => pair[1]).map(pair => pair[0]);
 }
 
-const models = {"20d": readModel(data.models["20d"]), "2d": readModel(data.models["2d"])};
+const models = data.models && {"20d": readModel(data.models["20d"]), "2d": readModel(data.models["2d"])};
 const quantiles = Object.fromEntries(Object.entries(data.scores.quantiles).map(([name, text]) => [name, floats(text)]));
 const axis = floats(data.plane.axis), means = floats(data.plane.means), labels = data.plane.labels && bytes(data.plane.labels);
 const bits = bytes(data.examples);
@@ -123,8 +129,9 @@ function nearestLabel(x, y) {
 
 function plane(box) {
   const size = axis.length, reach = 1.05 * means.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const pictures = {};
-  for (const image of document.querySelectorAll("img[data-name^=manifold]")) pictures[image.dataset.name] = image;
+  // The plane after training, without the margin that plots/manifold.png has; and the boundaries.
+  const pictures = {manifold: make("img", {src: `data:image/png;base64,${data.training.manifolds.at(-1)}`})};
+  for (const image of document.querySelectorAll("img[data-name=manifold-regions]")) pictures[image.dataset.name] = image;
   const map = canvas(size, "Latent plane: arrow keys move the point, with Shift in larger steps", {tabindex: 0, role: "application", class: "map"});
   const digit = canvas(SIDE, "The decoded image", {class: "digit"});
   const said = make("p", {role: "status"});
@@ -138,7 +145,7 @@ function plane(box) {
 
   // From a share of the canvas to a latent coordinate, and back.
   const coordinate = share => views[view] ? axis[Math.floor(share * size)] : (2 * share - 1) * reach;
-  const share = value => views[view] ? (axis.findIndex(each => each >= value) + size) % size / size : (value / reach + 1) / 2;
+  const share = value => views[view] ? axis.filter(each => each < value).length / size : (value / reach + 1) / 2;
 
   const drawings = {};
   function background() {
@@ -160,18 +167,25 @@ function plane(box) {
   function show(x, y) {
     point = [x, y];
     showDigit(digit, probabilities(decode(models["2d"], point)));
+    const [left, top] = point.map(value => size * Math.min(Math.max(share(value), .02), .98));
+    const [least, most] = views[view] ? [axis[0], axis[size - 1]] : [-reach, reach];
+    const outside = point.some(value => value < least || value > most), name = `(${x.toFixed(2)}, ${y.toFixed(2)})`;
+    const beyond = outside ? ", beyond the edge of the plane that is shown" : "";
     const near = labels ? `; the nearest test images are of label ${nearestLabel(x, y)}` : "";
-    said.textContent = `(${x.toFixed(2)}, ${y.toFixed(2)})${near}`;
+    said.textContent = `${name}${beyond}${near}`;
     digit.setAttribute("aria-label", `The decoded image${near}`);
-    const context = map.getContext("2d"), [left, top] = [size * share(x), size * share(y)];
+    const context = map.getContext("2d");
     legend.hidden = Boolean(views[view]) || !labels;
     context.clearRect(0, 0, size, size);
     context.drawImage(background(), 0, 0);
+    Object.assign(context, {font: "bold 20px sans-serif", textBaseline: "middle", textAlign: left < size / 2 ? "left" : "right"});
     for (const [color, width] of [["#000", 5], ["#ffb000", 2]]) {
       context.beginPath();
       context.arc(left, top, 9, 0, 7);
-      Object.assign(context, {strokeStyle: color, lineWidth: width});
+      Object.assign(context, {strokeStyle: color, fillStyle: color, lineWidth: width});
       context.stroke();
+      // At the edge, the coordinates say where the point really is.
+      if (outside) context[width > 2 ? "strokeText" : "fillText"](name, left + (left < size / 2 ? 16 : -16), top);
     }
   }
 
@@ -212,9 +226,13 @@ function drawing(box, showOnPlane) {
     showDigit(deep, probabilities(found.logits));
     showDigit(flat, probabilities(onPlane.logits));
     const by = anomalousBy(found);
-    verdict.textContent = by.length ? `Anomalous by ${by.join(", ")}.` : "Ordinary: like the training images.";
-    rows.replaceChildren(...[["KL", "kl"], ["reconstruction", "reconstruction"], ["negative ELBO", "negative_elbo"]].map(([label, name]) =>
-      make("tr", {}, make("td", {}, label), make("td", {}, found[name].toFixed(2)), make("td", {}, percentile(name, found[name]).toFixed(1)))));
+    verdict.textContent = by.length ? `Anomalous by ${by.join(", ")}.` : `Ordinary: by no score among the strangest ${data.scores.strangest}\u00a0%.`;
+    rows.replaceChildren(...[["KL", "kl"], ["reconstruction", "reconstruction"], ["negative ELBO", "negative_elbo"]].map(([label, name]) => {
+      const share = percentile(name, found[name]), mark = make("b");
+      mark.style.left = `${100 * onScale(share)}%`;
+      return make("tr", {}, make("td", {}, label), make("td", {}, found[name].toFixed(2)), make("td", {}, share.toFixed(1)),
+        make("td", {}, make("div", {class: "scale"}, mark)));
+    }));
     showOnPlane(...onPlane.mean);
   }
 
@@ -256,10 +274,15 @@ function drawing(box, showOnPlane) {
   const buttons = make("p", {}, button("Clear", () => put(new Float64Array(PIXELS))),
     ...examples.map((example, index) => button(`Example ${index + 1}`, () => put(example))));
   const name = `${models["20d"].latent}-d model`, heads = [name, "nats", "% of the training images that score no more"];
+  const scale = make("div", {class: "scale"}, ...[.1, 1, 10, 50, 90, 99, 99.9].map(percentage => {
+    const label = make("span", {}, String(percentage));
+    label.style.left = `${100 * onScale(percentage)}%`;
+    return label;
+  }));
   box.append(make("div", {}, sheet, buttons),
     make("div", {}, make("div", {class: "pair"}, make("figure", {}, deep, make("figcaption", {}, `by the ${name}`)),
       make("figure", {}, flat, make("figcaption", {}, "by the 2-d model"))), verdict,
-      make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(head => make("th", {}, head)))), rows)));
+      make("div", {class: "wide", tabindex: 0}, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(head => make("th", {}, head)), make("th", {}, scale))), rows))));
   put(examples[0]);
 }
 
@@ -296,7 +319,7 @@ function training(box) {
   const said = make("output", {});
   function show(moment) {
     slider.value = moment;
-    said.textContent = `after ${epochs[moment].toFixed(2)} epochs`;
+    said.textContent = epochs[moment] ? `after ${epochs[moment].toFixed(2)} epochs` : "before training";
     slider.setAttribute("aria-valuetext", said.textContent);
     strip.src = `data:image/png;base64,${reconstructions[moment]}`;
     grid.src = `data:image/png;base64,${manifolds[moment]}`;
@@ -323,7 +346,6 @@ function training(box) {
 window.vae = {models, scores};
 
 const boxes = Object.fromEntries(["training", "plane", "draw"].map(name => [name, document.getElementById(name)]));
-const showOnPlane = plane(boxes.plane);
-drawing(boxes.draw, showOnPlane);
+if (models) drawing(boxes.draw, plane(boxes.plane));
 training(boxes.training);
-Object.values(boxes).forEach(box => { box.hidden = false; });
+Object.values(boxes).forEach(box => { if (box) box.hidden = false; });

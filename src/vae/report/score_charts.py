@@ -8,23 +8,24 @@ from matplotlib.figure import Figure
 
 from vae.data import IMAGE_SIDE
 from vae.report.figures import model_panels, styled
+from vae.scores import SCORE_NAMES
 
 # A histogram as one shape: a hundred bars would take a second to draw.
 FILLED = {"histtype": "stepfilled"}
+MARKS = ("tab:orange", "tab:red", "black")
 
 
 @styled
-def kl_histogram(scores: np.ndarray, noise_score: float, threshold: float) -> Figure:
-    """Draw how the training images' KL spreads, with the threshold and the noise image's KL."""
+def kl_histogram(scores: np.ndarray, marks: Mapping[str, float]) -> Figure:
+    """Draw how the training images' KL spreads, with other KLs, such as the threshold, as lines."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axes.set(title="Distribution of KL Divergences in Training Set")
     axes.set(xlabel="KL Divergence", ylabel="Frequency")
     axes.hist(scores, bins=100, color="tab:blue", **FILLED)
-    marks = {"threshold": (threshold, "tab:orange"), "noise image": (noise_score, "tab:red")}
-    for name, (value, color) in marks.items():
-        axes.axvline(value, color=color, linestyle="--", label=f"{name}: {value:.2f}")
-    axes.legend(frameon=False)
+    for (name, value), color in zip(marks.items(), MARKS, strict=False):
+        axes.axvline(value, color=color, linestyle="--", label=f"{name}: {value:.3f}")
+    figure.legend(loc="outside lower center", ncols=len(marks), frameon=False)
     return figure
 
 
@@ -51,7 +52,8 @@ def kl_bars(kl: Mapping[str, Sequence[float]]) -> Figure:
     for model, axes in panels.items():
         dimensions = range(1, sizes[model] + 1)
         axes.bar(dimensions, sorted(kl[model], reverse=True), color="tab:blue")
-        axes.set(xlabel="Latent dimension, by KL", xticks=dimensions)
+        axes.set(xticks=dimensions)
+    figure.supxlabel("Latent dimension, by KL", fontsize="medium")
     next(iter(panels.values())).set_ylabel("Mean KL (nats per image)")
     return figure
 
@@ -80,7 +82,7 @@ def score_histograms(
             axes.hist(scores, bins, color="tab:blue", label="test images", **look)
             axes.hist(strange, bins, color="tab:red", label="anomalies", **look)
             area = kinds[kind][name]["roc_auc"]
-            axes.set_title(f"{name.replace('_', ' ')}: ROC AUC {area:.3f}", fontsize=9)
+            axes.set_title(f"{SCORE_NAMES[name]}: ROC AUC {area:.3f}", fontsize=9)
             axes.set_yticks([])
     for axes in panels[-1, 2:]:
         axes.set_xlabel("nats")

@@ -1,7 +1,7 @@
 """The report's text, in Markdown: text.md, a Jinja template, has the prose; here are the tables."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from vae.decomposition import POINTS
+from vae.losses import SPLITS
 from vae.params import Params
 from vae.reproduction.intervals import LEVEL
-from vae.reproduction.published import SPLITS
-from vae.reproduction.verdicts import VERDICTS, Judged, replay_answer
+from vae.reproduction.verdicts import VERDICTS, Verdicts
 from vae.scores import SCORE_NAMES
 
 TEMPLATE = Path(__file__).with_name("text.md")
@@ -21,22 +21,22 @@ NATS = "{:.3f}".format
 
 
 def report_text(
-    judged: Judged, losses: Mapping[str, pd.DataFrame], params: Params, **facts: Any
+    verdicts: Verdicts, losses: Mapping[str, pd.DataFrame], params: Params, **facts: Any
 ) -> str:
     """Write the report in Markdown; images in one paragraph belong together.
 
     `losses` are this run's by model; `facts` are more by their names in text.md: the models'
     latent `sizes`, `anomaly` and `likelihood` of metrics/, whether there are labels (`labelled`)
-    and a likelihood study of these very models (`studied`), `versions` of packages, `parameters` by
-    group, MD5 `sums` by file.
+    and a likelihood study of these very models (`studied`), whether the page can run the models
+    (`playable`), `versions` of packages, `parameters` by group, `checksums` by file.
     """
-    values = judged.values
+    values = verdicts.values
     by_interval = values[values["verdict"].isin(VERDICTS[1:3])]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"nats": NATS, "json": json.dumps}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         facts,
-        **judged._asdict(),
+        **verdicts._asdict(),
         params=params,
         counts=values["verdict"].value_counts().reindex(VERDICTS, fill_value=0),
         signs=SIGNS,
@@ -44,8 +44,10 @@ def report_text(
         by_interval=by_interval,
         outside=by_interval[by_interval["outside"] > 0].sort_values("outside"),
         chance=(1 - LEVEL) * len(by_interval),
-        replay=replay_answer(values),
+        replay_answer=replay_answer,
+        replay_table=replay_table,
         loss_tables={model: loss_table(table, values, model) for model, table in losses.items()},
+        last={model: table["test_loss"].iloc[-1] for model, table in losses.items()},
         points=POINTS,
         score_names=SCORE_NAMES,
     )
@@ -61,6 +63,40 @@ def verdict_counts(values: pd.DataFrame) -> pd.DataFrame:
     return counts.rename_axis(columns="Published values").rename(
         columns=lambda v: f"{v} {SIGNS[v]}"
     )
+
+
+def verdict_lines(verdicts: Verdicts) -> Iterator[str]:
+    """Say in lines for a terminal what was replayed, count the verdicts, and name parameters that
+    are not the study's."""
+    if verdicts.values.empty:
+        yield "data/published has no numbers of this data: the report has no verdicts"
+    for source, found in verdicts.replays.items():
+        yield f"{source}: {replay_answer(found)}"
+        yield replay_table(found).to_string()
+    if len(counts := verdict_counts(verdicts.values)):
+        yield counts.rename(columns=lambda title: title[-1]).to_string()
+        yield " ".join(f"{title[-1]} {title[:-2]}" for title in counts)
+    for name, change in verdicts.changes.items():
+        yield f"other parameters: {name} {change}"
+
+
+def replay_answer(found: Mapping[str, Any]) -> str:
+    """Say whether a run is replayed, and by how many of its losses, from `count_replays`."""
+    verdict, others = "replayed" if found["replayed"] else "not replayed", found["other_seeds"]
+    share = f"{found['within_tolerance']} of {found['losses']} losses"
+    return f"{verdict}, {share}; other seeds reach {others['fewest']} to {others['most']}"
+
+
+def replay_table(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Tell, by model and split, how far the farthest loss is, and how near other seeds come."""
+    places = pd.DataFrame(found["places"])
+    columns = {
+        "farthest, nats": places["farthest"].map(NATS),
+        "tolerance": places["tolerance"],
+        "other seeds within it": (100 * places["other_seeds_within"]).map("{:.0f} %".format),
+    }
+    table = pd.DataFrame(columns).set_axis(places["model"] + " " + places["split"])
+    return table.rename_axis(columns="Losses")
 
 
 def loss_table(losses: pd.DataFrame, values: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from vae.cli import UserError, one_line
+from vae.losses import LOSSES, read_table
 from vae.params import MODELS
-from vae.reproduction.published import LOSSES, read_table
 
 LEVEL = 0.99
 # Seeds of each model that a study needs to judge by.
@@ -70,10 +70,12 @@ def read_rows(path: Path) -> pd.DataFrame:
     return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
 
 
-def load_intervals(path: Path) -> pd.DataFrame:
-    """Read a study's 99 % prediction intervals, indexed by model, split and epoch.
+def load_study(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the trials of a study in which only the seed differs from params.yaml, and their 99 %
+    prediction intervals, indexed by model, split and epoch.
 
-    The KL of the noise images is the split "noise" in epoch 0. Raises UserError.
+    The KL of the noise images is the split "noise" in epoch 0. Raises UserError when there are
+    fewer than `SEEDS`.
     """
     rows = read_rows(path)
     rows = rows[rows["arm"] == DEFAULTS]
@@ -84,4 +86,4 @@ def load_intervals(path: Path) -> pd.DataFrame:
     table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
     table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)
-    return table.set_index(["model", "split", "epoch"])
+    return rows, table.set_index(["model", "split", "epoch"])

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TextIO
+from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from vae.cli import UserError, one_line
+from vae.cli import UserError
+from vae.losses import RESTORE, SPLITS, by_split, load_losses
 from vae.params import MODELS, Binarize, Count
 from vae.typed_yaml import Group, read_yaml
 
-SPLITS = ["train", "test"]
-LOSSES = [f"{split}_loss" for split in SPLITS]
-RESTORE = "restore it with git or `dvc repro`"
+COLUMNS = ["model", "source", "epoch", "split", "published", "tolerance"]
 
 
 class Data(Binarize):
@@ -24,8 +22,8 @@ class Data(Binarize):
 
 
 class Table(Group):
-    """A CSV of one model's losses by epoch; `replay` is how far that of the same run may be from
-    them, in nats per image."""
+    """A CSV of one model's losses by epoch; `replay` is the tolerance of its run's replay: how far
+    rounding alone carries it by the last epoch, in nats per image."""
 
     source: Annotated[str, Field(min_length=1)]
     model: Literal[MODELS]
@@ -42,67 +40,34 @@ class NoiseKL(Group):
 
 
 class Index(Group):
-    """data/published/tables.yaml; `about` and `cite` are Markdown."""
+    """data/published/tables.yaml: `about` and `cite` are Markdown, `seed` is that of the runs with
+    a `replay`."""
 
+    title: str = ""
     about: str
     cite: str = ""
     data: Data
+    seed: int | None = None
     tables: Annotated[tuple[Table, ...], Field(strict=False)]
     noise_kl: NoiseKL | None = None
     earlier_training: str | None = None
 
 
 class Published(NamedTuple):
-    """The index, and its tables as one: `model, source, epoch, split, published, tolerance`.
-
-    The tolerance is that of a replay, NaN where the table has none.
-    """
+    """The index, and its tables as one, with `COLUMNS`; `tolerance` is NaN without a `replay`."""
 
     index: Index
     losses: pd.DataFrame
 
 
-def read_table(source: Path | TextIO, types: Mapping[str, type]) -> pd.DataFrame:
-    """Read a CSV that has columns of these `types`, or raise ValueError or OSError."""
-    table = pd.read_csv(source, dtype=types)
-    if missing := [name for name in types if name not in table]:
-        raise ValueError(f"it has no column {missing[0]}")
-    return table
-
-
-def load_losses(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a table of whole numbers, `columns` and `epoch`, and `LOSSES` in nats per image.
-
-    Raises UserError when it is missing, lacks a column or holds what is no finite number.
-    """
-    types = dict.fromkeys([*columns, "epoch"], int) | dict.fromkeys(LOSSES, float)
-    try:
-        table = read_table(path, types)
-        if not np.isfinite(table[LOSSES]).all(axis=None):
-            raise ValueError("a loss is missing or infinite")
-        if (twice := table[table.duplicated([*columns, "epoch"])]).size:
-            raise ValueError(f"epoch {twice['epoch'].iloc[0]} is there twice")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read the losses of {path} ({one_line(error)}); {RESTORE}"
-        ) from None
-    return table
-
-
-def by_split(losses: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
-    """Give the losses of `load_losses` a row for each split: `columns, epoch, split` and `name`."""
-    named = losses.rename(columns=dict(zip(LOSSES, SPLITS, strict=True)))
-    return named.melt([*columns, "epoch"], SPLITS, "split", name)
-
-
 def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
-    """Read what is published of this data: no table where tables.yaml has numbers of other data.
+    """Read what is published of this data: nothing where tables.yaml has numbers of other data.
 
     Raises UserError.
     """
     index = read_yaml(folder / "tables.yaml", Index)
     if index.data != Data(dataset=dataset, **dict(binarize)):
-        index = index.model_copy(update={"tables": (), "noise_kl": None, "earlier_training": None})
+        index = Index(about="", data=index.data, tables=())
     tables = []
     for entry in index.tables:
         path = folder / entry.file
@@ -116,8 +81,7 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
         tolerance = table["split"].map(entry.replay or {}).astype(float)
         tables.append(table.assign(tolerance=tolerance))
     if not tables:
-        columns = ["model", "source", "epoch", "split", "published", "tolerance"]
-        return Published(index, pd.DataFrame(columns=columns))
+        return Published(index, pd.DataFrame(columns=COLUMNS))
     return Published(index, pd.concat(tables, ignore_index=True))
 
 

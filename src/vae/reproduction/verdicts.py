@@ -1,4 +1,4 @@
-"""A verdict on every published number."""
+"""A verdict on every published number, and on the run as a whole."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from vae.files import read_json
+from vae.files import read_json, records
+from vae.losses import LOSSES, by_split, load_losses
 from vae.params import MODELS, Params, flat, training_params
-from vae.reproduction.intervals import load_intervals
-from vae.reproduction.published import Index, by_split, compare_losses, load_losses, load_published
+from vae.reproduction.intervals import load_study
+from vae.reproduction.published import Index, compare_losses, load_published
 
 # From the best to the worst; the last where a model's parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
@@ -18,17 +19,26 @@ VERDICTS = ["replayed", "consistent", "not reproducible as published", "other pa
 KEY = ["source", "model", "split", "epoch"]
 
 
-class Judged(NamedTuple):
-    """Every published value beside this run's, with its verdict: the rows of `judge`; and what its
-    report says of them: see `other_parameters` and `fit_batches`."""
+class Verdicts(NamedTuple):
+    """A run beside the published numbers.
+
+    `values` are the rows of `judge`, `intervals` those it judges by, `replays` what `count_replays`
+    found; `others` are the models of other parameters than the study's, `changes` these parameters,
+    and the seed if it is not the published one, as text; `earlier` is what `fit_batches` found.
+    """
 
     index: Index
     values: pd.DataFrame
+    intervals: pd.DataFrame
+    replays: dict[str, dict[str, Any]]
     others: list[str]
+    changes: dict[str, str]
     earlier: dict[str, float] | None
 
 
-def judge_run(params: Params, published: Path, studies: Path, plots: Path, metrics: Path) -> Judged:
+def judge_run(
+    params: Params, published: Path, studies: Path, plots: Path, metrics: Path
+) -> Verdicts:
     """Judge every value in the folder `published` beside this run's losses and noise KL, by the
     tables in `studies`. Raises UserError."""
     index, tables = load_published(published, params.download.dataset, params.binarize)
@@ -40,28 +50,74 @@ def judge_run(params: Params, published: Path, studies: Path, plots: Path, metri
         row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
         row["difference"] = row["ours"] - noise.value
         values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    study = load_intervals(studies / "seeds.csv")
+    rows, intervals = load_study(studies / "seeds.csv")
     others = other_parameters(params, studies / "seeds.json")
+    changes = {key: text for changed in others.values() for key, text in changed.items()}
+    if index.seed not in (None, params.seed):
+        changes["seed"] = f"{params.seed} instead of {index.seed}"
+    same = values[~values["model"].isin([*others])]
+    replays = count_replays(same, rows[rows["seed"] != params.seed])
+    replayed = [source for source, found in replays.items() if found["replayed"]]
     earlier = None
     if index.earlier_training and "2d" not in others:
         explained = (tables["source"] == index.earlier_training) & (tables["model"] == "2d")
         shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
-        earlier = fit_batches(shifted, tables[explained], study)
-    return Judged(index, judge(values, study, others), others, earlier)
+        earlier = fit_batches(shifted, tables[explained], intervals)
+    values = judge(values, intervals, others, replayed)
+    return Verdicts(index, values, intervals, replays, [*others], changes, earlier)
 
 
-def replayed(values: pd.DataFrame) -> pd.Series:
-    """Say of each row of `compare_losses` whether ours replays it, as the notebook's."""
+def within_tolerance(values: pd.DataFrame) -> pd.Series:
+    """Say of each row of `compare_losses` whether our loss is within the tolerance of a replay."""
     return values["difference"].abs() <= values["tolerance"]
 
 
-def other_parameters(params: Params, study: Path) -> list[str]:
-    """Name the models that `params` would train otherwise than the study did, beside the seed.
+def count_replays(values: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Count, by source, how many losses are within the tolerance of a replay: of this run, and of
+    the other seeds of a study.
+
+    `values` are rows of `compare_losses`, `seeds` rows of the study. The source's run is replayed
+    if more losses are within than with any other seed; by chance a seed exceeds 20 others once in
+    21 times at most. `places` has by model and split the farthest difference in nats and the share
+    of the other seeds' losses within the tolerance.
+    """
+    values = values.dropna(subset="tolerance")
+    trials = by_split(seeds[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")
+    pairs = values.merge(trials, on=["model", "split", "epoch"])
+    pairs["within"] = (pairs["theirs"] - pairs["published"]).abs() <= pairs["tolerance"]
+    found = {}
+    for source, of_run in values.groupby("source", sort=False):
+        of_seeds = pairs[pairs["source"] == source]
+        counts = of_seeds.groupby("seed")["within"].sum()
+        farthest = of_run.assign(farthest=of_run["difference"].abs())
+        places = farthest.groupby(["model", "split"], sort=False)[["farthest", "tolerance"]].max()
+        places["other_seeds_within"] = of_seeds.groupby(["model", "split"])["within"].mean()
+        within, fewest, most = int(within_tolerance(of_run).sum()), counts.min(), counts.max()
+        found[source] = {
+            "losses": len(of_run),
+            "within_tolerance": within,
+            "replayed": bool(within > most),
+            "other_seeds": {"seeds": len(counts), "fewest": int(fewest), "most": int(most)},
+            "places": records(places.reset_index()),
+        }
+    return found
+
+
+def other_parameters(params: Params, study: Path) -> dict[str, dict[str, str]]:
+    """Find the models that `params` would train otherwise than the study did, beside the seed, and
+    by which parameters: this run's value and the study's, as text.
 
     `study` is its summary in JSON. Raises UserError.
     """
-    studied = read_json(study, "parameters")["parameters"]
-    return [name for name in MODELS if seedless(params, name) != studied[name]]
+    studied, found = read_json(study, "parameters")["parameters"], {}
+    for name in MODELS:
+        ours, theirs = seedless(params, name), studied[name]
+        found[name] = {
+            key.replace("model.", f"train-{name}."): f"{ours[key]} instead of {theirs.get(key)}"
+            for key in ours
+            if ours[key] != theirs.get(key)
+        }
+    return {name: changes for name, changes in found.items() if changes}
 
 
 def seedless(params: Params, name: str) -> dict[str, str]:
@@ -72,14 +128,18 @@ def seedless(params: Params, name: str) -> dict[str, str]:
 
 
 def judge(
-    values: pd.DataFrame, intervals: pd.DataFrame, others: Collection[str] = ()
+    values: pd.DataFrame,
+    intervals: pd.DataFrame,
+    others: Collection[str] = (),
+    replayed: Collection[str] = (),
 ) -> pd.DataFrame:
     """Add to the rows of `compare_losses`, or others like them, a `verdict`, and what it rests on.
 
     `n` is the number of the study's seeds, `low, high` are the bounds of its 99 % prediction
     interval, `outside` is how far the published value is from the nearer one in nats, 0 inside.
 
-    - replayed: within the tolerance of its own run's replay, as a loss of the notebook;
+    - replayed: within the tolerance of a replay, and of one of the sources `replayed`, the runs of
+      which are replayed as a whole;
     - consistent: inside the interval, so another seed may well give it;
     - not reproducible as published: outside;
     - other parameters: of one of the models `others`, which no seed of the study can judge.
@@ -87,26 +147,10 @@ def judge(
     table = values.join(intervals[["n", "low", "high"]], on=["model", "split", "epoch"])
     below, above = table["low"] - table["published"], table["published"] - table["high"]
     outside = np.maximum(below, above).clip(lower=0)
-    cases = [values["model"].isin(others), replayed(values), outside == 0]
+    as_run = values["source"].isin([*replayed]) & within_tolerance(values)
+    cases = [values["model"].isin([*others]), as_run, outside == 0]
     verdict = np.select(cases, [VERDICTS[3], *VERDICTS[:2]], VERDICTS[2])
     return table.assign(outside=outside, verdict=verdict)
-
-
-def replay_answer(values: pd.DataFrame) -> str:
-    """Say how far the losses of `judge` replay the runs they are of; nothing of tables that name no
-    tolerance, and of models of other parameters."""
-    answers = []
-    values = values[values["verdict"] != VERDICTS[3]].dropna(subset="tolerance")
-    values = values.assign(apart=values["difference"].abs())
-    for source, of_run in values.groupby("source", sort=False):
-        places = of_run.groupby(["model", "split"], sort=False)[["apart", "tolerance"]].max()
-        farthest = ", ".join(
-            f"{model} {split} {row.apart:.3f} (tolerance {row.tolerance})"
-            for (model, split), row in places.iterrows()
-        )
-        share = f"{replayed(of_run).sum()} of {len(of_run)} losses replayed"
-        answers.append(f"the {source}'s run: {share}; farthest apart, in nats: {farthest}")
-    return "\n".join(answers)
 
 
 def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[str]:

@@ -68,13 +68,12 @@ def run_as_keyed(torch: str, trial: Trial, train: Split, test: Split) -> Rows:
 
 def _start(address: str | None) -> ModuleType:
     """Import Ray and connect it to the cluster at `address` or RAY_ADDRESS, or start it here."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         # Makes Ray listen on the loopback alone, on Linux too: its ports have no password.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
-        import ray  # installed for studies only; it reads the variables above when imported
+        import ray  # installed for studies only; it reads the variable above when imported
     except ImportError:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"

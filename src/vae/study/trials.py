@@ -13,9 +13,10 @@ from vae.data import Split
 from vae.files import write_csv
 from vae.grid import Grid, combinations
 from vae.identity import identity
+from vae.inference import kl_scores
 from vae.params import Params, check_params, flat, training_params
 from vae.reproduction.intervals import DEFAULTS, read_rows
-from vae.scores import kl_scores, noise_images
+from vae.scores import noise_images
 from vae.training import fit, prepare
 
 
@@ -67,12 +68,14 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
     The last one has the KL of the seed's noise image, in nats.
     """
-    start = prepare(*training_params(trial.params, trial.model).values(), train, test)
+    params = trial.params
+    architecture = training_params(params, trial.model)["model"]
+    start = prepare(params.seed, params.figures, params.train, architecture, train, test)
     names = {"trial": trial.fingerprint, "model": trial.model, "arm": trial.arm, "seed": trial.seed}
-    epochs = fit(start, trial.params.train)
+    epochs = fit(start, params.train)
     rows = [{**names, **epoch.row(), "noise_kl": None} for epoch in epochs]
     noise = noise_images(np.random.RandomState(trial.seed), 1)
-    (rows[-1]["noise_kl"],) = kl_scores(start.network, noise).tolist()
+    (rows[-1]["noise_kl"],) = kl_scores(start.model, noise).tolist()
     return rows
 
 

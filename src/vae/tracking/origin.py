@@ -1,26 +1,17 @@
 """Where a run comes from: git, DVC, and what its parameters differ in from the committed ones."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from vae.git import committed, git
 from vae.params import Params, flat, training_params
 
 # What decides a result; not the outputs, which DVC removes before a stage runs.
 SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/published")
-
-
-def git(*arguments: str) -> str:
-    """The output of a git command; empty where there is no git or no repository."""
-    try:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def origin() -> dict[str, str]:
@@ -35,11 +26,17 @@ def origin() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
+def committed_params() -> Params | None:
+    """The last commit's params.yaml; None where there is none, or one of another version."""
+    try:
+        return Params.model_validate(YAML(typ="safe").load(committed("params.yaml")))
+    except (ValidationError, YAMLError):
+        return None
+
+
 def differences(values: Mapping[str, str], name: str) -> dict[str, str]:
     """Those of a training's flat parameters that are not as committed."""
-    try:
-        committed = Params.model_validate(YAML(typ="safe").load(git("show", "HEAD:params.yaml")))
-    except ValidationError:  # of another version, or there is no git
+    if not (params := committed_params()):
         return {}
-    before = flat(training_params(committed, name))
+    before = flat(training_params(params, name))
     return {key: value for key, value in values.items() if before[key] != value}

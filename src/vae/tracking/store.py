@@ -22,12 +22,6 @@ from vae.tracking.pages import experiment_tags
 
 # Seconds to wait for a server that says nothing, or for a locked database.
 PATIENCE = 4
-# MLflow would send usage data to its makers, and wait minutes for a lost server.
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
 # They log each retry with its traceback; the errors come to `Store.errors`.
 NOISY = ("mlflow.store.db.utils", "urllib3.connectionpool")
 # What a server's address may be: a password has neither / nor any other of what ends its parts.
@@ -40,8 +34,6 @@ class Store:
     """MLflow's client, and the experiment in which the runs are. Raises UserError."""
 
     def __init__(self, settings: Tracking) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         # One for each request where MLFLOW_TRACKING_INSECURE_TLS is set.

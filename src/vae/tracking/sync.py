@@ -14,10 +14,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.cli import UserError
-from vae.files import md5, read_json
+from vae.files import dvc_files, md5, read_json
 from vae.identity import identity
+from vae.losses import load_losses
 from vae.params import MODELS, check_params, flat, read_params, training_params
-from vae.reproduction.published import load_losses
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.logged_model import log_model
 from vae.tracking.origin import differences, origin
@@ -41,13 +41,11 @@ PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
 # What their results have beside measurements, though it is no whole number.
 CHOSEN = ("fails_below", "threshold_percentile", "most_information")
 # The figures of each model's run; both runs have the report as well.
-BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png")
+BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png", "samples.png")
 ANOMALY = ("kl-divergence.png", "noise.png", "anomalies.png")
+RECONSTRUCTION = ("reconstruction.gif", "reconstruction.png", "reconstruction-early.gif")
 MANIFOLD = ("manifold.gif", "manifold-early.gif", "manifold.png", "manifold-regions.png")
-FIGURES = {
-    "20d": ("originals.png", "reconstruction.gif", "reconstruction-early.gif", *ANOMALY),
-    "2d": (*MANIFOLD, "latent.png"),
-}
+FIGURES = {"20d": ("originals.png", *RECONSTRUCTION, *ANOMALY), "2d": (*MANIFOLD, "latent.png")}
 
 
 def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
@@ -146,7 +144,7 @@ def _dvc_md5(path: Path) -> str:
     """DVC's MD5 sum of a file, or of a folder of files: that of its list."""
     if path.is_file():
         return md5(path)
-    entries = [{"md5": md5(file), "relpath": file.name} for file in sorted(path.iterdir())]
+    entries = [{"md5": md5(file), "relpath": file.name} for file in dvc_files(path)]
     return f"{hashlib.md5(json.dumps(entries).encode()).hexdigest()}.dir"
 
 

@@ -1,20 +1,19 @@
 """Find how the estimated log-likelihood moves with the number of importance samples, to 5,000."""
 
 import sys
+import vae.environment  # noqa: F401
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import src_path  # noqa: F401
+from exact.random import Generator
 from vae import cli
 from vae.data import load_split
-from vae.draws import Generator
 from vae.files import md5, write_csv
-from vae.importance import log_weights, mean_and_error
+from vae.importance import log_mean_exp, log_weights, mean_and_error
+from vae.model import load_model
 from vae.params import MODELS, read_params
-from vae.terms import log_mean_exp
-from vae.weights import load_network
 
 IMAGES = 1000
 SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -30,9 +29,9 @@ def main() -> None:
     rows = []
     for name in MODELS:
         path = models / f"{name}.safetensors"
-        weights = log_weights(load_network(path), images, SAMPLES[-1], Generator(seed))
+        weights = log_weights(load_model(path), images, SAMPLES[-1], Generator(seed))
         progress = tqdm(weights, name, len(images), unit="image", disable=not sys.stderr.isatty())
-        found = [[log_mean_exp(batch[:count]) for count in SAMPLES] for batch in progress]
+        found = [[log_mean_exp(batch[:count]).numpy() for count in SAMPLES] for batch in progress]
         for samples, values in zip(SAMPLES, np.concatenate(found, axis=1), strict=True):
             mean, error = mean_and_error(values)
             row = {"model": name, "samples": samples, "log_likelihood": mean}

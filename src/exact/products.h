@@ -1,9 +1,12 @@
 // Products of matrices, and sums of chosen rows. Vectors, tiles and threads share out elements, never
-// an element's sum. Arrays may be read 512 bytes beyond their ends.
+// an element's sum. The right factor and the start may be read 512 bytes beyond their ends.
 #include "threads.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { DONE, NO_MEMORY, NOT_BINARY, UNCHANGED };  // statuses
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -37,20 +40,33 @@ typedef float Half __attribute__((vector_size(2 * LANES), aligned(4), may_alias)
 typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
 #define LOAD(at) ((V)*(const U *)(at))
 
+// Memory of the calling thread that lasts, and 512 bytes more; NULL: none is left.
+enum { PANELS, GRADIENT, LISTS, PATCHES, KEPT, MEMORIES };
+static void *scratch(int which, long bytes) {
+    static _Thread_local struct { void *memory; long bytes; } kept[MEMORIES];
+    if (bytes > kept[which].bytes || !kept[which].memory) {
+        free(kept[which].memory);
+        kept[which].memory = aligned_alloc(64, parts(bytes + 512, 64) * 64);
+        kept[which].bytes = kept[which].memory ? bytes : 0;
+    }
+    return kept[which].memory;
+}
+
 INLINE void store(float *to, V x, long left) {  // of the lanes, only the `left` first
     if (left >= LANES) *(U *)to = x;
     else if (left > 0) memcpy(to, &x, left * sizeof(float));
 }
 
-// c(i, j) = start(j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds, k
-// ascending. Then negatives become 0 (relu), or what stands where gate(i, j) is not positive.
+// c(i, j) = start(i, j) + sum over k of a(i, k) b(k, j), each one chain of fused multiply-adds, k
+// ascending. Then negatives become 0 (relu).
 typedef struct {
     long rows, columns, depth;
     const float *a; long a_row, a_k;
     const float *b; long b_k, b_column;  // one of the two is 1
     float *c; const float *start;        // start NULL: 0
-    int relu; const float *gate;         // gate NULL: none; else laid out as c
-    float *panels;                       // room for b, ACROSS columns after ACROSS columns
+    int relu;
+    long start_row;                      // 0: one start for all rows
+    float *panels;                       // set below: b, ACROSS columns after ACROSS columns
 } Product;
 
 static int packed(const Product *p) {  // else b is read where it lies
@@ -76,7 +92,7 @@ INLINE void tile(const Product *p, long i, long j, const int rows, const int wid
     if (packed(p)) b = p->panels + j * p->depth, b_k = ACROSS;
     V sum[ROWS][WIDE];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < wide; v++)
-        sum[r][v] = p->start ? LOAD(p->start + j + v * LANES) : (V){0};
+        sum[r][v] = p->start ? LOAD(p->start + (i + r) * p->start_row + j + v * LANES) : (V){0};
     for (long k = 0; k < p->depth; k++, a += p->a_k, b += b_k) {
         V right[WIDE];
         UNROLL for (int v = 0; v < wide; v++) right[v] = LOAD(b + v * LANES);
@@ -89,7 +105,6 @@ INLINE void tile(const Product *p, long i, long j, const int rows, const int wid
         long column = j + v * LANES, at = (i + r) * p->columns + column;
         V x = sum[r][v];
         if (p->relu) x = (V)((Mask)x & ~(x < 0));
-        if (p->gate) x = (V)((Mask)x & (LOAD(p->gate + at) > 0));
         store(p->c + at, x, p->columns - column);
     }
 }
@@ -107,10 +122,15 @@ static void tiles(void *of, long first, long last) {  // down the columns
     }
 }
 
-static void multiply(Product p) {
+static int multiply(Product p) {
     long panels = parts(p.columns, ACROSS);
-    if (packed(&p)) share(pack, &p, panels);
+    if (packed(&p)) {
+        p.panels = scratch(PANELS, panels * ACROSS * p.depth * sizeof(float));
+        if (!p.panels) return NO_MEMORY;
+        share(pack, &p, panels);
+    }
     share(tiles, &p, panels * parts(p.rows, p.rows < ROWS ? 1 : ROWS));
+    return DONE;
 }
 
 // c(i, j) = start(j) + sum of b(k, j) over the k in list i, ascending: the product with a matrix of

@@ -6,16 +6,17 @@ of batches before, the losses of the ten epochs after them: each a window of an 
 
 import math
 from pathlib import Path
+import vae.environment  # noqa: F401
 
-import numpy as np
 import pandas as pd
+from torch import Tensor
 
-import src_path  # noqa: F401
 from vae import cli
 from vae.data import Split, load_split
 from vae.files import write_csv
 from vae.params import Params, check_params
-from vae.training import evaluate, fit, prepare
+from vae.training import fit, prepare
+from vae.training import test as test_losses
 
 SEEDS = range(8)
 BATCHES = range(0, 301, 25)
@@ -43,12 +44,12 @@ def shifted_losses(
     losses: list[float] = []  # of each batch, summed over its images
     tests: dict[int, float] = {}  # after so many batches
 
-    def on_batch(terms: np.ndarray) -> None:
+    def on_batch(terms: Tensor) -> None:
         first = len(losses) % batches * settings.batch_size
-        losses.append(math.fsum(terms[:, first:].ravel()))
+        losses.append(math.fsum(terms[:, first:].flatten().tolist()))
         if len(losses) >= batches and len(losses) % batches in before:
-            draws = start.stream.epoch(len(test.images), start.network.latent, frames=False)
-            tests[len(losses)] = evaluate(start.network, start.test_images, draws).negative_elbo
+            draws = start.stream.epoch(len(test.images), start.latent_size, frames=False)
+            tests[len(losses)] = test_losses(start.model, start.test_images, draws).negative_elbo
 
     for _ in fit(start, settings, on_batch=on_batch):
         pass

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vae.draws import Generator
-from vae.network import Network
+from conftest import model_of
+from exact.random import Generator
 from vae.params import Architecture
 from vae.stream import RandomStream
 
@@ -37,24 +36,24 @@ def generators(seed: int = 199) -> tuple[Generator, torch.Generator]:
     return Generator(seed), torch.Generator().manual_seed(seed)
 
 
-def same(ours: np.ndarray, torchs: torch.Tensor) -> bool:
+def same(*pair: torch.Tensor) -> bool:
     """Whether shapes and bits are the same; 0 is not -0."""
-    theirs = torchs.detach().numpy()
-    return ours.shape == theirs.shape and ours.tobytes() == theirs.tobytes()
+    ours, torchs = (tensor.detach().contiguous().numpy() for tensor in pair)
+    return ours.shape == torchs.shape and ours.tobytes() == torchs.tobytes()
 
 
-def drawn_in_turn(generator: Generator, sizes: Sequence[int]) -> list[np.ndarray]:
-    arrays = [np.empty(size, np.float32) for size in sizes]
-    generator.fill_normals(arrays)
-    return arrays
+def drawn_in_turn(generator: Generator, sizes: Sequence[int]) -> list[torch.Tensor]:
+    tensors = [torch.empty(size) for size in sizes]
+    generator.fill_normal(tensors)
+    return tensors
 
 
 def hashes() -> dict[str, str]:
     """MD5 of draws of these sizes."""
     generator = Generator(199)
-    normals = np.concatenate(drawn_in_turn(generator, SIZES))
-    drawn = {"normals": normals, "uniforms": generator.uniforms(1 / math.sqrt(784), 100_003)}
-    return {name: hashlib.md5(value.tobytes()).hexdigest() for name, value in drawn.items()}
+    normals = torch.cat(drawn_in_turn(generator, SIZES))
+    drawn = {"normals": normals, "uniforms": generator.uniform(1 / math.sqrt(784), 100_003)}
+    return {name: hashlib.md5(value.numpy()).hexdigest() for name, value in drawn.items()}
 
 
 @torch_has_avx2
@@ -63,7 +62,7 @@ def hashes() -> dict[str, str]:
 )
 def test_normals_of_any_shape_are_torchs(shape):
     ours, torchs = generators()
-    assert same(ours.normals(*shape), torch.randn(*shape, generator=torchs))
+    assert same(ours.normal(*shape), torch.randn(*shape, generator=torchs))
 
 
 @torch_has_avx2
@@ -78,13 +77,13 @@ def test_normals_of_every_size_are_torchs_one_after_another():
 @torch_has_avx2
 def test_five_million_normals_in_blocks_of_sixteen_are_torchs():
     ours, torchs = generators()
-    assert same(ours.normals(5_000_000), torch.randn(5_000_000, generator=torchs))
+    assert same(ours.normal(5_000_000), torch.randn(5_000_000, generator=torchs))
 
 
 def test_a_million_normals_drawn_few_at_a_time_are_torchs():
     """The C library's log, sin and cos are not ours, but the float32 made of them is."""
     ours, torchs = generators()
-    drawn = np.concatenate(drawn_in_turn(ours, [10] * 100_000))
+    drawn = torch.cat(drawn_in_turn(ours, [10] * 100_000))
     # torch draws one by one into what is not contiguous, whatever its size.
     expected = torch.empty(1_000_000, 2)[:, 0].normal_(generator=torchs)
     assert same(drawn, expected.contiguous())
@@ -95,7 +94,7 @@ def test_a_million_normals_drawn_few_at_a_time_are_torchs():
 def test_uniforms_are_torchs(bound):
     ours, torchs = generators()
     expected = torch.empty(1_000_003).uniform_(-bound, bound, generator=torchs)
-    assert same(ours.uniforms(bound, 1_000_003), expected)
+    assert same(ours.uniform(bound, 1_000_003), expected)
 
 
 @pytest.mark.parametrize("seed", [0, 199, 2**32 - 1, 2**32 + 5, 2**63])
@@ -111,8 +110,7 @@ def test_any_seed_gives_torchs_integers_and_permutations(seed):
 @pytest.mark.parametrize("hidden, latent", [((400,), 20), ((400, 150), 2), ((17, 3), 1), ((), 5)])
 def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
     architecture = Architecture(hidden_sizes=hidden, latent_size=latent)
-    network = Network(architecture.encoder_sizes, architecture.decoder_sizes)
-    RandomStream(199, 128, 5, 10).initialise(network)
+    model = model_of(architecture, seed=199)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(199)
         hidden_layers = [nn.Linear(*sizes) for sizes in pairwise((784, *hidden))]
@@ -124,7 +122,7 @@ def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
         torch.cat((mean.bias, log_variance.bias)),
         *(parameter for layer in decoder for parameter in layer.parameters()),
     ]
-    for ours, theirs in zip(network.named_values().values(), expected, strict=True):
+    for ours, theirs in zip(model.parameters(), expected, strict=True):
         assert same(ours, theirs)
 
 
@@ -141,10 +139,10 @@ def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
 def test_torch_draws_the_same_after_each_of_our_draws():
     ours, torchs = generators()
     for size in (1, 3, 14, 16, 17, 100, 20, 2560, 1000):
-        ours.normals(size, 2)
+        ours.normal(size, 2)
         torch.randn(size, 2, generator=torchs)
         assert ours.integer() == torch.empty((), dtype=torch.int64).random_(generator=torchs)
-        ours.uniforms(1.0, size)
+        ours.uniform(1.0, size)
         torch.empty(size).uniform_(-1, 1, generator=torchs)
         assert ours.integer() == torch.empty((), dtype=torch.int64).random_(generator=torchs)
 
@@ -153,9 +151,9 @@ def test_torch_draws_the_same_after_each_of_our_draws():
 def test_draws_go_on_from_a_kept_state(drawn):
     """After three normals a fourth waits, which the state holds."""
     first, second = Generator(199), Generator(0)
-    first.normals(drawn)
-    second.restore(first.state())
-    assert first.normals(5).tobytes() == second.normals(5).tobytes()
+    first.normal(drawn)
+    second.set_state(first.get_state())
+    assert same(first.normal(5), second.normal(5))
     assert first.integer() == second.integer()
 
 
@@ -182,13 +180,13 @@ def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
 
 
 @pytest.mark.parametrize(
-    "array", [np.empty((4, 2), np.float32)[:, 0], np.empty(4)], ids=["strided", "float64"]
+    "tensor", [torch.empty(4, 2)[:, 0], torch.empty(4).double()], ids=["strided", "float64"]
 )
-def test_what_is_no_contiguous_float32_is_refused_before_a_number_is_drawn(array):
+def test_what_is_no_contiguous_float32_is_refused_before_a_draw(tensor):
     ours, untouched = Generator(199), Generator(199)
     with pytest.raises(ValueError, match="contiguous float32"):
-        ours.fill_normals([np.empty(3, np.float32), array])
-    assert (ours.state() == untouched.state()).all()
+        ours.fill_normal([torch.empty(3), tensor])
+    assert torch.equal(ours.get_state(), untouched.get_state())
 
 
 def test_the_bits_are_these_with_any_processor():
@@ -197,8 +195,8 @@ def test_the_bits_are_these_with_any_processor():
 
 def test_the_bits_are_these_where_torch_and_numpy_use_no_avx2():
     program = (
-        "import test_draws, torch;"
-        "print(torch.backends.cpu.get_cpu_capability(), test_draws.hashes())"
+        "import test_exact_random, torch;"
+        "print(torch.backends.cpu.get_cpu_capability(), test_exact_random.hashes())"
     )
     environment = os.environ | {
         "ATEN_CPU_CAPABILITY": "default",

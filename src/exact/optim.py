@@ -1,0 +1,94 @@
+"""Adam in exact arithmetic."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from exact.functional import is_exact
+from exact.library import library
+
+
+class Adam(torch.optim.Optimizer):
+    """Adam (Kingma and Ba, 2015) in the "epsilon hat" form at the end of its section 2.
+
+    `eps` is added to the square root of the second moment before its bias correction, as PyTorch
+    1.1 did: `torch.optim.Adam` with eps / sqrt(1 - beta2^step) at each step makes the same steps.
+    Moments that would be subnormal numbers are 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Make one step for every parameter that has a gradient; return the closure's loss."""
+        loss = None
+        if closure:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_step: dict[int, list[tuple[Tensor, ...]]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state.update(step=0, exp_avg=torch.zeros_like(parameter))
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                gradient = _laid_out_as(parameter, parameter.grad)
+                tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
+                by_step.setdefault(state["step"], []).append(tensors)
+            for step, rows in by_step.items():
+                update = _exact_step if all(is_exact(row[0]) for row in rows) else _torch_step
+                update(rows, step, group["lr"], *group["betas"], group["eps"])
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            state["step"] = int(state["step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = _laid_out_as(parameter, state[name])
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return a tensor with a parameter's order in memory: the tensor itself or a copy."""
+    if tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter).copy_(tensor)
+
+
+def _exact_step(
+    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
+) -> None:
+    table = []
+    for values, gradient, first, second in rows:
+        table += values.data_ptr(), gradient.data_ptr(), first.data_ptr(), second.data_ptr()
+        table.append(values.numel())
+    numbers = np.array(table, np.int64)
+    library().adam(numbers.ctypes.data, len(rows), step, lr, beta1, beta2, eps)
+
+
+def _torch_step(
+    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
+) -> None:
+    values, gradients, first, second = map(list, zip(*rows, strict=True))
+    torch._foreach_lerp_(first, gradients, 1 - beta1)
+    torch._foreach_mul_(second, beta2)
+    torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
+    roots = torch._foreach_sqrt(second)
+    torch._foreach_add_(roots, eps)
+    rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+    torch._foreach_addcdiv_(values, first, roots, value=-rate)

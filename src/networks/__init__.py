@@ -1,0 +1,1 @@
+"""Your own architectures: docs/own-experiment.md says how to write one."""

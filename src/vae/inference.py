@@ -1,0 +1,71 @@
+"""What a trained model makes of images: posteriors, reconstructions and scores.
+
+The images go through a model in batches, without gradients; no result depends on the batches.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exact import functional
+from vae.model import VAE
+
+# Rows that go through a model at once: their activations fit a processor's cache.
+BATCH = 256
+
+
+@torch.no_grad()
+def encode(model: VAE, images: np.ndarray) -> Tensor:
+    """Return the posteriors of images `(images, 784)`, uint8 of 0 and 1: the mean beside the
+    log-variance, `(images, 2 latent)`."""
+    model.eval()
+    batches = torch.from_numpy(images).to(_device(model)).split(BATCH)
+    return torch.cat([model.encode(batch) for batch in batches]).cpu()
+
+
+@torch.no_grad()
+def decode(model: VAE, z: Tensor) -> Tensor:
+    """Return the logits `(n, 784)` of latent points `(n, latent)`, float32."""
+    model.eval()
+    batches = z.to(_device(model)).split(BATCH)
+    return torch.cat([model.decode(batch) for batch in batches]).cpu()
+
+
+def means(posterior: Tensor) -> Tensor:
+    """Return the means `(images, latent)` of what `encode` returns."""
+    return posterior.chunk(2, dim=1)[0].contiguous()
+
+
+def _device(model: VAE) -> torch.device:
+    return next(model.parameters()).device
+
+
+def posterior_means(model: VAE, images: np.ndarray) -> np.ndarray:
+    """Return the posterior means `(images, latent)` of images as above."""
+    return means(encode(model, images)).numpy()
+
+
+def kl_scores(model: VAE, images: np.ndarray) -> np.ndarray:
+    """Return the KL divergence to the prior of each image's posterior, `(images,)` nats."""
+    return functional.gaussian_kl(encode(model, images)).numpy()
+
+
+def reconstruct(model: VAE, images: np.ndarray) -> np.ndarray:
+    """Return the probabilities `(images, 784)` of the pixels, decoded at the posterior mean."""
+    return functional.sigmoid(decode(model, means(encode(model, images)))).numpy()
+
+
+def anomaly_scores(model: VAE, images: np.ndarray, batch_size: int = 1000) -> dict[str, np.ndarray]:
+    """Return scores `(images,)` in nats by name, the higher the stranger, of images as above.
+
+    `kl` as above; `reconstruction`, -log p(x | z) at the posterior mean; `negative_elbo`, their
+    sum. The logits of `batch_size` images are in memory at once.
+    """
+    posterior = encode(model, images)
+    kl = functional.gaussian_kl(posterior).numpy()
+    pairs = zip(
+        means(posterior).split(batch_size), torch.from_numpy(images).split(batch_size), strict=True
+    )
+    parts = [functional.bernoulli_nll(decode(model, mean), batch) for mean, batch in pairs]
+    reconstruction = torch.cat(parts).numpy()
+    return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}

@@ -1,0 +1,209 @@
+"""The bits of the exact operations under every compiler, and on ARM."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import exact
+from conftest import ROOT, model_of
+from exact import library
+from vae.objective import loss_function
+from vae.params import Architecture
+
+MODELS = {
+    "20d": Architecture(hidden_sizes=(400,), latent_size=20),
+    "2d": Architecture(hidden_sizes=(400, 150), latent_size=2),
+}
+STEPS, IMAGES, WORDS = 100, 24, 100_019
+EXACT = ROOT / "src/exact"
+# MD5 of what `reference` writes and gives: of the C network that stood here before the operations.
+HASHES = {
+    "20d": ("782262502e3960194c0282035a5194f2", "332f1dbe645d4cc1b766e1ac0d0f2cb1"),
+    "2d": ("346f42cfbd257bbcfda645d28ff79cf2", "95e1f7a1a9a912d8144d08cba9788adc"),
+}
+# Reads sizes, values, images, rows, noise and words; chains the operations as the model's layers
+# do; writes what `reference` gives.
+DRIVER = r"""
+#include "exact.c"
+#include "draws.c"
+#include <stdio.h>
+static long failed;
+static void *room(long bytes) { return calloc(bytes + 512, 1); }
+static void get(FILE *in, void *to, long size, long count) {
+    failed += (long)fread(to, size, count, in) != count;
+}
+static void put(const void *from, long size, long count) { fwrite(from, size, count, stdout); }
+int main(int arguments, char **argument) {
+    FILE *in = fopen(argument[arguments - 1], "rb");
+    long n[6];  // encoder's and decoder's layers, values, images, steps, words
+    get(in, n, 8, 6);
+    long inner = n[0], layers = n[0] + n[1], batch = n[3];
+    int64_t sizes[64], *size[64];  // of each layer: inputs, outputs
+    get(in, sizes, 8, layers + 2);
+    for (long l = 0; l < layers; l++) size[l] = sizes + l + (l >= inner);
+    long pixels = sizes[0], latent = size[inner][0];
+    float *all = room(4 * n[2]), *w[64], *b[64], *by_w[64], *by_b[64], *x[65], *by_x[65];
+    float *gradients = room(4 * n[2]), *first = room(4 * n[2]), *second = room(4 * n[2]);
+    int64_t tensors[5 * 128], *t = tensors;
+    get(in, all, 4, n[2]);
+    long at = 0;
+    for (long l = 0; l < layers; l++) {
+        long inputs = size[l][0], outputs = size[l][1], counts[] = {inputs * outputs, outputs};
+        float **own[2][2] = {{w + l, by_w + l}, {b + l, by_b + l}};
+        for (int part = 0; part < 2; at += counts[part++]) {
+            // Each of its own, since what lies behind it is read.
+            float *value = room(4 * counts[part]);
+            memcpy(value, all + at, 4 * counts[part]);
+            *own[part][0] = value, *own[part][1] = gradients + at;
+            int64_t row[] = {(int64_t)value, (int64_t)(gradients + at), (int64_t)(first + at),
+                             (int64_t)(second + at), counts[part]};
+            memcpy(t, row, sizeof row), t += 5;
+        }
+        x[l + 1] = room(4 * batch * outputs), by_x[l + 1] = room(4 * batch * outputs);
+    }
+    uint8_t *images = room(batch * pixels), *data = room(batch * pixels);
+    int64_t *rows = room(8 * batch);
+    float *noise = room(4 * batch * latent), *z = room(4 * batch * latent);
+    float *by_z = room(4 * batch * latent), *by_logits = room(4 * batch * pixels);
+    double *nll = room(8 * batch), *kl = room(8 * batch), *ones = room(8 * batch);
+    for (long i = 0; i < batch; i++) ones[i] = 1;
+    get(in, images, 1, batch * pixels);
+    set_threads(2);
+    for (long step = 1; step <= n[4]; step++) {
+        get(in, rows, 8, batch), get(in, noise, 4, batch * latent);
+        for (long i = 0; i < batch; i++)
+            memcpy(data + i * pixels, images + rows[i] * pixels, pixels);
+        failed += linear_of_bytes(data, w[0], b[0], x[1], batch, pixels, size[0][1], inner > 1);
+        for (long l = 1; l < layers; l++) {
+            if (l == inner) gaussian(x[l], noise, z, kl, batch, latent);
+            failed += linear(l == inner ? z : x[l], w[l], b[l], x[l + 1], batch, size[l][0],
+                             size[l][1], l != inner - 1 && l != layers - 1);
+        }
+        bernoulli_nll(x[layers], data, nll, by_logits, batch, batch, pixels);
+        failed += bernoulli_nll_backward(by_logits, ones, by_x[layers], batch, pixels) != UNCHANGED;
+        for (long l = layers - 1; l >= 0; l--) {
+            float *by_y = l == layers - 1 ? by_logits : by_x[l + 1];
+            float *y = l == inner - 1 || l == layers - 1 ? NULL : x[l + 1];
+            if (l == 0)
+                failed += linear_of_bytes_backward(data, y, by_y, by_w[0], by_b[0], batch, pixels,
+                                                   size[0][1]);
+            else
+                failed += linear_backward(l == inner ? z : x[l], w[l], y, by_y,
+                                          l == inner ? by_z : by_x[l], by_w[l], by_b[l], batch,
+                                          size[l][0], size[l][1]);
+            if (l == inner) gaussian_backward(x[l], noise, by_z, ones, by_x[l], batch, latent);
+        }
+        adam(tensors, 2 * layers, step, 1e-3, .9, .999, 1e-8);
+        put(nll, 8, batch), put(kl, 8, batch);
+    }
+    for (t = tensors; t < tensors + 10 * layers; t += 5) put((float *)t[0], 4, t[4]);
+    put(gradients, 4, n[2]), put(first, 4, n[2]), put(second, 4, n[2]);
+    uint32_t *words = room(n[5] * 4);
+    float *normals = room(n[5] * 4);
+    double *pairs = room(n[5] * 4);
+    int64_t *order = room(n[5] * 8);
+    get(in, words, 4, n[5]);
+    many_normals(words, normals, n[5] - 16);
+    normal_pairs(words, pairs, n[5] / 4);
+    permute(words, order, n[5]);
+    put(normals, 4, n[5] - 16), put(pairs, 16, n[5] / 4), put(order, 8, n[5]);
+    return failed;
+}
+"""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layers_keep_the_bits_of_the_c_network(name, tmp_path):
+    path, results = reference(name, tmp_path)
+    found = hashlib.md5(path.read_bytes()).hexdigest(), hashlib.md5(results).hexdigest()
+    assert found == HASHES[name]
+
+
+def layout(parts: Iterable[Tensor]) -> bytes:
+    """Tensors like a model's parameters, layer by layer: weights (inputs, outputs), then biases."""
+    return b"".join(part.detach().t().contiguous().numpy().tobytes() for part in parts)
+
+
+def reference(name: str, folder: Path) -> tuple[Path, bytes]:
+    """The driver's input for 100 steps of a model and some draws, and what the library makes of
+    it."""
+    model, latent = model_of(MODELS[name]), MODELS[name].latent_size
+    hidden = MODELS[name].hidden_sizes
+    encoder, decoder = (784, *hidden, 2 * latent), (latent, *hidden[::-1], 784)
+    adam = exact.optim.Adam(model.parameters())
+    generator = np.random.default_rng(0)
+    images = (generator.random((IMAGES, 784)) < 0.13).astype(np.uint8)
+    count = sum(value.numel() for value in model.parameters())
+    head = [len(encoder) - 1, len(decoder) - 1, count, IMAGES, STEPS, WORDS]
+    written = [np.array([*head, *encoder, *decoder], np.int64).tobytes()]
+    written += [layout(model.parameters()), images.tobytes()]
+    expected = []
+    for _ in range(STEPS):
+        rows = generator.permutation(IMAGES)
+        noise = generator.standard_normal((IMAGES, latent), dtype=np.float32)
+        written += [rows.tobytes(), noise.tobytes()]
+        batch = torch.from_numpy(images[rows])
+        adam.zero_grad()
+        logits, kl = model(batch, torch.from_numpy(noise))
+        loss, reconstruction = loss_function(logits, batch, kl)
+        loss.backward()
+        adam.step()
+        expected += [reconstruction.detach().numpy().tobytes(), kl.detach().numpy().tobytes()]
+    states = [adam.state[value] for value in model.parameters()]
+    expected += [layout(model.parameters())]
+    expected += [layout([value.grad for value in model.parameters()])]
+    expected += [layout([state[k] for state in states]) for k in ("exp_avg", "exp_avg_sq")]
+    words = generator.integers(0, 2**32, WORDS, np.uint32)
+    written.append(words.tobytes())
+    normals, pairs = np.empty(WORDS - 16, np.float32), np.empty(WORDS // 4 * 2)
+    order = np.empty(WORDS, np.int64)
+    c, address = library.library(), words.ctypes.data
+    c.many_normals(address, normals.ctypes.data, len(normals))
+    c.normal_pairs(address, pairs.ctypes.data, WORDS // 4)
+    c.permute(address, order.ctypes.data, WORDS)
+    expected += [normals.tobytes(), pairs.tobytes(), order.tobytes()]
+    path = folder / name
+    path.write_bytes(b"".join(written))
+    return path, b"".join(expected)
+
+
+ZIG = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else [""]
+QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static") or ""
+OWN = library.machine_flags()
+AVX2, WIDE = [flag for flag in OWN if "512" not in flag], len(OWN) > 2
+BUILDS = {
+    "gcc AVX2": (["gcc", *AVX2], [], bool(OWN)),
+    "gcc AVX-512": (["gcc", *OWN], [], WIDE),
+    "clang AVX2": (["clang", *AVX2], [], bool(OWN)),
+    "zig AVX2": ([*ZIG, *AVX2], [], bool(OWN)),
+    "zig AVX-512": ([*ZIG, *OWN], [], WIDE),
+    "clang AVX-512": (["clang", *OWN], [], WIDE),
+    "gcc ARM": (["aarch64-linux-gnu-gcc", "-static"], [QEMU], bool(QEMU)),
+    "zig ARM": ([*ZIG, "-target", "aarch64-linux-musl", "-static"], [QEMU], bool(QEMU)),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
+    command, emulator, possible = BUILDS[build]
+    if not possible or not shutil.which(command[0]):
+        pytest.skip(f"this machine cannot build or run {build}")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    flags = [flag for flag in library.FLAGS if flag not in ("-shared", "-fPIC")]
+    program = tmp_path / "driver"
+    built = [*command, *flags, f"-I{EXACT}", tmp_path / "driver.c", "-o", program, "-lm"]
+    compiled = subprocess.run(built, stderr=subprocess.PIPE, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    for name in MODELS:
+        path, _ = reference(name, tmp_path)
+        run = subprocess.run([*emulator, program, path], check=True, capture_output=True)
+        assert hashlib.md5(run.stdout).hexdigest() == HASHES[name][1], f"{build}: {name}"

@@ -1,0 +1,476 @@
+"""The exact operations against float64 autograd; their bits under other threads, batches, modes."""
+
+import copy
+import hashlib
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import exact
+from conftest import ROOT, model_of
+from exact import functional
+from exact.random import Generator
+from vae.decomposition import decomposition, units
+from vae.frames import FrameRecorder, grid_axis, latent_grid
+from vae.importance import log_likelihoods
+from vae.inference import anomaly_scores, reconstruct
+from vae.model import build_model
+from vae.objective import loss_function
+from vae.params import Architecture, check_params
+from vae.stream import RandomStream
+from vae.training import Start, fit, inexact_steps, train
+from vae.training import test as evaluate
+
+SETTINGS = check_params(ROOT / "params.yaml").train
+POSTS = [
+    Architecture(hidden_sizes=(400,), latent_size=20),
+    Architecture(hidden_sizes=(400, 150), latent_size=2),
+]
+ODD = [
+    Architecture(hidden_sizes=(), latent_size=1),
+    Architecture(hidden_sizes=(1, 3, 17), latent_size=3),
+    Architecture(hidden_sizes=(17,), latent_size=5, decoder_hidden_sizes=()),
+    Architecture(hidden_sizes=(1500,), latent_size=2, decoder_hidden_sizes=(3,)),
+    Architecture(hidden_sizes=(9,) * 12, latent_size=2),
+    Architecture(hidden_sizes=(1024,), latent_size=2),  # rows 4,096 bytes apart are packed
+]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def work(batch: int, latent: int) -> tuple[Tensor, Tensor]:
+    """Images `(batch, 784)`, a fifth of whose pixels are 1, and noise."""
+    generator = torch.Generator().manual_seed(batch)
+    images = (torch.rand(batch, 784, generator=generator) < 0.2).byte()
+    return images, torch.randn(batch, latent, generator=generator)
+
+
+def bits(*tensors: Tensor) -> bytes:
+    return b"".join(tensor.detach().contiguous().numpy().tobytes() for tensor in tensors)
+
+
+def terms_and_gradients(model, images, noise, beta=1.0) -> tuple[Tensor, list[Tensor]]:
+    """Reconstruction and KL `(2, batch)` of a batch, and the gradients of all parameters."""
+    logits, kl = model(images, noise)
+    loss, reconstruction = loss_function(logits, images, kl, beta)
+    return torch.stack((reconstruction, kl)), torch.autograd.grad(loss, [*model.parameters()])
+
+
+def assert_near(found: Tensor, reference: Tensor) -> None:
+    """Compare gradients.
+
+    Sums of at most 784 or 129 products, each rounded to 6e-8 of the largest sum, pass through a few
+    layers; a ReLU within rounding of 0 may open the other way, which shows in one row.
+    """
+    error = (found - reference).abs().numpy()
+    scale = max(reference.abs().max().item(), 1e-2)
+    assert np.quantile(error, 0.999) <= 2e-5 * scale
+    assert error.max() <= 1e-2 * scale
+
+
+@pytest.mark.parametrize(("batch", "beta"), [(1, 1), (7, 4), (127, 0.3), (128, 1), (129, 0)])
+@pytest.mark.parametrize("architecture", [*POSTS, *ODD], ids=str)
+def test_losses_and_gradients_are_those_of_float64_autograd(architecture, batch, beta):
+    """In float64 the same code calls PyTorch's own functions."""
+    model, (images, noise) = model_of(architecture), work(batch, architecture.latent_size)
+    terms, gradients = terms_and_gradients(model, images, noise, beta)
+    expected_terms, expected = terms_and_gradients(model.double(), images, noise.double(), beta)
+    torch.testing.assert_close(terms, expected_terms, rtol=1e-5, atol=1e-4)
+    for found, reference in zip(gradients, expected, strict=True):
+        assert_near(found, reference)
+
+
+def noise_like(tensor: Tensor) -> Tensor:
+    return normal(*tensor.shape, seed=9)
+
+
+PIXELS = (normal(3, 11, seed=5) > 0).byte()
+# A function of float32, and the same by PyTorch.
+FUNCTIONS = {
+    "linear": (lambda x: functional.linear(x, normal(5, 11), normal(5), relu=True),
+               lambda x: (x @ normal(5, 11).double().t() + normal(5).double()).relu()),
+    "linear in its weight": (lambda w: functional.linear(normal(3, 11), w.view(11, 3).t()),
+                             lambda w: normal(3, 11).double() @ w.view(11, 3)),
+    "linear of more dimensions": (lambda x: functional.linear(x.view(3, 1, 11), normal(5, 11)),
+                                  lambda x: x.view(3, 1, 11) @ normal(5, 11).double().t()),
+    "linear of strided rows": (lambda x: functional.linear(x.t(), normal(5, 3)),
+                               lambda x: x.t() @ normal(5, 3).double().t()),
+    "bernoulli_nll": (lambda x: functional.bernoulli_nll(x, PIXELS),
+                      lambda x: functional.bernoulli_nll(x, PIXELS)),
+    "bernoulli_nll of more samples": (
+        lambda x: functional.bernoulli_nll(torch.stack((x, 2 * x)), PIXELS),
+        lambda x: functional.bernoulli_nll(torch.stack((x, 2 * x)), PIXELS)),
+    "gaussian_sample": (lambda x: functional.gaussian_sample(x[:, 1:], normal(4, 3, 5)),
+                        lambda x: functional.gaussian_sample(x[:, 1:], normal(4, 3, 5).double())),
+    "gaussian_kl": (lambda x: functional.gaussian_kl(x[:, 1:]),
+                    lambda x: functional.gaussian_kl(x[:, 1:])),
+    "sigmoid": (functional.sigmoid, torch.sigmoid),
+    "exp": (functional.exp, torch.exp),
+    "log": (lambda x: functional.log(x * x + 0.1), lambda x: torch.log(x * x + 0.1)),
+    "sum": (functional.sum, lambda x: x.sum(0)),
+    "weighted_sum": (lambda x: functional.weighted_sum((x, x * x), (2.0, -0.5)),
+                     lambda x: 2 * x.sum() - 0.5 * (x * x).sum()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_and_its_gradient_are_those_of_float64(name):
+    """Values of one operation of at most 11 terms: a few roundings of 6e-8."""
+    ours, theirs = FUNCTIONS[name]
+    x = normal(3, 11, seed=2)
+    results = []
+    for function, start in ((ours, x), (theirs, x.double())):
+        leaf = start.clone().requires_grad_()
+        value = function(leaf)
+        value.backward(noise_like(value).to(value.dtype))
+        results.append((value.detach().double(), leaf.grad.double()))
+    for found, reference in zip(*results, strict=True):
+        torch.testing.assert_close(found, reference, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (7, "e465f963b06e7a6bfb25496e5a3c3756"),
+        (127, "7eb793bd6e8deb529e8b101ff6667ee4"),
+        (129, "b1cdf6a90e4d3fde4ad7476a6692d47a"),
+    ],
+)
+def test_a_deep_odd_networks_weights_have_these_bits(batch, expected):
+    """Hashes of the weights of the C network that trained here before the layers did."""
+    images = torch.from_numpy(np.random.RandomState(0).randint(0, 2, (300, 784)).astype(np.uint8))
+    settings = SETTINGS.model_copy(update={"epochs": 3, "batch_size": batch})
+    model = build_model(Architecture(hidden_sizes=(1, 3, 17, 1500), latent_size=3))
+    stream = RandomStream(1, batch, 2, 3)
+    stream.initialise(model)
+    list(fit(Start(model, 3, images, images[:30], stream), settings))
+    assert hashlib.md5(bits(*model.state_dict().values())).hexdigest() == expected
+
+
+def trained(architecture: Architecture, threads: int, batch: int = 129) -> bytes:
+    """The bits of values and moments after three steps."""
+    exact.set_threads(threads)
+    model, (images, noise) = model_of(architecture), work(batch, architecture.latent_size)
+    adam = exact.optim.Adam(model.parameters())
+    for _ in range(3):
+        adam.zero_grad()
+        logits, kl = model(images, noise)
+        loss_function(logits, images, kl)[0].backward()
+        adam.step()
+    exact.set_threads(exact.default_threads())
+    moments = [state[name] for state in adam.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    return bits(*model.parameters(), *moments)
+
+
+@pytest.mark.parametrize("architecture", [*POSTS, *ODD], ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(architecture):
+    assert len({trained(architecture, threads) for threads in (1, 2, 3, 16)}) == 1
+
+
+def test_bits_do_not_depend_on_the_callers_mode_for_subnormal_numbers():
+    expected = trained(POSTS[1], 2)
+    torch.set_flush_denormal(True)
+    try:
+        assert trained(POSTS[1], 2) == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("architecture", [*POSTS, *ODD], ids=str)
+def test_an_image_does_not_depend_on_those_beside_it(architecture):
+    model, (images, noise) = model_of(architecture), work(300, architecture.latent_size)
+    with torch.no_grad():
+        logits, kl = model(images, noise)
+        nll = functional.bernoulli_nll(logits, images)
+        for size in (1, 5, 8, 128, 299):
+            pairs = zip(images.split(size), noise.split(size), strict=True)
+            parts = [(*model(*pair), pair[0]) for pair in pairs]
+            assert bits(torch.cat([part[0] for part in parts])) == bits(logits)
+            assert bits(torch.cat([part[1] for part in parts])) == bits(kl)
+            found = [functional.bernoulli_nll(part, rows) for part, _, rows in parts]
+            assert bits(torch.cat(found)) == bits(nll)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (7, 784, 400), (300, 33, 97)])
+def test_bytes_give_the_bits_of_the_dense_product(rows, inputs, outputs, relu):
+    ones = (normal(rows, inputs) > 1).byte()
+    results = []
+    for x in (ones, ones.float()):
+        weight, bias = normal(outputs, inputs).requires_grad_(), normal(outputs).requires_grad_()
+        y = functional.linear(x, weight, bias, relu)
+        y.backward(noise_like(y))
+        results.append(bits(y, weight.grad, bias.grad))
+    assert results[0] == results[1]
+
+
+def layers() -> nn.Sequential:
+    return exact.nn.Sequential(
+        exact.nn.Linear(9, 8), nn.ReLU(), exact.nn.Linear(8, 7, relu=True), exact.nn.Linear(7, 3)
+    )
+
+
+def test_layers_in_one_operation_give_the_bits_of_each_alone():
+    joined, x = layers(), normal(5, 9)
+    alone = nn.Sequential(*copy.deepcopy(joined))
+    results = []
+    for module in (joined, alone):
+        leaf = x.clone().requires_grad_()
+        y = module(leaf)
+        y.backward(noise_like(y))
+        results.append(bits(y, leaf.grad, *(value.grad for value in module.parameters())))
+    assert results[0] == results[1]
+
+
+def test_a_layer_in_the_middle_may_be_another_than_linear():
+    module = exact.nn.Sequential(exact.nn.Linear(9, 8), nn.Tanh(), nn.ReLU(), exact.nn.Linear(8, 3))
+    x = normal(5, 9)
+    expected = copy.deepcopy(module).double()(x.double())
+    torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_accumulate_and_add_up_over_uses_of_a_layer():
+    """Of two calls of backward, and of a layer that a batch passes twice."""
+    module = exact.nn.Linear(9, 9, relu=True)
+    reference = copy.deepcopy(module).double()
+    for linear, kind in ((module, torch.float32), (reference, torch.float64)):
+        for seed in (1, 2):
+            y = linear(linear(normal(5, 9, seed=seed).to(kind)))
+            y.backward(noise_like(y).to(kind))
+    for found, expected in zip(module.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_kept_graph_gives_its_gradient_twice():
+    logits, ones = normal(3, 11).requires_grad_(), torch.ones(3, dtype=torch.float64)
+    nll = functional.bernoulli_nll(logits, PIXELS)
+    nll.backward(ones, retain_graph=True)
+    once = logits.grad.clone()
+    nll.backward(ones)
+    assert torch.equal(logits.grad, 2 * once)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_no_rows_give_no_rows_and_gradients_of_0(kind):
+    layer = exact.nn.Linear(9, 4)
+    y = layer(torch.zeros(0, 9, dtype=kind))
+    y.backward(torch.zeros(0, 4))
+    assert y.shape == (0, 4)
+    assert not any(value.grad.any() for value in layer.parameters())
+
+
+def test_copies_and_loaded_layers_compute_the_same_bits():
+    layer, x = exact.nn.Linear(33, 17), normal(5, 33)
+    plain, loaded, given = nn.Linear(33, 17), exact.nn.Linear(33, 17), exact.nn.Linear(33, 17)
+    plain.load_state_dict(layer.state_dict())
+    loaded.load_state_dict(plain.state_dict())
+    given.weight, given.bias = plain.weight, plain.bias
+    file = io.BytesIO()
+    torch.save(layer, file)
+    file.seek(0)
+    others = {
+        "deepcopy": copy.deepcopy(layer),
+        "load_state_dict": loaded,
+        "parameters of a torch.nn.Linear": given,
+        "pickle": pickle.loads(pickle.dumps(layer)),
+        "torch.save": torch.load(file, weights_only=False),
+    }
+    expected = None
+    for name, other in {"": layer, **others}.items():
+        adam = exact.optim.Adam(other.parameters())
+        y = other(x)
+        y.backward(noise_like(y))
+        adam.step()
+        found = bits(y, other(x), other.weight.grad, other.bias.grad)
+        assert found == (expected or found), name
+        expected = found
+
+
+def test_a_second_derivative_is_refused():
+    for function in (functional.exp, lambda x: functional.linear(x, normal(2, 4))):
+        x = normal(3, 4).requires_grad_()
+        with pytest.raises(RuntimeError, match="differentiated once only"):
+            torch.autograd.grad(function(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("value", [2, 3, 255])
+def test_bytes_other_than_zeros_and_ones_are_refused(value):
+    images = torch.zeros(300, 784, dtype=torch.uint8)
+    images[-1, -1] = value
+    with pytest.raises(ValueError, match="zeros and ones only"):
+        functional.linear(images, normal(5, 784))
+
+
+WRONG = {
+    "inputs": lambda: functional.linear(normal(3, 4), normal(2, 5)),
+    "inputs of a later layer": lambda: functional.linears(
+        normal(3, 4), [(normal(5, 4), None, True), (normal(2, 6), None, False)]
+    ),
+    "a bias": lambda: functional.linear(normal(3, 4), normal(2, 4), normal(3)),
+    "a float64 bias": lambda: functional.linear(normal(3, 4), normal(2, 4), normal(2).double()),
+    "float64": lambda: functional.linear(normal(3, 4).double(), normal(2, 4)),
+    "int64": lambda: functional.linear(torch.zeros(3, 4).long(), normal(2, 4)),
+    "float images": lambda: functional.bernoulli_nll(normal(3, 4), normal(3, 4)),
+    "fewer images": lambda: functional.bernoulli_nll(normal(3, 4), torch.zeros(1, 4).byte()),
+    "a posterior": lambda: functional.gaussian_sample_and_kl(normal(3, 4), normal(3, 4)),
+    "an arithmetic": lambda: exact.set_arithmetic("fast"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_shapes_and_types_are_refused_in_one_line(name):
+    with pytest.raises(ValueError, match=r"fit|should be") as caught:
+        WRONG[name]()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("logit", [-1e30, -1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30])
+@pytest.mark.parametrize("pixel", [0, 1])
+def test_extreme_logits_give_the_float64_value(logit, pixel):
+    logits, images = torch.full((1, 784), logit), torch.full((1, 784), pixel, dtype=torch.uint8)
+    expected = 784 * np.logaddexp(0, (1 - 2 * pixel) * np.float64(np.float32(logit)))
+    found = functional.bernoulli_nll(logits, images)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_variance", [-1e4, -100.0, -20.0, 0.0, 20.0, 88.0])
+@pytest.mark.parametrize("mean", [0.0, -1e4, 1e15])
+def test_extreme_posteriors_give_the_float64_kl(mean, log_variance):
+    posterior = torch.tensor([[mean, mean, log_variance, log_variance]])
+    expected = functional.gaussian_kl(posterior.double())
+    torch.testing.assert_close(functional.gaussian_kl(posterior), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_weights_that_are_not_numbers_show_in_the_loss(part):
+    model, (images, noise) = model_of(POSTS[1]), work(7, 2)
+    with torch.no_grad():
+        getattr(model, part)[-1].weight[3] = math.nan
+        logits, kl = model(images, noise)
+        assert loss_function(logits, images, kl)[0].isnan()
+
+
+def test_adam_makes_the_steps_of_torch_1_1():
+    """m / (sqrt(v) + eps) scaled by sqrt(1 - b2^t) / (1 - b1^t), in float64."""
+    layer = exact.nn.Linear(7, 5)
+    adam = exact.optim.Adam(layer.parameters(), lr=0.01, betas=(0.8, 0.99), eps=1e-3)
+    values, m, v = [p.detach().double() for p in layer.parameters()], [0.0, 0.0], [0.0, 0.0]
+    for step in range(1, 6):
+        for number, parameter in enumerate(layer.parameters()):
+            parameter.grad = normal(*parameter.shape, seed=step)  # laid out in another order
+            gradient = parameter.grad.double()
+            m[number] = 0.8 * m[number] + 0.2 * gradient
+            v[number] = 0.99 * v[number] + 0.01 * gradient**2
+            scale = math.sqrt(1 - 0.99**step) / (1 - 0.8**step)
+            values[number] -= 0.01 * scale * m[number] / (v[number].sqrt() + 1e-3)
+        adam.step()
+        for found, expected in zip(layer.parameters(), values, strict=True):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_adam_continues_from_its_state_dict_with_the_same_bits():
+    results = []
+    for interrupted in (False, True):
+        torch.manual_seed(3)
+        layer = exact.nn.Linear(7, 5)
+        adam = exact.optim.Adam(layer.parameters())
+        for step in range(6):
+            if interrupted and step == 3:
+                state = pickle.loads(pickle.dumps(adam.state_dict()))
+                adam = exact.optim.Adam(layer.parameters(), lr=0.5)
+                adam.load_state_dict(state)
+            for parameter in layer.parameters():
+                parameter.grad = normal(*parameter.shape, seed=step)
+            adam.step()
+        results.append(bits(*layer.parameters()))
+    assert results[0] == results[1]
+
+
+def test_adam_leaves_parameters_without_a_gradient_alone():
+    """And counts the steps of each: one that joins late starts with step 1."""
+    first, late, alone = (nn.Parameter(normal(5)) for _ in range(3))
+    adam = exact.optim.Adam([{"params": [first]}, {"params": [late], "lr": 0.001}])
+    only = exact.optim.Adam([alone])
+    for step in range(3):
+        first.grad = normal(5, seed=step)
+        if step == 2:
+            late.grad, alone.grad = normal(5, seed=7), normal(5, seed=7)
+            only.step()
+        adam.step()
+        assert torch.equal(late, alone)
+
+
+@pytest.mark.parametrize("architecture", POSTS, ids=str)
+def test_nothing_that_the_post_computes_is_inexact(architecture):
+    """A training step, evaluation, figures, scores, likelihood."""
+    latent, settings = architecture.latent_size, SETTINGS.model_copy(update={"batch_size": 64})
+    model, (images, _) = model_of(architecture), work(100, latent)
+    pixels, stream = images.numpy(), RandomStream(0, 64, 1, 1)
+    grid = latent_grid(grid_axis(3, (0.1, 0.9))) if latent == 2 else None
+    recorder = FrameRecorder(pixels[:1], 16, grid)
+    start = Start(model, latent, images, images, stream)
+    adam = exact.optim.Adam(model.parameters())
+
+    def everything() -> None:
+        list(train(model, adam, images, stream.epoch(100, latent), settings))
+        evaluate(model, images, stream.epoch(100, latent, frames=False))
+        recorder.record(model, stream.frame(latent))
+        anomaly_scores(model, pixels)
+        reconstruct(model, pixels)
+        log_likelihoods(model, pixels, 5, Generator(0))
+        decomposition(model, pixels, Generator(0))
+        units(model, pixels, 255 * pixels)
+
+    assert exact.inexact_operations(everything) == []
+    assert inexact_steps(start, settings) == []
+
+
+def step_with(model) -> list[str]:
+    """What is inexact in a training step of a model from images to logits."""
+    images = work(8, 1)[0]
+
+    def step() -> None:
+        nll = functional.bernoulli_nll(model(images), images)
+        functional.weighted_sum([nll], [1.0]).backward()
+        exact.optim.Adam(model.parameters()).step()
+
+    return exact.inexact_operations(step)
+
+
+def test_the_guard_catches_what_ieee_754_does_not_decide():
+    class Centred(exact.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y - y.sum(dim=1, keepdim=True)
+
+    class Scaled(exact.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return torch.add(y, y, alpha=3)
+
+    class Plain(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.float())
+
+    class Shuffled(exact.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.rand(784)
+
+    assert step_with(exact.nn.Linear(784, 784)) == []
+    assert step_with(nn.Sequential(exact.nn.Linear(784, 784), nn.Tanh())) == [
+        "aten.tanh.default",
+        "aten.tanh_backward.default",
+    ]
+    assert {"aten.addmm.default", "aten.mm.default"} <= set(step_with(Plain(784, 784)))
+    assert "aten.sum.dim_IntList" in step_with(Centred(784, 784))
+    assert "aten.add.Tensor" in step_with(Scaled(784, 784))
+    assert "aten.rand.default" in step_with(Shuffled(784, 784))
+    assert "aten.exp.default" in exact.inexact_operations(lambda: normal(3).exp())
+    assert exact.inexact_operations(lambda: torch.arange(9).sum()) == []

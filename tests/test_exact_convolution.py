@@ -1,0 +1,224 @@
+"""Convolutions, grey images and pooling of src/exact: values, gradients, and bits everywhere."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import exact
+from exact import functional
+
+# Images, channels, outputs, kernel, stride, padding: odd sizes, more than a vector, empty parts.
+SHAPES = [
+    (3, 1, 8, (3, 3), 1, 1),
+    (3, 5, 50, (4, 4), 2, 1),
+    (2, 17, 1, (1, 1), 1, 0),
+    (2, 3, 4, (2, 3), (3, 5), (1, 2)),
+    (40, 16, 32, (5, 5), 2, 2),
+    (0, 2, 3, (3, 3), 2, 1),
+]
+KINDS = ("conv2d", "conv_transpose2d")
+
+
+def example(kind: str, images: int, channels: int, outputs: int, kernel: tuple) -> list[Tensor]:
+    """Images, weight and bias."""
+    torch.manual_seed(0)
+    sizes = (outputs, channels) if kind == "conv2d" else (channels, outputs)
+    shapes = (images, channels, 9, 7), (*sizes, *kernel), (outputs,)
+    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+
+def worked(module, kind: str, tensors: list[Tensor], *steps) -> list[Tensor]:
+    """The output, and gradients of its product with some numbers."""
+    y = getattr(module, kind)(*tensors, *steps)
+    torch.manual_seed(1)
+    by_y = torch.randn(y.shape).to(y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, tensors, by_y)]
+
+
+def bits(tensors: list[Tensor]) -> list[bytes]:
+    return [tensor.contiguous().numpy().tobytes() for tensor in tensors]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_float64_autograd(kind, shape):
+    *sizes, stride, padding = shape
+    tensors = example(kind, *sizes)
+    doubles = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    found = worked(functional, kind, tensors, stride, padding)
+    expected = worked(torch.nn.functional, kind, doubles, stride, padding)
+    for ours, double in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        scale = max(1.0, double.abs().max().item()) if double.numel() else 1.0
+        np.testing.assert_allclose(ours, double, rtol=0, atol=3e-6 * scale)
+
+
+def test_a_convolution_is_one_chain_in_the_written_order():
+    x, w, b = (tensor.detach() for tensor in example("conv2d", 2, 3, 4, (3, 2)))
+    y = functional.conv2d(x, w, b, 2, 1)
+    image, i, j, output = 1, 2, 3, 2
+    total = b[output].item()
+    for u, v, c in itertools.product(range(3), range(2), range(3)):
+        h, k = 2 * i - 1 + u, 2 * j - 1 + v
+        if 0 <= h < 9 and 0 <= k < 7:
+            # In float64 the product is exact and the sum nearly always rounds as a fused one.
+            total = np.float32(x[image, c, h, k].double() * w[output, c, u, v].double() + total)
+            total = float(total)
+    assert y[image, output, i, j].item() == total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(kind, shape):
+    *sizes, stride, padding = shape
+    found = []
+    for threads in (1, 2, 3, 16):
+        exact.set_threads(threads)
+        found.append(bits(worked(functional, kind, example(kind, *sizes), stride, padding)))
+    exact.set_threads(exact.default_threads())
+    assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES[:-1], ids=str)
+def test_what_becomes_of_an_image_does_not_depend_on_the_images_beside_it(kind, shape):
+    *sizes, stride, padding = shape
+    x, w, b = example(kind, *sizes)
+    whole = worked(functional, kind, [x, w, b], stride, padding)
+    for first in range(len(x)):
+        part = x.detach()[first : first + 1].clone().requires_grad_()
+        y = getattr(functional, kind)(part, w, b, stride, padding)
+        torch.manual_seed(1)
+        by_y = torch.randn(whole[0].shape)[first : first + 1]
+        gradient = torch.autograd.grad(y, part, by_y)
+        assert bits([y.detach(), *gradient]) == bits([t[first : first + 1] for t in whole[:2]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_do_not_depend_on_the_memory_format(kind):
+    x, w, b = example(kind, 3, 5, 8, (3, 3))
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    found = [bits(worked(functional, kind, [images, w, b], 2, 1)) for images in (x, last)]
+    assert found[0] == found[1]
+
+
+def test_bytes_give_the_bits_of_the_same_numbers_as_float32():
+    layer = exact.nn.Conv2d(1, 8, 3, padding=1)
+    images = (torch.rand(4, 1, 28, 28) < 0.2).to(torch.uint8)
+    assert bits([layer(images).detach()]) == bits([layer(images.float()).detach()])
+    with pytest.raises(ValueError, match="zeros and ones"):
+        layer(images * 2)
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "ConvTranspose2d"])
+def test_layers_have_the_parameters_of_torchs(name):
+    torch.manual_seed(0)
+    ours = getattr(exact.nn, name)(3, 4, (3, 5), stride=2, padding=(1, 2))
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, name)(3, 4, (3, 5), stride=2, padding=(1, 2))
+    assert isinstance(ours, type(theirs))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(ours(x), theirs(x))
+    exact.set_arithmetic("torch")
+    try:
+        assert torch.equal(ours(x), theirs(x))
+    finally:
+        exact.set_arithmetic("exact")
+    assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
+
+
+def test_output_padding_and_no_bias_are_as_torchs():
+    ours = exact.nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1, bias=False)
+    x = torch.randn(2, 3, 7, 7)
+    expected = torch.nn.functional.conv_transpose2d(x, ours.weight, None, 2, 1, 1)
+    torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"padding_mode": "circular"}],
+    ids=str,
+)
+def test_groups_dilation_and_other_padding_are_refused(settings):
+    with pytest.raises(ValueError, match="should be 1, padding_mode zeros"):
+        exact.nn.Conv2d(2, 2, 3, **{"padding": 1, **settings})
+
+
+@pytest.mark.parametrize(
+    "x, weight, bias, message",
+    [
+        ((2, 3, 5, 5), (4, 2, 3, 3), None, "do not fit weight"),
+        ((3, 5, 5), (4, 3, 3, 3), None, "do not fit weight"),
+        ((2, 3, 5, 5), (4, 3, 3, 3), (3,), "bias should be"),
+        ((2, 3, 5, 5), (4, 3, 6, 6), None, "larger than the images"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(x, weight, bias, message):
+    bias = None if bias is None else torch.zeros(bias)
+    with pytest.raises(ValueError, match=message):
+        functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+
+
+@pytest.mark.parametrize("grey", ["bytes", "floats"])
+@pytest.mark.parametrize("log_variance", ["number", "tensor"])
+def test_gaussian_nll_and_its_gradients_are_those_of_float64(grey, log_variance):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 784), generator=generator, dtype=torch.uint8)
+    mean = torch.rand(3, 5, 784, generator=generator, requires_grad=True)
+    wanted = [mean]
+    v = -1.5
+    if log_variance == "tensor":
+        v = torch.randn(3, 5, 784, generator=generator, requires_grad=True)
+        wanted.append(v)
+    given = images if grey == "bytes" else images.float() / 255
+    terms = functional.gaussian_nll(mean, given, v)
+    x, m, s = images.double() / 255, mean.double(), torch.as_tensor(v).double()
+    normal = torch.distributions.Normal(m, torch.exp(s / 2))
+    expected = -normal.log_prob(x).sum(-1)
+    assert terms.shape == (3, 5) and terms.dtype == torch.float64
+    torch.testing.assert_close(terms, expected, rtol=1e-6, atol=0)
+    found = torch.autograd.grad(terms.sum(), wanted, retain_graph=True)
+    gradients = torch.autograd.grad(expected.sum(), wanted)
+    torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_of_convolutions_on_grey_images_has_exact_operations_only():
+    model = torch.nn.Sequential(
+        exact.nn.Conv2d(1, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        exact.nn.ConvTranspose2d(4, 2, 4, 2, 1),
+    )
+    images = torch.rand(3, 1, 8, 8)
+
+    def step() -> None:
+        mean, log_variance = model(images).flatten(2).unbind(1)
+        terms = functional.gaussian_nll(mean, images.flatten(1), log_variance)
+        functional.weighted_sum([terms], [1.0]).backward()
+        exact.optim.Adam(model.parameters()).step()
+
+    assert exact.inexact_operations(step) == []
+
+
+@pytest.mark.parametrize("kernel, stride, exactly", [(2, 2, True), (2, 3, True), (3, 2, False)])
+def test_pooling_is_exact_where_windows_do_not_overlap(kernel, stride, exactly):
+    x = torch.rand(2, 3, 9, 9, requires_grad=True)
+
+    def step() -> None:
+        y = torch.nn.functional.max_pool2d(x, kernel, stride)
+        y.backward(torch.ones_like(y))
+
+    assert (exact.inexact_operations(step) == []) == exactly
+
+
+def test_gradients_of_a_torch_sum_reach_the_losses():
+    """Their memory is a copy that only the call has; once it was freed before the call."""
+    posterior = torch.randn(128, 4, requires_grad=True)
+    exact.functional.gaussian_kl(posterior).sum().mul(3).backward()
+    mean, log_variance = posterior.detach().double().chunk(2, 1)
+    expected = torch.cat([3 * mean, 1.5 * (log_variance.exp() - 1)], 1)
+    torch.testing.assert_close(posterior.grad.double(), expected, rtol=1e-5, atol=1e-6)

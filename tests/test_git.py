@@ -1,0 +1,149 @@
+"""What git says of a project: as a repository, as a folder in one, after a merge, in odd clones."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import repro
+from vae.cli import UserError
+from vae.git import check_merged, check_whole, committed, git
+from vae.rebuild import build as rebuild
+
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always")
+
+
+def run(folder: Path, *arguments: object, check: bool = True) -> None:
+    subprocess.run([*GIT, *map(str, arguments)], cwd=folder, check=check, capture_output=True)
+
+
+def commit(folder: Path, **texts: str) -> None:
+    """Write and commit files, by name without suffix."""
+    for name, text in texts.items():
+        (folder / f"{name}.lock").write_text(text)
+    run(folder, "add", ".")
+    run(folder, "commit", "--quiet", "--message", "a")
+
+
+@pytest.fixture(params=["", "a project é"])
+def project(tmp_path, request, monkeypatch) -> Path:
+    """Two commits of a project, which is a repository, or a folder in one with another project."""
+    folder = tmp_path / "repository" / request.param
+    folder.mkdir(parents=True)
+    run(tmp_path / "repository", "init", "--quiet", "--initial-branch", "main")
+    (tmp_path / "repository/other.txt").write_text("1")
+    commit(folder, dvc="a: 1\n")
+    commit(folder, dvc="a: 2\n", more="b\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def changed() -> list[str]:
+    return git("diff", "--name-only", "--relative", "HEAD").splitlines()
+
+
+def test_the_committed_text_is_found_from_the_projects_folder(project):
+    (project / "dvc.lock").write_text("a: 3\n")
+    assert committed("dvc.lock") == "a: 2"
+    assert committed("none.lock") == ""
+
+
+def test_changes_are_the_projects_own_and_the_advice_undoes_them(project):
+    assert repro.against_commit(changed()) == "git: these results are the committed ones"
+    (project / "dvc.lock").write_text("a: 3\n")
+    (project / "more.lock").write_text("c\n")
+    run(project, "add", "more.lock")
+    (project.parent / "other.txt").write_text("2")
+    advice = repro.against_commit(changed()).splitlines()
+    assert advice[0] == "git: not as committed: dvc.lock, more.lock"
+    back = advice[2].partition(":")[2].partition("&&")[0].split()
+    assert subprocess.run(back, capture_output=True).returncode == 0
+    assert changed() == []
+
+
+def test_the_advice_to_keep_a_state_also_ends_a_merge(project):
+    conflict(project)
+    run(project, "checkout", "HEAD", "dvc.lock")
+    (project / "dvc.lock").write_text("a: 5\n")
+    keep = repro.against_commit(changed()).splitlines()[1].partition(":")[2].split(" && ")
+    for command in keep:
+        run(project, *command.split()[1:], *["--no-edit"] * ("commit" in command))
+    assert (changed(), git("log", "-1", "--format=%p").count(" ")) == ([], 1)
+
+
+def conflict(project: Path) -> None:
+    """Merge two branches that have other results."""
+    run(project, "checkout", "--quiet", "-b", "theirs", "HEAD~1")
+    commit(project, dvc="a: 4\n")
+    run(project, "checkout", "--quiet", "main")
+    run(project, "merge", "theirs", check=False)
+
+
+@pytest.mark.parametrize("committed_so", [False, True])
+def test_a_merge_with_conflicts_is_refused_until_a_side_is_taken(project, committed_so):
+    check_merged()
+    conflict(project)
+    if committed_so:
+        run(project, "commit", "--all", "--message", "merged")
+    with pytest.raises(UserError, match="a merge left conflicts in") as caught:
+        check_merged()
+    (project / "metrics").mkdir()
+    (command,) = [
+        part for part in str(caught.value).replace(";", ":").split(": ") if "HEAD" in part
+    ]
+    run(project, *command.split()[1:-1])
+    check_merged()
+    assert (project / "dvc.lock").read_text() == "a: 2\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--depth=1"],
+        ["--depth=2"],
+        ["--filter=blob:none"],
+        ["--filter=tree:0"],
+        ["--depth=1", "--filter=blob:none"],
+    ],
+)
+def test_a_clone_without_all_history_is_refused_with_what_completes_it(
+    project, options, tmp_path, monkeypatch
+):
+    check_whole()
+    commit(project, dvc="a: 3\n")
+    top = Path(git("rev-parse", "--show-toplevel"))
+    run(top, "config", "uploadpack.allowFilter", "true")
+    run(tmp_path, "clone", "--quiet", *options, top.as_uri(), "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    for _ in options:
+        with pytest.raises(UserError, match="a clone with all of git's history") as caught:
+            check_whole()
+        run(Path(), *str(caught.value).partition("run git ")[2].split())
+    check_whole()
+
+
+@pytest.mark.parametrize("options", [["--single-branch"], ["--shared"], ["--no-tags"]])
+def test_a_clone_with_all_history_will_do(project, options, tmp_path, monkeypatch):
+    top = Path(git("rev-parse", "--show-toplevel"))
+    run(tmp_path, "clone", "--quiet", *options, top.as_uri().removeprefix("file://"), "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    check_whole()
+
+
+def test_a_rebuild_is_of_the_projects_folder(project, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(rebuild, "ROOT", project)
+    monkeypatch.setattr(rebuild, "run_pipeline", lambda folder, *_, **__: ran.append(folder))
+    monkeypatch.setattr(rebuild, "override_params", lambda *_: None)
+    folder = rebuild.build(tmp_path / "clone", {}, {}, 0o022, 0)
+    assert ran == [folder]
+    assert (folder / "dvc.lock").read_text() == "a: 2\n"
+
+
+@pytest.mark.parametrize("repository", [False, True])
+def test_without_a_commit_of_the_project_nothing_is_rebuilt(tmp_path, monkeypatch, repository):
+    if repository:
+        run(tmp_path, "init", "--quiet")
+    monkeypatch.setattr(rebuild, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"git has no commit of .*dvc\.lock"):
+        rebuild.build(tmp_path / "clone", {}, {}, 0o022, 0)

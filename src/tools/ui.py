@@ -5,13 +5,13 @@ import argparse
 import os
 import socket
 import sys
-
 import src_path  # noqa: F401
+
 from vae import cli
 from vae.cli import UserError
 from vae.files import shown
 from vae.params import read_params
-from vae.tracking.pages import page
+from vae.tracking.pages import runs_page
 from vae.tracking.store import Store
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     (settings,) = read_params("tracking")
     store = Store(settings)
     if not store.artifacts:
-        print(f"runs: {shown(store.uri)}/{page(store.experiment)}")
+        print(f"runs: {shown(store.uri)}/{runs_page(store.experiment)}")
         return
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,7 +32,7 @@ def main() -> None:
             raise UserError(
                 f"cannot listen on port {port} ({error}); name another by PORT="
             ) from None
-    print(f"runs: http://127.0.0.1:{port}/{page(store.experiment)}", flush=True)
+    print(f"runs: http://127.0.0.1:{port}/{runs_page(store.experiment)}", flush=True)
     command = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {port} --backend-store-uri".split()
     os.execv(
         sys.executable,

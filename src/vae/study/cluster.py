@@ -15,7 +15,7 @@ from vae.study.trials import Trial, run_trial
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
 PENDING = 500
-# How HTTP/2, which Ray speaks, begins: a fixed text, then settings, a frame of type 4, by each side.
+# How HTTP/2, which Ray speaks, begins: a text, then settings by each side, a frame of type 4.
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 Rows = list[dict[str, Any]]

@@ -1,6 +1,6 @@
-"""A trained model as MLflow's logged model, which `mlflow.pyfunc.load_model` loads without pickle.
+"""A trained model as MLflow's logged model: `mlflow.pyfunc.load_model` loads it, without pickle.
 
-It has the code of src/ beside its weights, and so needs no checkout.
+It has the code that it needs beside its weights, so that it needs no checkout.
 """
 
 import re
@@ -14,108 +14,95 @@ import numpy as np
 
 from vae.data import PIXELS
 from vae.files import read_json
+from vae.scores import SCORE_NAMES
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from vae.model import VAE
     from vae.tracking.store import Store
 
-# What its code imports and MLflow does not.
+# What the code imports that does not come with MLflow.
 REQUIREMENTS = ("ruamel.yaml", "safetensors", "torch")
-CODE = [str(Path(__file__).parents[2] / name) for name in ("vae",)]
-OUTPUTS = {"probabilities": (-1, PIXELS)} | dict.fromkeys(
-    ("kl", "reconstruction", "negative_elbo"), (-1,)
-)
+NOT_IMPORTED = ("__pycache__", "rebuild", "report", "reproduction", "study")
+OUTPUTS = {"probabilities": ("float32", (-1, PIXELS))}
+OUTPUTS |= dict.fromkeys(SCORE_NAMES, ("float64", (-1,)))
 
 
 def log_model(store: "Store", run_id: str, weights: Path) -> str:
-    """Log weights and architecture as the run's logged model, which it has once, with the run's
-    last losses; return its id."""
-    from mlflow.entities import LoggedModelOutput, Metric
+    """Log weights, architecture and code as the run's logged model, which it has once, with the
+    losses after the last epoch; return its id."""
+    from mlflow.entities import LoggedModelOutput
 
-    of_run = f"source_run_id = '{run_id}'"
-    found = list(store.client.search_logged_models([store.experiment], of_run))
+    client, of_run = store.client, f"source_run_id = '{run_id}'"
+    found = list(client.search_logged_models([store.experiment], of_run))
     if not found:
         params = {key: str(value) for key, value in read_json(weights.with_suffix(".json")).items()}
-        # MLflow allows none of these in a logged model's name.
-        name = re.sub("[/:.%\"']", ",", store.client.get_run(run_id).info.run_name)
-        found = [store.client.create_logged_model(store.experiment, name, run_id, params=params)]
-        store.client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
+        # MLflow takes none of these in a logged model's name.
+        name = re.sub("[/:.%\"']", ",", client.get_run(run_id).info.run_name)
+        found = [client.create_logged_model(store.experiment, name, run_id, params=params)]
+        client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
     model_id = found[0].model_id
     if found[0].status != "READY":
         with TemporaryDirectory() as folder:
-            save(Path(folder), weights, run_id, model_id)
-            store.client.log_model_artifacts(model_id, f"{folder}/model")
-        last = [
-            store.client.get_metric_history(run_id, f"{name}_loss")[-1:]
-            for name in ("train", "test")
-        ]
-        metrics = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for [m] in last]
-        store.client.log_batch(run_id, metrics)
-        store.client.finalize_logged_model(model_id, "READY")
+            client.log_model_artifacts(model_id, save_logged(weights, Path(folder), model_id))
+        for name in ("train_loss", "test_loss"):
+            last = max(client.get_metric_history(run_id, name), key=lambda point: point.step)
+            at = last.timestamp, last.step
+            client.log_metric(run_id, name, last.value, *at, model_id=model_id)
+        client.finalize_logged_model(model_id, "READY")
     return model_id
 
 
-def save(folder: Path, weights: Path, run_id: str, model_id: str) -> None:
-    """Save a model in MLflow's format as `folder`/model."""
+def save_logged(weights: Path, folder: Path, model_id: str) -> Path:
+    """Save a model in MLflow's format; return its folder, in `folder`."""
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types import Schema, TensorSpec
 
-    data = folder / weights.stem
-    data.mkdir()
+    for name in ("exact", "networks", "vae"):
+        ignored = shutil.ignore_patterns(*NOT_IMPORTED)
+        shutil.copytree(Path(__file__).parents[2] / name, folder / name, ignore=ignored)
+    (folder / weights.stem).mkdir()
     for path in (weights, weights.with_suffix(".json")):
-        shutil.copy(path, data)
+        shutil.copy(path, folder / weights.stem)
     images = np.zeros((1, PIXELS), np.uint8)
-    inputs = Schema([TensorSpec(images.dtype, (-1, PIXELS))])
-    outputs = Schema([TensorSpec(np.dtype("float32"), OUTPUTS[name], name) for name in OUTPUTS])
+    outputs = [TensorSpec(np.dtype(kind), *rest, name) for name, (kind, *rest) in OUTPUTS.items()]
     save_model(
         folder / "model",
         loader_module=__name__,
-        data_path=data,
-        code_paths=CODE,
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
+        data_path=folder / weights.stem,
+        code_paths=[folder / name for name in ("exact", "networks", "vae")],
+        mlflow_model=Model(model_id=model_id),
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-        signature=ModelSignature(inputs, outputs),
+        signature=ModelSignature(Schema([TensorSpec(images.dtype, (-1, PIXELS))]), Schema(outputs)),
         input_example=images,
     )
+    return folder / "model"
 
 
-class LoadedModel:
-    """What `mlflow.pyfunc.load_model` gives: its `predict` takes images `(n, 784)`, uint8 of zeros
-    and ones, and returns arrays by name.
-
-    `probabilities` `(n, 784)` of the pixels, decoded at the posterior mean, and scores `(n,)` in
-    nats, the higher the stranger: `kl`, `reconstruction` and their sum, `negative_elbo`.
-    """
-
-    def __init__(self, model: "nn.Module") -> None:
-        self.model = model
-
-    def predict(self, images: np.ndarray, params: Any = None) -> dict[str, np.ndarray]:
-        return _outputs(self.model, images)
-
-    def get_raw_model(self) -> "nn.Module":
-        """Return the PyTorch module, for `PyFuncModel.get_raw_model`."""
-        return self.model
-
-
-def _load_pyfunc(folder: str) -> LoadedModel:
+def _load_pyfunc(folder: str) -> "Loaded":
     """Load the model in `folder`: MLflow calls the function of this name."""
     from vae.model import load_model
 
     (weights,) = Path(folder).glob("*.safetensors")
-    return LoadedModel(load_model(weights))
+    return Loaded(load_model(weights))
 
 
-def _outputs(model: "nn.Module", images: np.ndarray) -> dict[str, np.ndarray]:
-    import torch
+class Loaded:
+    """A loaded model: what `mlflow.pyfunc.load_model` calls."""
 
-    from vae.model import objective_terms
+    def __init__(self, model: "VAE") -> None:
+        self.model = model
 
-    pixels = torch.from_numpy(images).to(torch.float32)
-    posterior = model.encode(pixels)
-    logits = model.decode(posterior.mean)
-    reconstruction, kl = objective_terms(logits, posterior, pixels).numpy()
-    scores = {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}
-    return {"probabilities": logits.sigmoid().numpy(), **scores}
+    def get_raw_model(self) -> "VAE":
+        """Return the PyTorch module."""
+        return self.model
+
+    def predict(self, images: np.ndarray, params: Any = None) -> dict[str, np.ndarray]:
+        """Return `OUTPUTS` of images `(n, 784)`, uint8 of zeros and ones: the `probabilities` of
+        pixels, decoded at the posterior mean, and the scores of `vae.inference.anomaly_scores`."""
+        from vae.inference import anomaly_scores, reconstruct
+
+        return {
+            "probabilities": reconstruct(self.model, images),
+            **anomaly_scores(self.model, images),
+        }

@@ -10,10 +10,9 @@ from vae.params import MODELS
 VIEW = Path(__file__).with_name("view.json")
 
 
-def page(experiment: str, view: str = "trainings") -> str:
+def runs_page(experiment: str, view: str = "trainings") -> str:
     """Where a shared view is: `trainings`, the table of all runs, or a model's, by its name."""
-    options = f"viewStateShareKey={view}&workflowType=machine_learning"
-    return f"#/experiments/{experiment}/runs?{options}"
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}"
 
 
 def experiment_tags(experiment: str) -> dict[str, str]:
@@ -25,8 +24,13 @@ def experiment_tags(experiment: str) -> dict[str, str]:
         f"mlflow.sharedViewState.{name}": json.dumps(view | {"searchFilter": text})
         for name, text in filters.items()
     }
-    charts = [f"[{name}]({page(experiment, name)}&compareRunsMode=CHART)" for name in MODELS]
-    note = f"Runs: [table]({page(experiment)}), curves and pictures of {' and '.join(charts)}. "
+    kind = "&workflowType=machine_learning"  # what MLflow's side bar offers
+    table, *charts = (f"{runs_page(experiment, name)}{kind}" for name in filters)
+    links = [
+        f"[{name}]({place}&compareRunsMode=CHART)"
+        for name, place in zip(MODELS, charts, strict=True)
+    ]
+    note = f"Runs: [table]({table}), curves and pictures of {' and '.join(links)}. "
     note += "A step is an epoch; the pictures of step 0 are the trained model's."
     return tags | {"mlflow.note.content": note}
 

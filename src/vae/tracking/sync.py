@@ -71,7 +71,7 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     It is the latest that finished; else the latest that was cut short, else a new one, completed.
     """
     weights = models / f"{name}.safetensors"
-    frames, losses = models / f"{name}-frames.arrow", plots / f"{name}-losses.csv"
+    frames, losses = models / f"{name}-epochs.arrow", plots / f"{name}-losses.csv"
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
     known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
@@ -155,7 +155,7 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
     logged = store.client.get_metric_history(run_id, "test_loss")
     for row in rows[max((point.step for point in logged), default=0) :]:
         log_points(store, run_id, row)
-    log_pictures(store, run_id, models / f"{name}-frames.arrow", len(rows), PICTURES[name])
+    log_pictures(store, run_id, models / f"{name}-epochs.arrow", PICTURES[name])
     log_model(store, run_id, weights)
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")

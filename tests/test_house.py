@@ -13,20 +13,21 @@ from conftest import ROOT
 
 SRC = ROOT / "src"
 FILES = sorted(SRC.rglob("*.py"))
-# Of each room: lines of Python at most, and the rooms whose names it may import.
+# Of each room: lines of Python at most, what it has today, so that it does not grow by accident; and
+# the rooms whose names it may import.
 ROOMS = {
-    "stages": (560, {"vae", "report", "reproduction", "tracking"}),
-    "tools": (690, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),
-    "exact": (450, set()),
+    "stages": (570, {"vae", "report", "reproduction", "tracking"}),
+    "tools": (775, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),
+    "exact": (1160, set()),
     "networks": (20, {"exact", "vae"}),
-    "vae": (1750, {"exact"}),
-    "report": (560, {"exact", "vae", "reproduction"}),
-    "reproduction": (360, {"exact", "vae"}),
-    "rebuild": (100, {"exact", "vae"}),
-    "study": (190, {"exact", "vae", "reproduction"}),
-    "tracking": (450, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
+    "vae": (2345, {"exact"}),
+    "report": (750, {"exact", "vae", "reproduction"}),
+    "reproduction": (380, {"exact", "vae"}),
+    "rebuild": (120, {"exact", "vae"}),
+    "study": (205, {"exact", "vae", "reproduction"}),
+    "tracking": (675, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
 }
-MOST = 5_100  # lines in all
+MOST = 7_000  # lines in all
 
 
 def room(parts: Sequence[str]) -> str:

@@ -1,5 +1,5 @@
 // Random numbers equal to those of torch's CPU generator, on any machine, from the 32-bit words of a
-// Mersenne Twister (draws.py).
+// Mersenne Twister (random.py).
 //
 // torch's integers are the same everywhere. Its normal numbers are not: sixteen or more come from
 // code for the processor at hand, fewer from the C library's log, sin and cos. Here all is written

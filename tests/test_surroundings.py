@@ -163,3 +163,38 @@ print(getpass.getuser() == str(os.getuid()), pathlib.Path.home())
     environment = {"PATH": os.environ["PATH"]}
     result = subprocess.run(command, cwd=SRC, env=environment, capture_output=True, text=True)
     assert result.stdout == f"True {sys.prefix}\n", result.stderr
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone made and used by somebody whose own git settings change and ignore all files."""
+    (tmp_path / "attributes").write_text("* text=auto eol=crlf filter=loud ident\n")
+    (tmp_path / "ignored").write_text("*\n")
+    (tmp_path / ".gitconfig").write_text(
+        f"[core]\n autocrlf = true\n attributesFile = {tmp_path}/attributes\n"
+        f' excludesFile = {tmp_path}/ignored\n[filter "loud"]\n smudge = tr a-z A-Z\n'
+    )
+    environment = os.environ | {"GIT_CONFIG_GLOBAL": str(tmp_path / ".gitconfig")}
+    command = ["git", "clone", "--quiet", ROOT, tmp_path / "clone"]
+    subprocess.run(command, env=environment, check=True)
+    return tmp_path / "clone", environment
+
+
+def test_a_checkout_has_the_committed_bytes_whatever_git_is_set_to(clone):
+    folder, environment = clone
+    # Without the settings, and by content, since git trusts the times of files.
+    command = "git ls-files | git hash-object --no-filters --stdin-paths"
+    found = subprocess.run(command, shell=True, cwd=folder, capture_output=True, check=True)
+    listed = ["git", "ls-files", "--format=%(objectname)"]
+    expected = subprocess.run(listed, cwd=folder, capture_output=True, check=True)
+    assert found.stdout == expected.stdout
+    status = ["git", "status", "--porcelain"]
+    assert subprocess.run(status, cwd=folder, env=environment, capture_output=True).stdout == b""
+
+
+def test_dvc_sees_its_files_where_a_user_ignores_all(clone):
+    folder, environment = clone
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert {"track", "studies/dvc.yaml:study"} <= {*result.stdout.split()}

@@ -51,9 +51,8 @@ demo: setup ## Run on scikit-learn's digits elsewhere: no network, no MNIST
 	python src/tools/demo.py
 
 ##@ Look
-ui: setup ## Open the MLflow UI on 127.0.0.1:5000 (PORT= for another)
-	@echo "runs: http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning"
-	mlflow ui --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+ui: setup ## Show the runs in MLflow, on 127.0.0.1:5000 (PORT= for another)
+	@python src/tools/ui.py $(if $(PORT),--port "$(PORT)")
 
 track: setup ## Bring MLflow up to date, after it was off or away
 	python src/tools/track.py models metrics plots report.html
@@ -81,6 +80,7 @@ test-all: .venv/.study .venv/.services ## Run all tests; browser and PostgreSQL 
 
 bench: .venv/.bench ## Time an epoch against others; benchmarks/results.json
 	PYTHONPATH=src python benchmarks/bench.py
+	PYTHONPATH=src python benchmarks/convolutions.py
 
 bench-growth: setup ## Time by size; writes benchmarks/growth.png
 	PYTHONPATH=src python benchmarks/growth.py

@@ -149,13 +149,12 @@ def linear(work: Work) -> Timed:
     choose_arithmetic(work.settings)
     layers = [layer for layer in fresh(work)[0].modules() if isinstance(layer, nn.Linear)]
     images = torch.from_numpy(work.binary)
-    inputs = [torch.rand(work.settings.batch_size, layer.in_features) for layer in layers]
-    by_outputs = [
-        torch.rand(len(x), layer.out_features) for x, layer in zip(inputs, layers, strict=True)
-    ]
+    batch_size = work.settings.batch_size
+    inputs = [torch.rand(batch_size, layer.in_features) for layer in layers]
+    by_outputs = [torch.rand(batch_size, layer.out_features) for layer in layers]
 
     def epoch() -> None:
-        for batch in images.split(work.settings.batch_size):
+        for batch in images.split(batch_size):
             for number, layer in enumerate(layers):
                 # The images need no gradient.
                 x = inputs[number][: len(batch)].requires_grad_() if number else batch

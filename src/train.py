@@ -20,7 +20,7 @@ from vae.identity import code_hash, identity
 from vae.model import VAE, save_model
 from vae.params import MODELS, Figures, Params, check_params, flat, training_params
 from vae.tracking.live import live_run
-from vae.training import Epoch, fit, inexact_steps, is_exact, prepare
+from vae.training import Epoch, computes_exactly, fit, inexact_steps, prepare
 
 # Instead of a bar, elsewhere than on a terminal: a line each half minute, of a training that takes
 # longer.
@@ -65,7 +65,7 @@ def train_model(
     figures, settings = params.figures, params.train
     architecture = training_params(params, name)["model"]
     start = prepare(params.seed, figures, settings, architecture, train, test)
-    if is_exact(settings) and (names := inexact_steps(start, settings)):
+    if computes_exactly(settings) and (names := inexact_steps(start, settings)):
         print(f"operations whose bits depend on this machine: {', '.join(names)}", flush=True)
     grid = None
     if architecture.latent_size == 2:

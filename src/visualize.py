@@ -26,14 +26,14 @@ SAMPLES, ACROSS = 40, 10
 
 def main() -> None:
     data, models, plots = cli.arguments(__doc__, "binarized", "models", "plots")
-    seed, dataset, binarized, recorded, training, deep, settings = read_params(
-        *("seed", "download.dataset", "binarize", "figures", "train"),
-        *("train-20d.latent_size", "visualize"),
+    seed, dataset, binarized, settings = read_params(
+        "seed", "download.dataset", "binarize", "visualize"
     )
+    recorded, training, latent_size = read_params("figures", "train", "train-20d.latent_size")
     train, test = load_split(data, "train"), load_split(data, "test")
 
     losses = {name: load_losses(plots / f"{name}-losses.csv") for name in MODELS}
-    sizes = {"20d": deep, "2d": 2}
+    sizes = {"20d": latent_size, "2d": 2}
     published = load_published(Path("data/published"), dataset, binarized).losses
     draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published, sizes))
 

@@ -192,18 +192,24 @@ BUILDS = {
 }
 
 
-@pytest.mark.parametrize("build", BUILDS)
-def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
+def built(build: str, driver: str, folder: Path) -> list[str | Path]:
+    """Compile a driver of the library's C in `folder`; return the command that runs it."""
     command, emulator, possible = BUILDS[build]
     if not possible or not shutil.which(command[0]):
         pytest.skip(f"this machine cannot build or run {build}")
-    (tmp_path / "driver.c").write_text(DRIVER)
+    source, program = folder / "driver.c", folder / "driver"
+    source.write_text(driver)
     flags = [flag for flag in library.FLAGS if flag not in ("-shared", "-fPIC")]
-    program = tmp_path / "driver"
-    built = [*command, *flags, f"-I{EXACT}", tmp_path / "driver.c", "-o", program, "-lm"]
-    compiled = subprocess.run(built, stderr=subprocess.PIPE, text=True)
+    arguments = [*command, *flags, f"-I{EXACT}", source, "-o", program, "-lm"]
+    compiled = subprocess.run(arguments, stderr=subprocess.PIPE, text=True)
     assert compiled.returncode == 0, compiled.stderr
+    return [*emulator, program]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
+    command = built(build, DRIVER, tmp_path)
     for name in MODELS:
         path, _ = reference(name, tmp_path)
-        run = subprocess.run([*emulator, program, path], check=True, capture_output=True)
+        run = subprocess.run([*command, path], check=True, capture_output=True)
         assert hashlib.md5(run.stdout).hexdigest() == HASHES[name][1], f"{build}: {name}"

@@ -1,20 +1,17 @@
-"""Convolutions of src/exact have the same bits under every compiler and on ARM."""
+"""The bits of convolutions under every compiler, and on ARM."""
 
-import math
-import shutil
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from exact import functional, library
+from exact import functional
+from exact.random import Generator
+from test_compilers import BUILDS, built
 from test_exact_convolution import SHAPES, bits
 
-SOURCES = Path(functional.__file__).parent
 # Reads a geometry, images, a weight, a bias and the output's gradient; writes what C makes of them.
 DRIVER = """
 #include "exact.c"
@@ -43,34 +40,20 @@ int main(int arguments, char **argument) {
     return 0;
 }
 """
-ZIG = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else [""]
-QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static") or ""
-OWN = library.machine_flags()
-AVX2, WIDE = [flag for flag in OWN if "512" not in flag], len(OWN) > 2
-BUILDS = {
-    "gcc AVX2": (["gcc", *AVX2], [], bool(OWN)),
-    "gcc AVX-512": (["gcc", *OWN], [], WIDE),
-    "clang AVX2": (["clang", *AVX2], [], bool(OWN)),
-    "clang AVX-512": (["clang", *OWN], [], WIDE),
-    "zig AVX2": ([*ZIG, *AVX2], [], bool(OWN)),
-    "zig AVX-512": ([*ZIG, *OWN], [], WIDE),
-    "gcc ARM": (["aarch64-linux-gnu-gcc", "-static"], [QEMU], bool(QEMU)),
-    "zig ARM": ([*ZIG, "-target", "aarch64-linux-musl", "-static"], [QEMU], bool(QEMU)),
-}
 
 
 def reference(path: Path) -> bytes:
     """Write the driver's input for some convolutions to `path`; return what the library gives."""
     written, expected = [], []
     for images, channels, outputs, kernel, stride, padding in SHAPES:
-        torch.manual_seed(0)
+        draw = Generator(0).normal
         steps = [2 * [n] if isinstance(n, int) else [*n] for n in (stride, padding)]
         pairs = zip((9, 7), kernel, *steps, strict=True)
         size = [(length + 2 * p - k) // s + 1 for length, k, s, p in pairs]
         geometry = [images, 9, 7, channels, *size, outputs, *kernel, *steps[0]]
         geometry += [-p for p in steps[1]]
-        x, w = torch.randn(images, 9, 7, channels), torch.randn(*kernel, channels, outputs)
-        b, by_y = torch.randn(outputs), torch.randn(images, *size, outputs)
+        x, w = draw(images, 9, 7, channels), draw(*kernel, channels, outputs)
+        b, by_y = draw(outputs), draw(images, *size, outputs)
         leaves = [x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1).requires_grad_()]
         y = functional.conv2d(*leaves, b, *map(tuple, steps))
         (by_w,) = torch.autograd.grad(y, leaves[1:], by_y.permute(0, 3, 1, 2))
@@ -82,16 +65,6 @@ def reference(path: Path) -> bytes:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
-    command, emulator, possible = BUILDS[build]
-    if not possible or not shutil.which(command[0]):
-        pytest.skip(f"this machine cannot build or run {build}")
-    (tmp_path / "driver.c").write_text(DRIVER)
-    flags = [flag for flag in library.FLAGS if flag not in ("-shared", "-fPIC")]
-    program = tmp_path / "driver"
-    built = [*command, *flags, f"-I{SOURCES}", tmp_path / "driver.c", "-o", program, "-lm"]
-    compiled = subprocess.run(built, stderr=subprocess.PIPE, text=True)
-    assert compiled.returncode == 0, compiled.stderr
-    expected = reference(tmp_path / "input")
-    run = subprocess.run([*emulator, program, tmp_path / "input"], check=True, capture_output=True)
-    assert len(run.stdout) == len(expected) and math.isfinite(np.frombuffer(expected, "f4").sum())
+    command, expected = built(build, DRIVER, tmp_path), reference(tmp_path / "input")
+    run = subprocess.run([*command, tmp_path / "input"], check=True, capture_output=True)
     assert run.stdout == expected

@@ -1,5 +1,6 @@
 """Convolutions, grey images and pooling of src/exact: values, gradients, and bits everywhere."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 import exact
 from exact import functional
+from exact.random import Generator
 
 # Images, channels, outputs, kernel, stride, padding: odd sizes, more than a vector, empty parts.
 SHAPES = [
@@ -24,17 +26,16 @@ KINDS = ("conv2d", "conv_transpose2d")
 
 def example(kind: str, images: int, channels: int, outputs: int, kernel: tuple) -> list[Tensor]:
     """Images, weight and bias."""
-    torch.manual_seed(0)
     sizes = (outputs, channels) if kind == "conv2d" else (channels, outputs)
     shapes = (images, channels, 9, 7), (*sizes, *kernel), (outputs,)
-    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+    generator = Generator(0)
+    return [generator.normal(*shape).requires_grad_() for shape in shapes]
 
 
 def worked(module, kind: str, tensors: list[Tensor], *steps) -> list[Tensor]:
     """The output, and gradients of its product with some numbers."""
     y = getattr(module, kind)(*tensors, *steps)
-    torch.manual_seed(1)
-    by_y = torch.randn(y.shape).to(y.dtype)
+    by_y = Generator(1).normal(*y.shape).to(y.dtype)
     return [y.detach(), *torch.autograd.grad(y, tensors, by_y)]
 
 
@@ -54,6 +55,14 @@ def test_values_and_gradients_are_those_of_float64_autograd(kind, shape):
         assert ours.dtype == torch.float32
         scale = max(1.0, double.abs().max().item()) if double.numel() else 1.0
         np.testing.assert_allclose(ours, double, rtol=0, atol=3e-6 * scale)
+
+
+def test_the_bits_are_those_of_other_machines():
+    found = hashlib.md5()
+    for kind, (*sizes, stride, padding) in itertools.product(KINDS, SHAPES):
+        for part in bits(worked(functional, kind, example(kind, *sizes), stride, padding)):
+            found.update(part)
+    assert found.hexdigest() == "a20842617980b19c954e0a44f797dea6"
 
 
 def test_a_convolution_is_one_chain_in_the_written_order():
@@ -91,8 +100,7 @@ def test_what_becomes_of_an_image_does_not_depend_on_the_images_beside_it(kind, 
     for first in range(len(x)):
         part = x.detach()[first : first + 1].clone().requires_grad_()
         y = getattr(functional, kind)(part, w, b, stride, padding)
-        torch.manual_seed(1)
-        by_y = torch.randn(whole[0].shape)[first : first + 1]
+        by_y = Generator(1).normal(*whole[0].shape)[first : first + 1]
         gradient = torch.autograd.grad(y, part, by_y)
         assert bits([y.detach(), *gradient]) == bits([t[first : first + 1] for t in whole[:2]])
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 import repro
+from conftest import ROOT
 from vae.cli import UserError
 from vae.git import check_merged, check_whole, committed, git
+from vae.params import flat, training_params
 from vae.rebuild import build as rebuild
+from vae.tracking.origin import differences
 
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always")
 
@@ -22,7 +25,7 @@ def commit(folder: Path, **texts: str) -> None:
     for name, text in texts.items():
         (folder / f"{name}.lock").write_text(text)
     run(folder, "add", ".")
-    run(folder, "commit", "--quiet", "--message", "a")
+    run(folder, "commit", "--quiet", "--allow-empty", "--message", "a")
 
 
 @pytest.fixture(params=["", "a project é"])
@@ -36,6 +39,17 @@ def project(tmp_path, request, monkeypatch) -> Path:
     commit(folder, dvc="a: 2\n", more="b\n")
     monkeypatch.chdir(folder)
     return folder
+
+
+def test_what_differs_from_the_commit_is_found_from_the_projects_folder(project, params):
+    (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    commit(project)
+    values = flat(training_params(params, "20d"))
+    assert differences(values, "20d") == {}
+    assert differences({**values, "train.epochs": "2"}, "20d") == {"train.epochs": "2"}
+    (project / "params.yaml").write_text("<<<<<<< a\n")
+    commit(project)
+    assert differences(values, "20d") == {}
 
 
 def changed() -> list[str]:
@@ -135,7 +149,7 @@ def test_a_rebuild_is_of_the_projects_folder(project, tmp_path, monkeypatch):
     monkeypatch.setattr(rebuild, "ROOT", project)
     monkeypatch.setattr(rebuild, "run_pipeline", lambda folder, *_, **__: ran.append(folder))
     monkeypatch.setattr(rebuild, "override_params", lambda *_: None)
-    folder = rebuild.build(tmp_path / "clone", {}, {}, 0o022, 0)
+    folder = rebuild.build(tmp_path / "clone", {}, {}, 0o022)
     assert ran == [folder]
     assert (folder / "dvc.lock").read_text() == "a: 2\n"
 
@@ -146,4 +160,4 @@ def test_without_a_commit_of_the_project_nothing_is_rebuilt(tmp_path, monkeypatc
         run(tmp_path, "init", "--quiet")
     monkeypatch.setattr(rebuild, "ROOT", tmp_path)
     with pytest.raises(UserError, match=r"git has no commit of .*dvc\.lock"):
-        rebuild.build(tmp_path / "clone", {}, {}, 0o022, 0)
+        rebuild.build(tmp_path / "clone", {}, {}, 0o022)

@@ -151,7 +151,7 @@ def shown(monkeypatch):
 
 def test_an_experiment_shows_its_losses_its_distance_and_what_differs(shown):
     table = shown(("short", 2.0, 120.5, "Success"))
-    assert table.loc[2].tolist() == ["short", 120.5, 50.0, ["train.epochs=2"]]
+    assert table.loc[2].tolist() == ["short", 120.5, 50.0, "train.epochs=2"]
     line = list(experiments.lines(table, {}))[3]
     assert line.split() == ["short", "120.500", "+20.500", "50.000", "+0.000", "train.epochs=2"]
 
@@ -198,12 +198,10 @@ def test_the_seeds_noise_is_known_for_the_studied_models_alone(monkeypatch):
 
 def test_however_much_differs_a_line_has_80_columns(shown):
     table = shown(("a-name-of-20-letters", 2.0, 120.5, None))
-    table.at[2, "differs"] = ["train.epochs=2", "train-20d.decoder_hidden_sizes=[400, 400]"] * 3
-    for line in experiments.lines(table, {"20d": 10.25, "2d": 3.125}):
-        assert max(map(len, line.splitlines())) <= 80
-    assert " ".join(list(experiments.lines(table, {}))[3].split()).endswith(
-        " ".join(table.at[2, "differs"])
-    )
+    table.at[2, "differs"] = " ".join(["train-20d.decoder_hidden_sizes=[400, 400]"] * 3)
+    lines = list(experiments.lines(table, {"20d": 10.25, "2d": 3.125}))
+    assert max(len(part) for line in lines for part in line.splitlines()) <= 80
+    assert " ".join(lines[3].split()).endswith(table.at[2, "differs"])
 
 
 def test_the_figure_has_a_point_for_each_experiment_and_the_noise(shown):

@@ -116,6 +116,8 @@ def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_othe
 
     names = {rate: f"rate-{number}" for number, rate in enumerate(RATES, 1)}
     tracked = {one.info.run_name: one for one in runs(repository / "mlflow.db")}
+    for name in names.values():
+        assert "waiting" not in dvc(repository, "queue", "logs", name)
     models = ["20d"] if TARGETS else ["20d", "2d"]
     assert len(tracked) == len(runs(repository / "mlflow.db")) == len(models) * EXPERIMENTS
     results = {}

@@ -75,6 +75,7 @@ MISTAKES = [
     ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
     ("enabled: true", "enabled: yes", "tracking.enabled is 'yes'; it should be a valid boolean"),
     ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),
+    ("vae-mnist", 251 * "x", "it should have at most 250 characters"),
     ("seed: 199", "seed: [1", "is not valid YAML: while parsing a flow sequence"),
     ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
     ("seed: 199", "---\nseed: 199\n---\nseed: 3", "but found another document"),

@@ -210,6 +210,7 @@ def report_of(tmp_path) -> Callable[..., str]:
         "sizes": {"20d": 20, "2d": 2},
         "labelled": True,
         "studied": True,
+        "playable": True,
         "versions": "",
         "parameters": {},
         "checksums": {},

@@ -167,6 +167,8 @@ def test_nothing_is_installed_without_hashes():
 
 def test_make_ui_listens_on_the_loopback_alone(tmp_path):
     link_environment(tmp_path)
+    for name in ("src", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     command = ["make", "ui", f"PORT={port}"]

@@ -6,8 +6,10 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -554,3 +556,23 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_what_is_finished(workspace):
 def test_a_cluster_that_is_not_there_ends_it_in_one_line(workspace):
     output = study(workspace, "--seeds", "1", "--address", "127.0.0.1:1", status=1)
     assert "error: cannot use the Ray cluster at 127.0.0.1:1" in output
+
+
+@needs_ray
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request", b"SSH-2.0-OpenSSH_9.2", b""])
+def test_an_address_where_no_ray_listens_ends_it_in_seconds(workspace, answer):
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.sendall(answer)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(99):  # until the other side hangs up
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=[listener], daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        begun = time.monotonic()
+        output = study(workspace, "--seeds", "1", "--address", address, status=1)
+    reason = "what answers there is not Ray" if answer else "timed out"
+    assert f"error: cannot use the Ray cluster at {address} ({reason})" in output
+    assert time.monotonic() - begun < 60  # with the start of Python and Ray on a busy machine

@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,9 +22,12 @@ from mlflow.entities import ViewType
 
 from conftest import ROOT, save_frames
 from vae.cli import UserError
+from vae.data import load_split
 from vae.files import md5, read_json, write_csv
 from vae.identity import identity
+from vae.inference import anomaly_scores, reconstruct
 from vae.losses import load_losses
+from vae.model import load_model
 from vae.params import check_params, flat, training_params
 from vae.rebuild.compare import hashes
 from vae.tracking.live import live_run
@@ -115,7 +121,7 @@ def train(params, name="20d", known_as="0123456789ab"):
         Path("models").mkdir(exist_ok=True)
         Path(f"models/{name}.safetensors").write_bytes(b"weights")
         Path(f"models/{name}.json").write_text("{}")
-        save_frames(Path(f"models/{name}-frames.arrow"), 7)  # before, and twice in each epoch
+        save_frames(Path(f"models/{name}-epochs.arrow"), 3)
         write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame([e.row() for e in epochs]))
 
 
@@ -150,10 +156,14 @@ def test_a_training_is_one_finished_run_with_its_parameters_losses_data_and_mode
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, len(data.dataset.digest)) == ("train", 32)
     (model,) = logged_models()
-    assert (model.name, model.status, model.source_run_id) == ("20d", "READY", run.info.run_id)
+    assert (model.name, model.status) == ("20d brave-hen", "READY")
+    assert model.source_run_id == run.info.run_id
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     files = client().list_logged_model_artifacts(model.model_id)
-    assert sorted(file.path for file in files) == ["20d.json", "20d.safetensors"]
+    assert "MLmodel" in [file.path for file in files]
+    losses = {metric.key: (metric.value, metric.step) for metric in model.metrics}
+    assert losses == {"train_loss": (97.0, 3), "test_loss": (99.0, 3)}
+    assert steps(run, "test_loss") == [1, 2, 3]
 
 
 def test_a_copied_checkout_writes_into_its_own_artifacts_and_not_into_the_originals(
@@ -196,10 +206,10 @@ def test_pictures_have_the_names_that_mlflows_own_image_logging_gives_them(works
     train(params)
     (run,) = runs()
     ours = [Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")]
-    assert len(ours) == 2 * (4 + 1)
+    assert len(ours) == 2 * (1 + 3)
     picture = np.zeros((28, 140), dtype=np.uint8)
     client().log_image(
-        run.info.run_id, picture, key="pictures_by_epoch/reconstructions", step=4, timestamp=4
+        run.info.run_id, picture, key="pictures/reconstructions", step=4, timestamp=4
     )
     all_names = [
         Path(file.path).name for file in client().list_artifacts(run.info.run_id, "images")
@@ -224,6 +234,8 @@ def test_runs_that_differ_from_the_committed_parameters_say_so_in_their_names(wo
     last, first = runs()
     assert first.info.run_name == "20d"
     assert last.info.run_name == "20d seed=7 epochs=2 learning_rate=0.003"
+    names = sorted(model.name for model in logged_models())
+    assert names == ["20d", "20d seed=7 epochs=2 learning_rate=0,003"]
 
 
 def test_a_second_run_of_the_same_name_has_a_number_also_when_the_first_is_deleted(
@@ -235,6 +247,18 @@ def test_a_second_run_of_the_same_name_has_a_number_also_when_the_first_is_delet
     train(params, "2d")
     names = [run.info.run_name for run in client().search_runs(["1"], run_view_type=ViewType.ALL)]
     assert names == ["2d", "20d #3", "20d #2", "20d"]
+
+
+def test_a_long_name_is_cut_to_what_postgresql_takes_and_still_has_a_number(
+    workspace, params, monkeypatch
+):
+    monkeypatch.setenv("DVC_EXP_NAME", "x" * 300)
+    for _ in range(2):
+        train(params)
+    second, first = (run.info.run_name for run in runs())
+    assert first.startswith("20d xxx")
+    assert second == f"{first} #2"
+    assert len(second) <= 250
 
 
 def test_a_parameter_that_is_not_as_committed_is_one_of_the_runs_parameters(
@@ -253,6 +277,7 @@ def test_a_run_without_a_logged_model_gets_it_once(workspace, params):
     """As a run that was made before there were any, or was cut short."""
     store = Store(params.tracking)
     run_id = store.client.create_run(store.experiment).info.run_id
+    log_points(store, run_id, {"epoch": 1, "train_loss": 2.0, "test_loss": 3.0})
     for path in (Path("20d.safetensors"), Path("20d.json")):
         path.write_text("{}")
     found = {log_model(store, run_id, Path("20d.safetensors")) for _ in range(2)}
@@ -301,7 +326,7 @@ def test_in_an_empty_store_runs_are_made_from_the_files_once(finished):
             splits = ("train", "test")
             assert digests == {n: md5(Path(f"data/binarized/{n}.safetensors")) for n in splits}
             kinds = 2 if run.data.tags["model"] == "2d" else 1
-            assert len(client().list_artifacts(run.info.run_id, "images")) == 2 * 12 * kinds
+            assert len(client().list_artifacts(run.info.run_id, "images")) == 2 * 11 * kinds
         assert sorted(model.name for model in logged_models()) == ["20d", "2d"]
         for metric in ("scores/noise_kl", "scores/roc_auc inverted images kl", "scores/kl"):
             assert metric in runs("tags.model = '20d'")[0].data.metrics
@@ -424,9 +449,9 @@ def test_the_environments_tracking_uri_goes_first(bare, params, monkeypatch):
 def test_a_store_that_cannot_be_used_ends_in_one_line_without_its_password(
     bare, params, monkeypatch
 ):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@nowhere.invalid")
     with pytest.raises(
-        UserError, match="cannot use the MLflow store nonsense://host/store "
+        UserError, match=r"cannot use the MLflow store http://nowhere\.invalid "
     ) as caught:
         train(params)
     assert "\n" not in str(caught.value)
@@ -436,10 +461,13 @@ def test_a_store_that_cannot_be_used_ends_in_one_line_without_its_password(
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("postgresql://user:secret/x@host/db", "store postgresql://host/db ("),
+        ("postgresql://user:secret/x@host/db", "MLFLOW_TRACKING_URI is no valid address"),
+        ("http://user:sec#ret@host:5000/", "MLFLOW_TRACKING_URI is no valid address"),
+        ("nonsense://user:secret@host/store", "MLFLOW_TRACKING_URI is no valid address"),
+        ("mlruns", "MLFLOW_TRACKING_URI is no valid address"),
         ("http://user:secret/x@host:5000/", "MLFLOW_TRACKING_URI is no valid address"),
         ("http://[::1", "MLFLOW_TRACKING_URI is no valid address"),
-        ("mysql://user:secret@localhost/db", "store mysql://localhost/db ("),
+        ("mysql://user:secret@localhost/db", "MLFLOW_TRACKING_URI is no valid address"),
         ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
     ],
 )
@@ -552,3 +580,131 @@ def test_a_locked_database_ends_the_stage_in_one_line_and_dvc_restores_its_outpu
     assert hashes(finished / "dvc.lock") == before
     for path in ("models/20d.safetensors", "models/20d-frames.arrow"):
         assert md5(Path(path)) == before[path]
+
+
+def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(workspace, params):
+    train(params)
+    client().delete_experiment("1")
+    with pytest.raises(UserError, match="the experiment vae-mnist is deleted") as caught:
+        train(params)
+    (command,) = re.findall("`mlflow (.*?)`", str(caught.value))
+    subprocess.run([sys.executable, "-m", "mlflow", *command.split()], check=True)
+    train(params)
+    assert len(runs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("s3://nowhere/x", "s3://nowhere/x: No module named 'boto"),
+        ("gs://nowhere/x", "gs://nowhere/x: No module named 'google"),
+        ("sftp://user:secret@nowhere/x", "sftp://nowhere/x: No module named"),
+        ("wasbs://box@nowhere/x", "wasbs://nowhere/x: No module named 'azure'"),
+        ("other://nowhere", "Could not find a registered artifact repository"),
+    ],
+)
+def test_files_in_a_bucket_that_cannot_be_used_are_told_before_a_run_starts(
+    workspace, params, place, reason
+):
+    client().create_experiment("vae-mnist", place)
+    with pytest.raises(UserError, match=f"its files go to .*{reason}") as caught:
+        train(params)
+    assert "secret" not in str(caught.value)
+    assert runs() == []
+
+
+def test_runs_of_a_server_on_the_same_database_go_on_without_it(workspace, params):
+    """As `make ui` has it: it gives experiments no folder, and has the files in mlartifacts/1."""
+    number = client().create_experiment("vae-mnist", "mlflow-artifacts:/1")
+    before = client().create_run(number).info.run_id
+    train(params)
+    place = workspace / "mlartifacts/1"
+    (place / before / "artifacts").mkdir(parents=True)
+    (place / before / "artifacts/figure.png").write_bytes(b"png")
+    assert [file.path for file in client().list_artifacts(before)] == ["figure.png"]
+    assert len(list(place.rglob("artifacts/parameters.json"))) == 1
+    (model,) = logged_models()
+    assert model.artifact_location.startswith(place.as_uri())
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    """A web server that answers everything with the text that is set."""
+
+    class Handler(BaseHTTPRequestHandler):
+        text, status = "", 200
+
+        def do_GET(self) -> None:
+            self.send_response(self.status)
+            self.end_headers()
+            self.wfile.write(self.text.encode())
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        yield Handler
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("2.22.1", 200, "the server has MLflow 2.22.1; 3 or later is needed"),
+        ("<html>" + 99 * "<p>not a page for programs</p> ", 404, "error code 404"),
+        ("<html>" + 99 * "<p>please log in</p> ", 200, "Response body: '<html>"),
+    ],
+)
+def test_a_server_that_is_not_of_mlflow_3_is_told_in_one_short_line(
+    bare, params, answering, text, status, reason
+):
+    answering.text, answering.status = text, status
+    with pytest.raises(UserError, match=reason) as caught:
+        train(params)
+    assert len(str(caught.value)) < 600
+
+
+def ui(*options: str, status: int = 0) -> str:
+    """What `make ui` prints that opens no pages."""
+    command = [sys.executable, ROOT / "src/tools/ui.py", *options]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == status, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_make_ui_at_a_port_that_is_taken_ends_in_one_line(workspace):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        output = ui("--port", str(port), status=1)
+    assert output.startswith(f"error: cannot listen on port {port} (")
+    assert output.count("\n") == 1
+
+
+def test_a_logged_model_predicts_in_a_fresh_process_what_the_stages_compute(
+    finished_demo, tmp_path
+):
+    script = (
+        "import sys, mlflow, numpy\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
+        "images = numpy.load('images.npy')\n"
+        "numpy.savez('found.npz', **model.predict(images))\n"
+        "assert sys.modules['vae'].__file__.startswith(sys.argv[3])\n"
+    )
+    store = f"sqlite:///{finished_demo}/mlflow.db"
+    models = MlflowClient(store).search_logged_models(["1"])
+    images = load_split(finished_demo / "data/binarized", "test").images[:100]
+    np.save(tmp_path / "images.npy", images)
+    for name in ("20d", "2d"):
+        (logged,) = (model for model in models if model.name == name)
+        command = [sys.executable, "-c", script, store, f"models:/{logged.model_id}"]
+        place = finished_demo / f"mlartifacts/models/{logged.model_id}/artifacts/code"
+        subprocess.run([*command, place], cwd=tmp_path, check=True)
+        model = load_model(finished_demo / f"models/{name}.safetensors")
+        expected = {"probabilities": reconstruct(model, images), **anomaly_scores(model, images)}
+        found = np.load(tmp_path / "found.npz")
+        assert sorted(found) == sorted(expected)
+        for key in expected:
+            assert found[key].tobytes() == expected[key].tobytes()

@@ -30,7 +30,7 @@ def test_two_builds_with_all_varied_that_must_not_matter_have_the_same_bits(tmp_
 
 @pytest.fixture
 def two_builds(tmp_path):
-    """Stand for builds: a function that writes their only output, and the dvc.lock that names it."""
+    """Stand for builds: writes their only output, and the dvc.lock that names it."""
 
     def write(*texts: str) -> list[Path]:
         folders = [tmp_path / str(number) for number in range(len(texts))]

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from exact import functional
+from exact.tensors import empty
 
 
 class Linear(nn.Linear):
@@ -18,10 +19,10 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         self.relu = relu
-        weight = functional.empty(in_features, out_features).t()
+        weight = empty(in_features, out_features).t()
         self.weight = nn.Parameter(weight.copy_(self.weight.detach()))
         if bias:
-            self.bias = nn.Parameter(functional.empty(out_features).copy_(self.bias.detach()))
+            self.bias = nn.Parameter(empty(out_features).copy_(self.bias.detach()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs for `x` `(..., in_features)`, float32, or uint8 of zeros and ones."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exact.functional import is_exact
 from exact.library import library
+from exact.tensors import computed_here
 
 
 class Adam(torch.optim.Optimizer):
@@ -50,7 +50,7 @@ class Adam(torch.optim.Optimizer):
                 tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
                 by_step.setdefault(state["step"], []).append(tensors)
             for step, rows in by_step.items():
-                update = _exact_step if all(is_exact(row[0]) for row in rows) else _torch_step
+                update = _exact_step if all(computed_here(row[0]) for row in rows) else _torch_step
                 update(rows, step, group["lr"], *group["betas"], group["eps"])
         return loss
 

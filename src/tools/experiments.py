@@ -88,9 +88,10 @@ def experiments() -> pd.DataFrame:
     # DVC gives all numbers as floats.
     values = shown[params].astype(str).replace(r"\.0$", "", regex=True)
     table["differs"] = [
-        [*filter(None, [state[number]])]
-        + [f"{key}={row[key]}" for key in params if row[key] != values.loc[1, key]]
-        for number, row in values.iterrows()
+        " ".join(
+            [word, *(f"{key}={row[key]}" for key in params if row[key] != values[key][1])]
+        ).strip()
+        for word, (_, row) in zip(state, values.iterrows(), strict=True)
     ]
     return table
 
@@ -104,9 +105,8 @@ def seed_noise() -> dict[str, float]:
     noise = {}
     for row in sorted(results["published"], key=itemgetter("epoch")):
         if row["split"] == "test" and row["verdict"] != VERDICTS[3]:
-            # The interval is of one more seed beside the mean of n.
-            wider = math.sqrt(2 / (1 + 1 / row["n"]))
-            noise[row["model"]] = (row["high"] - row["low"]) / 2 * wider
+            # From one more seed beside the mean of n to two seeds.
+            noise[row["model"]] = (row["high"] - row["low"]) / math.sqrt(2 + 2 / row["n"])
     return noise
 
 
@@ -120,7 +120,7 @@ def lines(table: pd.DataFrame, noise: Mapping[str, float]) -> Iterator[str]:
             change = row[model] - table.loc[1, model]
             mark = "~" if 0 < abs(change) <= noise.get(model, 0) else " "
             line += f"{row[model]:10.3f}{change:+9.3f}{mark}" if change == change else " " * 20
-        line = " ".join([line, *row["differs"]])
+        line = f"{line} {row['differs']}"
         yield textwrap.fill(line, 80, subsequent_indent="    ", break_on_hyphens=False)
     if noise:
         nats = ", ".join(f"{model} {noise[model]:.2f}" for model in noise)
@@ -139,7 +139,7 @@ def loss_dots(table: pd.DataFrame, noise: Mapping[str, float]) -> Figure:
             low, high = (table.loc[1, model] + side * noise[model] for side in (-1, 1))
             axes.axvspan(low, high, alpha=0.2, label="within the seeds' noise")
             axes.legend()
-    panels[0].set_yticks(table.index, table["name"] + " " + table["differs"].str.join(" "))
+    panels[0].set_yticks(table.index, table["name"] + " " + table["differs"])
     panels[0].invert_yaxis()
     return figure
 

@@ -2,7 +2,7 @@
 
 Two clones are built without any cache. They differ in folder, time zone, locale, umask, hash seed,
 home with its matplotlib and DVC settings, visible cores, threads, the libraries' choice of code for
-the processor, tracking and file times. Each output must have the same bits in both, as in dvc.lock.
+the processor, and tracking. Each output must have the same bits in both, as in dvc.lock.
 """
 
 import argparse
@@ -68,12 +68,12 @@ def build_twice(scratch: Path, overrides: dict[str, Any]) -> list[Path]:
     """Build the committed state in two folders of `scratch`; return them."""
     one, other = scratch / "one/clone", scratch / "other/much deeper/folder with a longer name"
     tracked, untracked = ({**overrides, "tracking": {"enabled": on}} for on in (True, False))
-    first = build(one, tracked, FIRST, umask=0o022, mtime=10**9)
+    first = build(one, tracked, FIRST, umask=0o022)
     for name, text in SETTINGS.items():
         write_text(other.parent / ".config" / name, text)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    return [first, build(other, untracked, SECOND, umask=0o077, mtime=2 * 10**9)]
+    return [first, build(other, untracked, SECOND, umask=0o077)]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Figures go to files, drawn in the same way for everybody.
 export MPLBACKEND := agg
 export MATPLOTLIBRC := /dev/null
+# MLflow's results are its pages, not what it prints.
+export MLFLOW_LOGGING_LEVEL := ERROR
+export MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT := true
 # MLflow would try a server that is lost for minutes; here a user may ask for more.
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 1
 export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 10

@@ -153,7 +153,7 @@ class Tracking(Group):
     """Whether and under which experiment results are mirrored to MLflow."""
 
     enabled: bool
-    experiment: Annotated[str, Field(min_length=1)]
+    experiment: Annotated[str, Field(min_length=1, max_length=250)]
 
 
 class Params(Group):

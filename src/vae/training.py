@@ -95,7 +95,7 @@ def prepare(
     return Start(model.to(settings.device), architecture.latent_size, *images, stream)
 
 
-def is_exact(settings: Train) -> bool:
+def computes_exactly(settings: Train) -> bool:
     """Say whether src/exact computes, and not PyTorch's own kernels."""
     return settings.arithmetic == "exact" and settings.device == "cpu"
 
@@ -107,7 +107,7 @@ def choose_arithmetic(settings: Train) -> None:
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("params.yaml: train.device is cuda, and torch finds no device; use cpu")
-    if is_exact(settings):
+    if computes_exactly(settings):
         exact.set_arithmetic("exact")
         # What is left to PyTorch is small, and its threads would wait for work beside ours.
         torch.set_num_threads(1)

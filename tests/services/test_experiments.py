@@ -4,12 +4,15 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import pytest
 
 from conftest import ROOT, call, commit_all, copy_demo
+from vae.rebuild.build import scratch_environment
 
 HEADLINES = {
     f"{model}.{name}"
@@ -40,6 +43,35 @@ def test_make_experiments_shows_losses_and_changed_parameters_in_80_columns(expe
     assert float(short[1]) - float(short[2]) == pytest.approx(summary["20d"]["test_loss"], abs=2e-3)
     assert float(short[3]) - float(short[4]) == pytest.approx(summary["2d"]["test_loss"], abs=2e-3)
     assert short[5:] == ["train.epochs=1"]
+
+
+def test_dvc_exp_show_has_its_columns_in_80_columns(experiment):
+    page = (ROOT / "docs/sharing.md").read_text()
+    (command,) = re.findall(r"^dvc exp show .*--drop.*$", page, re.MULTILINE)
+    table = call(experiment, *shlex.split(command))
+    assert max(map(len, table.splitlines())) <= 80
+    for word in ("20d.test_loss", "2d.test_loss", "train.epochs", "[short]"):
+        assert word in table
+    assert "…" not in table
+
+
+def test_a_grid_counts_what_failed_and_earlier_experiments_stay(repository):
+    command = [sys.executable, "src/tools/experiments.py"]
+    grid = [*command, "train.epochs=1 train.learning_rate=10,0.002"]
+    form = {"cwd": repository, "env": scratch_environment(), "text": True}
+    result = subprocess.run(grid, stdout=PIPE, stderr=STDOUT, **form)
+    assert result.returncode == 1
+    *output, failure = result.stdout.splitlines()
+    (failed,) = re.fullmatch("error: 1 of 2 experiments have no results: (.*)", failure).groups()
+    (line,) = [line for line in output if line.startswith(failed)]
+    assert line.split()[1:] == ["failed", "train.epochs=1"]
+    for hint in ("is frozen", "dvc push", "Ran experiment"):
+        assert hint not in result.stdout
+    before = [
+        line for line in output if line.endswith(("train.epochs=1", "train.learning_rate=0.002"))
+    ]
+    call(repository, "git", "commit", "--quiet", "--allow-empty", "--message", "later")
+    assert set(before) - {line} <= set(call(repository, *command).splitlines())
 
 
 def test_metrics_diff_of_the_summary_has_the_few_numbers_that_matter(experiment):

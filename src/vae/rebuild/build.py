@@ -20,13 +20,11 @@ MNIST = ROOT / "data/raw/MNIST/raw"
 PLACES = ("MLFLOW_TRACKING_URI", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "DVC_ROOT")
 
 
-def build(
-    clone: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int, mtime: int
-) -> Path:
+def build(clone: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int) -> Path:
     """Clone the committed state and run its pipeline without any cache; return its folder.
 
     `overrides` change params.yaml; `variables` are added to an environment whose home is the
-    clone's parent; `mtime` dates the sources, in seconds after 1970. Raises UserError.
+    clone's parent. Raises UserError.
     """
     # The project may be a folder of a larger repository.
     top, place = (git("-C", str(ROOT), "rev-parse", f"--show-{n}") for n in ("toplevel", "prefix"))
@@ -34,8 +32,6 @@ def build(
         raise UserError(f"git has no commit of {ROOT}/dvc.lock to rebuild; run in a clone")
     subprocess.run(["git", "clone", "--quiet", top, clone], check=True)
     folder = clone / place
-    for path in (folder / "src").rglob("*"):
-        os.utime(path, (mtime, mtime))
     override_params(folder / "params.yaml", overrides)
     environment = {**scratch_environment(), "HOME": str(clone.parent), **variables}
     if MNIST.is_dir():

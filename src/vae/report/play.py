@@ -132,7 +132,7 @@ def _moments(params: Params, images: int, models: Path) -> dict[str, Any]:
     first = min(2, len(passed) - 1)
     dense = np.unique(np.geomspace(first, len(passed) - 1, MOMENTS).round().astype(int))
     ends = np.linspace(1, params.train.epochs, min(MOMENTS, params.train.epochs)).astype(int)
-    chosen = np.concatenate((dense, len(passed) - 1 + ends))
+    chosen = np.concatenate(([0], dense, len(passed) - 1 + ends))
     passed = np.concatenate((passed, 1 + np.arange(params.train.epochs)))
     chosen = chosen[np.argsort(passed[chosen], kind="stable")]
     return {

@@ -15,6 +15,8 @@ from vae.study.trials import Trial, run_trial
 
 # Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
 PENDING = 500
+# How HTTP/2, which Ray speaks, begins: a text, then settings by each side, a frame of type 4.
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 Rows = list[dict[str, Any]]
 
@@ -79,10 +81,13 @@ def _start(address: str | None) -> ModuleType:
     code = {"py_modules": [str(Path(__file__).parents[1])]}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
-        if address not in ("auto", "local"):
+        if address not in ("auto", "local") and "RAY_USE_TLS" not in os.environ:
             # Ray itself would try for minutes.
             host, _, port = address.rpartition("://")[2].rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
+            with socket.create_connection((host, int(port)), timeout=10) as server:
+                server.sendall(HTTP_2)
+                if server.recv(9)[3:4] != b"\x04":
+                    raise OSError("what answers there is not Ray")
         ray.init(address, runtime_env=code, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(

@@ -13,20 +13,17 @@ from vae.frames import load_frames
 from vae.tracking.store import Store
 
 
-def log_pictures(store: Store, run_id: str, path: Path, epochs: int, kinds: Iterable[str]) -> None:
-    """Log what a frames file of so many epochs has of each kind.
+def log_pictures(store: Store, run_id: str, path: Path, kinds: Iterable[str]) -> None:
+    """Log each kind of picture from the frames of the epochs' ends.
 
-    `pictures/KIND` is the trained model's: MLflow opens pictures at step 0, which it alone has.
-    `pictures_by_epoch/KIND` has the epoch as the step; 0 is before training.
+    MLflow opens pictures at step 0: the trained model's here; the other steps are epochs.
     """
     with TemporaryDirectory() as folder:
         for kind in kinds:
             frames = load_frames(path, kind)
-            ends = frames[:: (len(frames) - 1) // epochs]
-            pictures = tiled(ends, math.isqrt(frames.shape[1]) if kind == "manifold" else 1)
-            _save(pictures[-1], 0, f"{folder}/pictures~{kind}")
-            for epoch, pixels in enumerate(pictures):
-                _save(pixels, epoch, f"{folder}/pictures_by_epoch~{kind}")
+            pictures = tiled(frames, math.isqrt(frames.shape[1]) if kind == "manifold" else 1)
+            for step, pixels in enumerate([pictures[-1], *pictures]):
+                _save(pixels, step, f"{folder}/pictures~{kind}")
         store.client.log_artifacts(run_id, folder, "images")
     store.client.set_tag(run_id, "mlflow.loggedImages", "True")
 

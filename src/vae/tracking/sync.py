@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from vae.identity import identity
 from vae.losses import load_losses
 from vae.params import MODELS, check_params, flat, read_params, training_params
 from vae.scores import ANOMALY_KEYS
+from vae.tracking.logged_model import log_model
 from vae.tracking.origin import differences, origin
+from vae.tracking.pages import run_note
 from vae.tracking.pictures import log_pictures
 from vae.tracking.store import Store
 
@@ -32,6 +34,8 @@ MODEL_TAG = "model.md5"
 COMPARED = {"train.epochs": "epochs", "train.learning_rate": "learning_rate"} | {
     key: key for key in ("model.hidden_sizes", "model.latent_size", "seed", "train.batch_size")
 }
+# Characters of a run's name before its number: PostgreSQL takes 250 in all.
+LONGEST_NAME = 240
 # What its frames show.
 PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
 # What their results have beside measurements, though it is no whole number.
@@ -67,7 +71,7 @@ def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
     It is the latest that finished; else the latest that was cut short, else a new one, completed.
     """
     weights = models / f"{name}.safetensors"
-    frames, losses = models / f"{name}-frames.arrow", plots / f"{name}-losses.csv"
+    frames, losses = models / f"{name}-epochs.arrow", plots / f"{name}-losses.csv"
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
     known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
@@ -103,6 +107,7 @@ def start_training(
         **tags,
     }
     title = " ".join([name, *words, tags.get("dvc.experiment", "")]).strip()
+    title = title if len(title) <= LONGEST_NAME else f"{title[: LONGEST_NAME - 3]}..."
     of_model = f"tags.model = '{name}'"
     others = store.client.search_runs([store.experiment], of_model, ViewType.ALL)
     same = [run for run in others if run.info.run_name.partition(" #")[0] == title]
@@ -150,7 +155,7 @@ def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Pat
     logged = store.client.get_metric_history(run_id, "test_loss")
     for row in rows[max((point.step for point in logged), default=0) :]:
         log_points(store, run_id, row)
-    log_pictures(store, run_id, models / f"{name}-frames.arrow", len(rows), PICTURES[name])
+    log_pictures(store, run_id, models / f"{name}-epochs.arrow", PICTURES[name])
     log_model(store, run_id, weights)
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")
@@ -166,38 +171,15 @@ def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
     store.client.log_batch(run_id, points)
 
 
-def log_model(store: Store, run_id: str, weights: Path) -> str:
-    """Log weights and architecture as the run's logged model, which it has once; return its id."""
-    from mlflow.entities import LoggedModelOutput
-
-    architecture = weights.with_suffix(".json")
-    of_run = f"source_run_id = '{run_id}'"
-    found = list(store.client.search_logged_models([store.experiment], of_run))
-    if not found:
-        params = {key: str(value) for key, value in read_json(architecture).items()}
-        name, experiment = weights.stem, store.experiment
-        found = [store.client.create_logged_model(experiment, name, run_id, params=params)]
-        store.client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
-    model_id = found[0].model_id
-    if found[0].status != "READY":
-        for path in (weights, architecture):
-            store.client.log_model_artifact(model_id, path)
-        store.client.finalize_logged_model(model_id, "READY")
-    return model_id
-
-
 def log_results(
-    store: Store, run_id: str, model_id: str, files: Iterable[Path], scores: Mapping[str, float]
+    store: Store, run_id: str, model_id: str, files: Sequence[Path], scores: Mapping[str, float]
 ) -> None:
     """Log files, to which the run's note then links, and scores that are new, of the run and of its
     logged model. Raises UserError."""
     run = store.client.get_run(run_id)
-    note = "Figures and report:\n"
     for path in files:
         store.client.log_artifact(run_id, path, path.parent.name or None)
-        place = f"#/experiments/{store.experiment}/runs/{run_id}/artifacts/{path}"
-        note += f"\n- [{path.name}]({place})"
-    store.client.set_tag(run_id, "mlflow.note.content", note)
+    store.client.set_tag(run_id, "mlflow.note.content", run_note(store.experiment, run_id, files))
     for name, value in scores.items():
         if run.data.metrics.get(f"scores/{name}") != value:
             store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)

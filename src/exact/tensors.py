@@ -1,0 +1,68 @@
+"""Tensors as the C library takes them, and which of them it computes with."""
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The C library may read so many numbers beyond the end of a right factor or a bias.
+ROOM = 128
+ARITHMETICS = ("exact", "torch")
+_arithmetic = "exact"
+
+
+def set_arithmetic(name: str) -> None:
+    """Choose who computes from now on: "exact", this library, or "torch", PyTorch's own kernels.
+
+    Raises ValueError for another name.
+    """
+    global _arithmetic
+    if name not in ARITHMETICS:
+        raise ValueError(f"arithmetic is {name!r}; it should be one of {', '.join(ARITHMETICS)}")
+    _arithmetic = name
+
+
+def computed_here(tensor: Tensor) -> bool:
+    """Say whether this library computes what a tensor of values is an input of."""
+    return _arithmetic == "exact" and tensor.dtype == torch.float32 and tensor.is_cpu
+
+
+def computes(x: Tensor) -> bool:
+    return _arithmetic == "exact" and x.is_cpu
+
+
+def empty(*shape: int) -> Tensor:
+    """Make an uninitialised float32 tensor with the room behind it that the C library reads."""
+    return torch.empty(math.prod(shape) + ROOM)[: math.prod(shape)].view(shape)
+
+
+def roomy(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor with room behind it: the tensor itself or a copy."""
+    end = 4 * (tensor.storage_offset() + tensor.numel() + ROOM)
+    if tensor.is_contiguous() and tensor.untyped_storage().nbytes() >= end:
+        return tensor
+    return empty(*tensor.shape).copy_(tensor)
+
+
+def saved_tensors(ctx: Any) -> Sequence[Tensor]:
+    """Return what forward saved. Raises RuntimeError where backward itself is to be differentiated,
+    which its C function cannot be."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("exact operations can be differentiated once only (no create_graph)")
+    return ctx.saved_tensors
+
+
+class Address(ctypes.c_void_p):
+    """A tensor's address, which keeps the tensor alive: it may be a copy made for one call."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor.data_ptr())
+        self.tensor = tensor
+
+
+def pointers(*tensors: Tensor | None) -> list[Address | None]:
+    """Return the addresses of tensors, None for None."""
+    return [tensor if tensor is None else Address(tensor) for tensor in tensors]

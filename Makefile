@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -pc
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-include src/vae/environment.mk
+-include src/vae/environment.mk
 # Of a pipeline that runs make in a stage of its own.
 unexport DVC_ROOT DVC_STAGE DVC_EXP_NAME DVC_EXP_BASELINE_REV
 # A user of a container may have no home.
@@ -21,7 +21,7 @@ setup: .venv/.installed ## Install requirements.lock into .venv, checked by hash
 
 # What an environment has: its folder, interpreter and packages, but pip, which a user may renew.
 STATE = { pwd -P; .venv/bin/python -ISc 'import sys; print(sys.version_info[:2])'; \
-    ls -d .venv/bin/* .venv/lib/python3.*/site-packages/*; } 2> /dev/null | grep -vE '/(pip[^/]*|__pycache__)$$'
+    printf '%s\n' .venv/bin/* .venv/lib/python3.*/site-packages/*; } 2> /dev/null | grep -vE '/(pip[^/]*|__pycache__)$$'
 # One that has no longer what it had, by hand or by an upgrade of the system, is repaired.
 LOST := $(shell cat .venv/.{installed,study,bench,services,ci} 2> /dev/null | grep -vxFf <($(STATE)))
 ifneq ($(LOST),)

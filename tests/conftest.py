@@ -110,6 +110,7 @@ def repository(demo: Path) -> Path:
 def commit_all(demo: Path) -> None:
     """Commit a demo's folder to a git repository of its own."""
     for name in (
+        ".gitattributes",
         ".gitignore",
         "data/.gitignore",
         "models/.gitignore",

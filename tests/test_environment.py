@@ -51,8 +51,9 @@ def test_where_git_cannot_be_used_set_up_says_why_before_it_makes_anything(
     tmp_path, repository, reason
 ):
     """In the folder of a source archive, and in a checkout that another user owns."""
-    for name in ("Makefile", "requirements.lock"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "src/vae").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "src/vae/environment.mk"):
+        shutil.copy(ROOT / name, tmp_path / name)
     if repository:
         subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}

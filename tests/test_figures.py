@@ -1,14 +1,11 @@
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image, ImageSequence
 
-import visualize
 from vae.data import tiled
 from vae.frames import grid_axis
-from vae.params import Animation
 from vae.report import figures as draw
 from vae.report import plane
 from vae.report.score_charts import kl_bars, kl_histogram
@@ -43,35 +40,11 @@ def test_a_gif_is_lossless_gray_counts_epochs_and_holds_its_end(tmp_path):
     assert all((one != other).any() for one, other in pairwise(strips))
 
 
-@pytest.mark.parametrize("count", [2, 471])
-def test_frames_without_epochs_are_placed_by_their_interval(tmp_path, count):
-    table = pa.table({"reconstructions": [b"a"] * count})
-    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
-        file.write_table(table)
-    passed = draw.frame_epochs(tmp_path / "a.arrow", count, 10, 10)
-    assert passed[0] == 0
-    if count == 471:  # of 469 batches an epoch, after the first and then each tenth
-        batches = np.append(0, (np.arange(10)[:, None] * 469 + np.arange(1, 470, 10)).ravel())
-        assert np.abs(passed - batches / 469).max() < 1 / 469
-
-
-def test_frames_with_epochs_are_placed_by_them(tmp_path):
-    epochs = [0.0, 0.5, 1.0]
-    table = pa.table({"reconstructions": [b"a"] * 3, "epoch": epochs, "manifold": [b"b"] * 3})
-    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
-        file.write_table(table)
-    assert draw.frame_epochs(tmp_path / "a.arrow", 3, 10, 10).tolist() == epochs
-
-
-def test_an_animation_shows_regular_frames_and_the_trained_model():
-    """Of 10 batches an epoch, after the first and the sixth, and at the end."""
-    passed = np.array([0, 0.1, 0.6, 1, 1.1, 1.6, 2])
-    whole = Animation(first=None, every=2, milliseconds=50)
-    early = Animation(first=3, every=2, milliseconds=50)
-    assert passed[visualize.shown_frames(passed, 5, whole)].tolist() == [0, 0.6, 1.6, 2]
-    assert passed[visualize.shown_frames(passed, 5, early)].tolist() == [0, 0.6]
-    every_batch = np.arange(21) / 10
-    assert visualize.shown_frames(every_batch, 1, whole).tolist() == [*range(0, 21, 2)]
+def test_frames_are_placed_by_the_batches_before_them(params):
+    """Of 469 batches an epoch: before training, after the first and then after each tenth."""
+    passed = draw.frame_epochs(60_000, params.train, 10)
+    batches = np.append(0, (np.arange(10)[:, None] * 469 + np.arange(1, 470, 10)).ravel())
+    assert np.abs(passed - batches / 469).max() < 1e-12
 
 
 def test_the_plane_keeps_its_pixels_and_names_its_coordinates(tmp_path):

@@ -13,8 +13,8 @@ from conftest import ROOT
 
 SRC = ROOT / "src"
 FILES = sorted(SRC.rglob("*.py"))
-# Of each room: lines of Python at most, what it has today, so that it does not grow by accident; and
-# the rooms whose names it may import.
+# Of each room: lines of Python at most, which is what it has today, so that it does not grow by
+# accident; and the rooms whose names it may import.
 ROOMS = {
     "stages": (570, {"vae", "report", "reproduction", "tracking"}),
     "tools": (775, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),

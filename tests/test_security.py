@@ -23,6 +23,7 @@ from vae.params import Params, check_params
 from vae.rebuild.build import scratch_environment
 
 CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+INSTALL = ROOT / "src/tools/install.sh"
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services", ".github")]
 # Functions that run a text or a shell, or read what may hold code, and arguments that allow it.
 FORBIDDEN = {
@@ -93,7 +94,12 @@ def texts(kind: Any, name: str = "") -> Iterator[str]:
 
 def test_the_only_parameters_with_free_text_are_places_and_the_experiments_name():
     free = {"download.mirrors", "download.dataset", "tracking.experiment"}
-    assert set(texts(Params)) == free
+    # A network is a class of this checkout, and nothing else.
+    networks = {name for name in texts(Params) if name.endswith(".network")}
+    assert set(texts(Params)) - networks == free
+    for name in ("os.system", "networks.a", "networks..a", "networks.a.b()", "../a.b.c"):
+        with pytest.raises(UserError, match=r"it should be vae.model.BernoulliVAE, or a class in"):
+            check_params(ROOT / "params.yaml", {"train-20d.network": name})
 
 
 @pytest.mark.parametrize("name", ["/etc", "data/own/../../x", "data/own/", "data/own/.", "emnist"])
@@ -154,9 +160,15 @@ def test_every_locked_package_has_one_version_and_a_hash(folder):
 
 
 def test_nothing_is_installed_without_hashes():
+    options = "".join(re.findall(r"^options=(.*)$", INSTALL.read_text(), re.MULTILINE))
     installs = [
-        line
-        for path in (ROOT / "Makefile", *ROOT.glob(".github/workflows/*"), *ROOT.glob(".ci/*"))
+        line.replace('"${options[@]}"', options)
+        for path in (
+            INSTALL,
+            ROOT / "Makefile",
+            *ROOT.glob(".github/workflows/*"),
+            *ROOT.glob(".ci/*"),
+        )
         for line in path.read_text().splitlines()
         if re.search(r"\bpip (install|sync)\b|\b(pipx|uvx|npx|npm|curl|wget|uv tool)\b", line)
     ]

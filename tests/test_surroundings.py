@@ -17,7 +17,7 @@ SCRIPTS = [*SRC.glob("*.py"), *SRC.glob("tools/*.py"), *ROOT.glob("studies/*.py"
 # One or two of each family that vae/environment.mk names, with a value that stops a library or
 # changes what it does.
 UNWANTED = {
-    "MLFLOW_LOGGING_LEVEL": "junk",
+    "MLFLOW_CONFIGURE_LOGGING": "junk",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "true",
     "_MLFLOW_SERVER_FILE_STORE": "elsewhere",
     "NUMPY_MADVISE_HUGEPAGE": "junk",
@@ -56,6 +56,7 @@ SET = {
     "MPLBACKEND": "agg",
     "MATPLOTLIBRC": "/dev/null",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "DVC_NO_ANALYTICS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -64,6 +65,7 @@ AGAINST = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "MATPLOTLIBRC": "/nonexistent",
     "MLFLOW_DISABLE_TELEMETRY": "junk",
+    "MLFLOW_LOGGING_LEVEL": "junk",
     "RAY_USAGE_STATS_ENABLED": "1",
 }
 PRINT = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -163,3 +165,38 @@ print(getpass.getuser() == str(os.getuid()), pathlib.Path.home())
     environment = {"PATH": os.environ["PATH"]}
     result = subprocess.run(command, cwd=SRC, env=environment, capture_output=True, text=True)
     assert result.stdout == f"True {sys.prefix}\n", result.stderr
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone made and used by somebody whose own git settings change and ignore all files."""
+    (tmp_path / "attributes").write_text("* text=auto eol=crlf filter=loud ident\n")
+    (tmp_path / "ignored").write_text("*\n")
+    (tmp_path / ".gitconfig").write_text(
+        f"[core]\n autocrlf = true\n attributesFile = {tmp_path}/attributes\n"
+        f' excludesFile = {tmp_path}/ignored\n[filter "loud"]\n smudge = tr a-z A-Z\n'
+    )
+    environment = os.environ | {"GIT_CONFIG_GLOBAL": str(tmp_path / ".gitconfig")}
+    command = ["git", "clone", "--quiet", ROOT, tmp_path / "clone"]
+    subprocess.run(command, env=environment, check=True)
+    return tmp_path / "clone", environment
+
+
+def test_a_checkout_has_the_committed_bytes_whatever_git_is_set_to(clone):
+    folder, environment = clone
+    # Without the settings, and by content, since git trusts the times of files.
+    command = "git ls-files | git hash-object --no-filters --stdin-paths"
+    found = subprocess.run(command, shell=True, cwd=folder, capture_output=True, check=True)
+    listed = "git ls-files --stage | cut -d ' ' -f 2"
+    expected = subprocess.run(listed, shell=True, cwd=folder, capture_output=True, check=True)
+    assert found.stdout == expected.stdout
+    status = ["git", "status", "--porcelain"]
+    assert subprocess.run(status, cwd=folder, env=environment, capture_output=True).stdout == b""
+
+
+def test_dvc_sees_its_files_where_a_user_ignores_all(clone):
+    folder, environment = clone
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert {"track", "studies/dvc.yaml:study"} <= {*result.stdout.split()}

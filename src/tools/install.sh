@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # Install a lock into .venv, each package checked by its hash: requirements.lock, which makes .venv what it names, or
 # another one, which adds to it. Further arguments are files that packages of .venv have lost.
 set -euo pipefail

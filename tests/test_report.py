@@ -209,6 +209,7 @@ def report_of(tmp_path) -> Callable[..., str]:
     facts |= {
         "sizes": {"20d": 20, "2d": 2},
         "labelled": True,
+        "playable": True,
         "studied": True,
         "playable": True,
         "versions": "",
@@ -389,3 +390,9 @@ def test_what_looks_like_html_is_shown_as_it_is(tmp_path):
 def test_a_missing_figure_ends_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*/plots/gone.png .*; run `dvc repro`"):
         page('# Report\n\n![What](plots/gone.png "Caption")\n', tmp_path, {})
+
+
+def test_a_report_of_models_that_the_page_cannot_run_says_so(report_of):
+    found = report_of(playable=False)
+    assert "The models cannot run in this page" in found
+    assert "[plane]" not in found and "[draw]" not in found and "[training]" in found

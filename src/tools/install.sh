@@ -55,7 +55,7 @@ fi
 echo "Installing the packages of requirements.lock; the first time this takes a minute"
 # uv comes from the lock too, by the entry that starts with its name.
 awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > .venv/uv.lock
-.venv/bin/pip install --quiet --disable-pip-version-check --force-reinstall --require-hashes --requirement .venv/uv.lock
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock
 cache=$(uv cache dir)
 { mkdir -p "$cache" && test -w "$cache"; } 2> /dev/null || export UV_NO_CACHE=1
 # What other locks have added goes.

@@ -62,9 +62,14 @@ cache=$(uv cache dir)
 rm -f .venv/.{study,bench,services,ci}
 uv pip sync "${options[@]}" requirements.lock
 # Python compiles what it imports, and keeps that: here at once, not in the silence before the first result.
-echo "Compiling what the pipeline imports:"
-warm='import sys; [(print(f"  {name}", flush=True), __import__(name)) for name in sys.argv[1:]]'
-python -c "$warm" numpy pandas matplotlib.figure sklearn.datasets mlflow &
-python -c "$warm" dvc.cli safetensors torch
-wait $!
+printf 'Compiling what the pipeline imports'
+python -c 'import safetensors, torch' & one=$!
+python -c 'import dvc.cli, matplotlib.figure, mlflow, pandas, sklearn.datasets' & other=$!
+while kill -0 $one 2> /dev/null || kill -0 $other 2> /dev/null; do
+    printf .
+    sleep 1
+done
+echo
+wait $one
+wait $other
 python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js

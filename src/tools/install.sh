@@ -55,16 +55,21 @@ fi
 echo "Installing the packages of requirements.lock; the first time this takes a minute"
 # uv comes from the lock too, by the entry that starts with its name.
 awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > .venv/uv.lock
-.venv/bin/pip install --quiet --disable-pip-version-check --force-reinstall --require-hashes --requirement .venv/uv.lock
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock
 cache=$(uv cache dir)
 { mkdir -p "$cache" && test -w "$cache"; } 2> /dev/null || export UV_NO_CACHE=1
 # What other locks have added goes.
 rm -f .venv/.{study,bench,services,ci}
 uv pip sync "${options[@]}" requirements.lock
 # Python compiles what it imports, and keeps that: here at once, not in the silence before the first result.
-echo "Compiling what the pipeline imports:"
-warm='import sys; [(print(f"  {name}", flush=True), __import__(name)) for name in sys.argv[1:]]'
-python -c "$warm" numpy pandas matplotlib.figure sklearn.datasets mlflow &
-python -c "$warm" dvc.cli safetensors torch
-wait $!
+printf 'Compiling what the pipeline imports'
+python -c 'import safetensors, torch' & one=$!
+python -c 'import dvc.cli, matplotlib.figure, mlflow, pandas, sklearn.datasets' & other=$!
+while kill -0 $one 2> /dev/null || kill -0 $other 2> /dev/null; do
+    printf .
+    sleep 1
+done
+echo
+wait $one
+wait $other
 python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed"))' > .venv/vega.js

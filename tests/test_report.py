@@ -211,7 +211,6 @@ def report_of(tmp_path) -> Callable[..., str]:
         "labelled": True,
         "playable": True,
         "studied": True,
-        "playable": True,
         "versions": "",
         "parameters": {},
         "checksums": {},

@@ -4,7 +4,8 @@ import errno
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,36 +74,42 @@ def test_paths_have_their_arguments_names(monkeypatch):
 
 
 STAGE = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 from vae import cli
-cli.run(lambda: print(cli.os.getpid(), input(), flush=True))
+cli.run(lambda: print(os.getpid(), flush=True) or input())
 """
 
 
-def stage(folder: Path) -> subprocess.Popen:
-    """Start a stage of DVC's in a folder, which ends when it gets a line."""
+@contextmanager
+def stage(folder: Path) -> Iterator[subprocess.Popen]:
+    """Start a stage of DVC's in a folder: it prints its process, and ends when its input does."""
     (folder / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", STAGE, ROOT / "src"],
         cwd=folder,
         env={"DVC_STAGE": "studies/dvc.yaml:a", "DVC_ROOT": str(folder.parent)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_stage_waits_for_an_earlier_one_in_its_folder_alone(tmp_path):
     """Experiments side by side run the same stage, each in a folder of its own."""
-    one, other = tmp_path / "one", tmp_path / "other"
-    first = stage(one)
-    elsewhere = stage(other)
-    assert elsewhere.communicate("b\n")[0].split()[1] == "b"
-    while not (lock := one / ".dvc/tmp/studies-dvc.yaml:a.lock").exists() or not lock.read_text():
-        pass
-    second = stage(one)
-    waiting = second.stdout.readline()
-    assert waiting.startswith(f"process {first.pid} (studies/dvc.yaml:a) is at work in this folder")
-    assert first.communicate("c\n")[0].split() == [str(first.pid), "c"]
-    assert second.communicate("d\n")[0].split() == [str(second.pid), "d"]
+    with stage(tmp_path / "one") as first:
+        assert first.stdout.readline() == f"{first.pid}\n"
+        with stage(tmp_path / "other") as elsewhere:
+            assert elsewhere.stdout.readline() == f"{elsewhere.pid}\n"
+        with stage(tmp_path / "one") as second:
+            who = f"process {first.pid} (studies/dvc.yaml:a)"
+            waiting = f"{who} is at work in this folder; waiting for its end\n"
+            assert second.stdout.readline() == waiting
+            first.stdin.close()
+            assert second.stdout.readline() == f"{second.pid}\n"

@@ -24,7 +24,7 @@ from vae.grid import dvc_options, read_grid
     [
         ("", {}),
         (" train.epochs=2  train.beta=1,4 ", {"train.epochs": [2], "train.beta": [1, 4]}),
-        ('tracking.experiment="my runs"', {"tracking.experiment": ["my runs"]}),
+        ('tracking.experiment="my k=1 runs"', {"tracking.experiment": ["my k=1 runs"]}),
         ("a.b=data/own/my pictures c=1", {"a.b": ["data/own/my pictures"], "c": [1]}),
         ("train-20d.hidden_sizes=[400, 200]", {"train-20d.hidden_sizes": [[400, 200]]}),
         ("a = 1, 4\n b= null", {"a": [1, 4], "b": [None]}),
@@ -118,8 +118,10 @@ def test_set_takes_one_value_for_a_key(monkeypatch):
 
 @pytest.mark.parametrize(("target", "name"), [("repro", "SET"), ("experiments", "GRID")])
 def test_make_hands_values_on_as_typed(tmp_path, target, name):
-    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
-    (tmp_path / "src/tools").mkdir(parents=True)
+    for folder in ("src/tools", "src/vae"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("Makefile", "src/vae/environment.mk"):
+        (tmp_path / file).write_text((ROOT / file).read_text())
     script = "import sys\nprint(sys.argv[-1], end='')\n"
     (tmp_path / f"src/tools/{target}.py").write_text(script)
     text = 'tracking.experiment="my runs" a=[4, 2] b=it\'s $HOME $(x) `y` #z; * \\w'

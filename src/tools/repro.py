@@ -38,20 +38,18 @@ def main() -> None:
     parser.add_argument("-S", dest="set", default="", help=help_set)
     known, options = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])
+    check_merged()
     # Refuse at once, and by its name, what DVC cannot follow.
     dvc_files(*Path("data").iterdir(), *map(Path, ("metrics", "models", "plots", "src")))
-    command = ["repro"]
     grid = read_grid(known.set)
     params, *others = combinations(grid)
     if others:
         raise UserError("SET takes one value for a key; make experiments GRID= tries several")
-    if grid:
-        command = ["exp", "run", *dvc_options(grid)]
     check_special(params)
     Path(".dvc/tmp").mkdir(exist_ok=True)
     cli.hold_lock(Path(".dvc/tmp/make-repro.lock"), "make repro")
-    check_merged()
     restore_after_kill(Path())
+    command = ["exp", "run", *dvc_options(grid)] if grid else ["repro"]
     if status := dvc(*command, *options):
         sys.exit(status)
     checkpoints = Path(".checkpoints")
@@ -60,7 +58,7 @@ def main() -> None:
         shutil.rmtree(checkpoints)
         sync(Path("models"), Path("metrics"), Path("plots"), Path("report.html"))
     if not options and git("ls-files", "dvc.lock"):
-        print(against_commit(git("diff", "--name-only", "--relative", "HEAD").splitlines()))
+        print(against_commit())
 
 
 def check_special(params: Params) -> None:
@@ -84,12 +82,14 @@ def dvc(*arguments: str) -> int:
     return dvc_cli.main(sys.argv[1:])
 
 
-def against_commit(changed: list[str]) -> str:
-    """Say which tracked files are not as committed, by their names."""
+def against_commit() -> str:
+    """Say which tracked files of this folder are not as committed."""
+    changed = git("diff", "--name-only", "--relative", "HEAD")
     if not changed:
         return "git: these results are the committed ones"
+    names = changed.replace("\n", ", ")
     return (
-        f"git: not as committed: {shorten(', '.join(changed), 400, placeholder=' ...')}\n"
+        f"git: not as committed: {shorten(names, 400, placeholder=' ...')}\n"
         "to keep this state: git add --update . && git commit\n"
         "to go back:         git checkout HEAD . && make repro"
     )
@@ -99,15 +99,15 @@ def restore_after_kill(folder: Path) -> None:
     """Put back a torn dvc.lock and remove temporary files, unless a living DVC runs a stage."""
     rwlock, lock = folder / ".dvc/tmp/rwlock", folder / "dvc.lock"
     if rwlock.exists():
-        if any(
-            psutil.pid_exists(int(pid)) for pid in re.findall(r'"pid": (\d+)', rwlock.read_text())
-        ):
+        holders = re.findall(r'"pid": (\d+)', rwlock.read_text())
+        if any(psutil.pid_exists(int(holder)) for holder in holders):
             return
         rwlock.unlink()
+    text = lock.read_bytes() if lock.exists() else b"\n"
     # Torn in a line or after a key; between two entries DVC finds out, as files are missing.
-    if lock.exists() and re.search(rb"(:\n|[^\n]|^)\Z", lock.read_bytes()):
+    if not text.endswith(b"\n") or text.endswith(b":\n"):
         lock.unlink()
-        git("checkout", "HEAD", str(lock))  # results that are newer are in DVC's cache
+        git("checkout", "HEAD", str(lock))  # newer results are in DVC's cache
         print("dvc.lock was half-written by a DVC that was killed; restored", flush=True)
     outputs = (folder / name for name in ("data", "models", "metrics", "plots", "studies"))
     for path in chain(folder.glob(".tmp-*"), *(output.rglob(".tmp-*") for output in outputs)):

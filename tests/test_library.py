@@ -131,7 +131,7 @@ def test_a_user_without_a_name_and_a_home_gets_a_library(nothing_compiled, monke
 
 def test_another_users_folder_is_not_used(nothing_compiled, monkeypatch):
     (nothing_compiled / "prefix").write_text("no folder")
-    (nothing_compiled / ".cache").mkdir()
+    assert library.compiled().parent == nothing_compiled / ".cache"
     owner = os.getuid() + 1
     monkeypatch.setattr(library.os, "getuid", lambda: owner)
     (nothing_compiled / f"exact-{owner}").write_text("no folder")

@@ -7,12 +7,11 @@ import vae.environment  # noqa: F401
 import numpy as np
 import torch
 
-from exact.functional import sigmoid
 from exact.random import Generator
 from vae import cli
 from vae.data import load_split, tiled
 from vae.frames import grid_axis, latent_grid, load_frames, quantized
-from vae.inference import decode, posterior_means
+from vae.inference import posterior_means, probabilities
 from vae.losses import load_losses
 from vae.model import VAE, load_model
 from vae.params import MODELS, read_params
@@ -48,11 +47,10 @@ def main() -> None:
 
     size = recorded.grid_size
     passed = draw.frame_epochs(len(train.images), training, recorded.interval)
-    for name, kind, count, picture in (
-        ("reconstruction", "reconstructions", len(images), rows),
-        ("manifold", "manifold", size**2, partial(tiled, rows=size)),
+    for model, name, kind, count, picture in (
+        ("20d", "reconstruction", "reconstructions", len(images), rows),
+        ("2d", "manifold", "manifold", size**2, partial(tiled, rows=size)),
     ):
-        model = "20d" if name == "reconstruction" else "2d"
         frames = load_frames(models / f"{model}-frames.arrow", kind, count)
         trained = load_frames(models / f"{model}-epochs.arrow", kind, count)[-1:]
         early = getattr(settings, f"early_{name}")
@@ -96,7 +94,7 @@ def fake_images(model: VAE, images: np.ndarray, seed: int) -> tuple[np.ndarray, 
 
 def decoded(model: VAE, z: np.ndarray) -> np.ndarray:
     """Decode latent points `(n, latent)` to gray values `(n, 784)`, uint8."""
-    return quantized(sigmoid(decode(model, torch.from_numpy(z))).numpy())
+    return quantized(probabilities(model, torch.from_numpy(z)))
 
 
 if __name__ == "__main__":

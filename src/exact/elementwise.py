@@ -1,6 +1,6 @@
 """Functions of each element, and sums."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,8 +39,7 @@ def exp(x: Tensor) -> Tensor:
 class _Exp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        y = x.clone(memory_format=torch.contiguous_format)
-        library().exponentials(y.data_ptr(), y.numel())
+        y = _applied(library().exponentials, x)
         ctx.save_for_backward(y)
         return y
 
@@ -58,15 +57,20 @@ def log(x: Tensor) -> Tensor:
 class _Log(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        y = x.clone(memory_format=torch.contiguous_format)
-        library().logarithms(y.data_ptr(), y.numel())
         ctx.save_for_backward(x)
-        return y
+        return _applied(library().logarithms, x)
 
     @staticmethod
     def backward(ctx: Any, by_y: Tensor) -> Tensor:
         (x,) = saved_tensors(ctx)
         return by_y / x
+
+
+def _applied(function: Callable[[int, int], None], x: Tensor) -> Tensor:
+    """Return a copy of `x`, float64, in which a C function has replaced each element."""
+    y = x.clone(memory_format=torch.contiguous_format)
+    function(y.data_ptr(), y.numel())
+    return y
 
 
 def sum(x: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-fPIC", "-shared", "-pthread"]
 MOST_THREADS = 16
 
-
 # Pointers, whole numbers and real numbers, as each function of exact.c and draws.c takes them.
 P, L, D = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 UNCHANGED = 3
@@ -60,9 +59,8 @@ def library() -> ctypes.CDLL:
     for name, types in (FUNCTIONS | CHECKED).items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = types, None
-    for name in CHECKED:
-        function = getattr(loaded, name)
-        function.restype, function.errcheck = ctypes.c_int, _check
+        if name in CHECKED:
+            function.restype, function.errcheck = ctypes.c_int, _check
     loaded.set_threads(default_threads())
     return loaded
 

@@ -25,13 +25,14 @@ def set_arithmetic(name: str) -> None:
     _arithmetic = name
 
 
+def computes(tensor: Tensor) -> bool:
+    """Say whether this library computes with a tensor of any type."""
+    return _arithmetic == "exact" and tensor.is_cpu
+
+
 def computed_here(tensor: Tensor) -> bool:
     """Say whether this library computes what a tensor of values is an input of."""
-    return _arithmetic == "exact" and tensor.dtype == torch.float32 and tensor.is_cpu
-
-
-def computes(x: Tensor) -> bool:
-    return _arithmetic == "exact" and x.is_cpu
+    return computes(tensor) and tensor.dtype == torch.float32
 
 
 def empty(*shape: int) -> Tensor:

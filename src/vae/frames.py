@@ -56,13 +56,13 @@ class FrameRecorder:
         # Here: PyTorch takes seconds to import, and who reads frames does not need it.
         import torch
 
-        from exact.functional import gaussian_sample, sigmoid
-        from vae.inference import decode, encode
+        from exact.functional import gaussian_sample
+        from vae.inference import encode, probabilities
 
         z = gaussian_sample(encode(model, self.images), noise)
         if self.grid is not None:
             z = torch.cat((z, torch.from_numpy(self.grid)))
-        frame = quantized(sigmoid(decode(model, z)).numpy(), self.levels)
+        frame = quantized(probabilities(model, z), self.levels)
         (self.ends if end else self.frames).append(frame)
 
     def save(self, path: Path, frames: Sequence[np.ndarray]) -> None:

@@ -50,9 +50,14 @@ def kl_scores(model: VAE, images: np.ndarray) -> np.ndarray:
     return functional.gaussian_kl(encode(model, images)).numpy()
 
 
+def probabilities(model: VAE, z: Tensor) -> np.ndarray:
+    """Return the probabilities `(n, 784)` of the pixels at latent points `(n, latent)`, float32."""
+    return functional.sigmoid(decode(model, z)).numpy()
+
+
 def reconstruct(model: VAE, images: np.ndarray) -> np.ndarray:
     """Return the probabilities `(images, 784)` of the pixels, decoded at the posterior mean."""
-    return functional.sigmoid(decode(model, means(encode(model, images)))).numpy()
+    return probabilities(model, means(encode(model, images)))
 
 
 def anomaly_scores(model: VAE, images: np.ndarray, batch_size: int = 1000) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from vae.data import Split
 from vae.frames import FrameRecorder
 from vae.model import VAE, build_model
 from vae.objective import loss_function
-from vae.params import Architecture, Figures, Model, Params, Train
+from vae.params import Figures, Model, Params, Train
 from vae.stream import Draws, RandomStream
 
 # In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
@@ -68,7 +68,7 @@ class Start(NamedTuple):
 
 def check_training(params: Params) -> None:
     """Raise UserError where the device or a model of these parameters cannot be used."""
-    choose_arithmetic(params.train)
+    check_device(params.train)
     for architecture in (params.train_20d, params.train_2d):
         build_model(architecture)
 
@@ -83,10 +83,9 @@ def prepare(
     """
     choose_arithmetic(settings)
     stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
-    if architecture.preceded_by:
-        before: Architecture = architecture.preceded_by
-        sizes = len(train.images), len(test.images)
-        stream.skip_run(build_model(before), before.latent_size, settings.epochs, *sizes)
+    if before := architecture.preceded_by:
+        counts = len(train.images), len(test.images)
+        stream.skip_run(build_model(before), before.latent_size, settings.epochs, *counts)
     # What a class of one's own draws by itself is to repeat as well.
     torch.manual_seed(seed)
     model = build_model(architecture)
@@ -100,13 +99,18 @@ def computes_exactly(settings: Train) -> bool:
     return settings.arithmetic == "exact" and settings.device == "cpu"
 
 
+def check_device(settings: Train) -> None:
+    """Raise UserError where there is no device as the settings name."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("params.yaml: train.device is cuda, and torch finds no device; use cpu")
+
+
 def choose_arithmetic(settings: Train) -> None:
     """Let src/exact compute, or PyTorch's own kernels, deterministically, on the settings' device.
 
-    Raises UserError where there is no such device.
+    Raises UserError as `check_device`.
     """
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("params.yaml: train.device is cuda, and torch finds no device; use cpu")
+    check_device(settings)
     if computes_exactly(settings):
         exact.set_arithmetic("exact")
         # What is left to PyTorch is small, and its threads would wait for work beside ours.
@@ -158,7 +162,6 @@ def fit(
     for number in range(len(losses) + 1, settings.epochs + 1):
         kept = len(recorder.frames) if recorder and losses else 0
         draws = stream.epoch(len(train_images), latent_size)
-
         for batch, (loss, terms) in enumerate(train(model, adam, train_images, draws, settings)):
             if not loss < suspicious:
                 last = terms[:, batch * settings.batch_size :]

@@ -31,8 +31,8 @@ from vae.identity import identity
 from vae.params import MODELS, check_params, flat
 from vae.rebuild.build import override_params
 from vae.reproduction.intervals import read_rows
-from vae.study.cluster import run_as_keyed
-from vae.study.trials import append_rows, plan, run_trial, take_over
+from vae.study.cluster import run_on_node
+from vae.study.trials import append_rows, plan, resume, run_trial
 
 LONGER, LONG = "0-3", 40  # seeds and epochs: a trial takes seconds, so that a kill meets it
 
@@ -237,7 +237,7 @@ def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pair
     for trial in first:
         append_rows(table, [{**row(trial.fingerprint, 1, 61.0), "arm": "old", "seed": trial.seed}])
     larger = plan_in(workspace, monkeypatch, range(4), {"train.learning_rate": [0.001, 0.003]})
-    rows = take_over(table, larger)
+    rows = resume(table, larger)
     assert set(rows["arm"]) == {"defaults"}
     assert len(rows) == 2
 
@@ -320,8 +320,8 @@ def test_a_process_that_trained_by_torch_gives_exact_bits_again(workspace, monke
 
 def test_a_node_with_another_pytorch_than_the_keys_have_is_refused(workspace, monkeypatch):
     (trial,) = plan_in(workspace, monkeypatch, [0], {})
-    with pytest.raises(UserError, match=r"has torch 2\..*, and the study's keys 1\.0"):
-        run_as_keyed("1.0", trial, None, None)
+    with pytest.raises(UserError, match=r"has torch 2\..*, and the study torch 1\.0"):
+        run_on_node("1.0", trial, None, None)
 
 
 def loss_of(trial) -> float | None:
@@ -573,6 +573,6 @@ def test_an_address_where_no_ray_listens_ends_it_in_seconds(workspace, answer):
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         begun = time.monotonic()
         output = study(workspace, "--seeds", "1", "--address", address, status=1)
-    reason = "what answers there is not Ray" if answer else "timed out"
+    reason = "the server there is not Ray" if answer else "timed out"
     assert f"error: cannot use the Ray cluster at {address} ({reason})" in output
     assert time.monotonic() - begun < 60  # with the start of Python and Ray on a busy machine

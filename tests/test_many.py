@@ -223,16 +223,3 @@ def forget(folder: Path, *stages: str) -> None:
         del lock["stages"][stage]
     yaml.dump(lock, folder / "dvc.lock")
     shutil.rmtree(folder / ".dvc/cache/runs")
-
-
-def test_in_a_clone_that_has_the_results_the_stage_track_logs_them_to_its_own_mlflow(demo):
-    """What git has not is not there: the database, and the mark that `track` has run."""
-    for name in ("mlflow.db", ".tracked"):
-        (demo / name).unlink()
-    assert re.findall("Running stage '(.*)'", dvc(demo, "repro")) == ["track"]
-    client = MlflowClient(f"sqlite:///{demo}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
-    assert sorted(run.data.tags["model"] for run in runs) == ["20d", "2d"]
-    for each in runs:
-        figures = [artifact.path for artifact in client.list_artifacts(each.info.run_id, "plots")]
-        assert "plots/losses.png" in figures

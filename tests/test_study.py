@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -310,10 +311,8 @@ def histories(draw):
         chosen = some(models)
         others = tuple(f"train-{model}." for model in models if model not in chosen)
         part = {key: some(grid[key]) for key in grid if not key.startswith(others)}
-        rate, ends_after = (
-            draw(st.sampled_from([0.001, 0.003])),
-            draw(st.none() | st.integers(0, 9)),
-        )
+        rate = draw(st.sampled_from([0.001, 0.003]))
+        ends_after = draw(st.none() | st.integers(0, 9))
         before.append((chosen, some(seeds), part, rate, ends_after, draw(st.booleans())))
     return before, (models, seeds, grid)
 
@@ -328,7 +327,7 @@ TWICE = [(["20d"], [0, 1, 2], {}, 0.001, None, elsewhere) for elsewhere in (True
 def test_whatever_ran_before_a_study_ends_with_the_same_results(
     main, workspace, monkeypatch, history, order
 ):
-    """Table, summary and paired comparisons; without the figure, which takes a second."""
+    """Its table and summary; the figure takes a second."""
     monkeypatch.setattr(study_script, "study_bands", lambda *tables: None)
     monkeypatch.setattr(study_script, "save_figure", lambda path, _: path.touch())
 
@@ -365,26 +364,6 @@ def test_whatever_ran_before_a_study_ends_with_the_same_results(
     forget()
     run(*last)
     assert results() == found
-    if found[1]:
-        table = json.loads(found[1])["test_loss_differences"]
-        columns = ("model", "arm", "n", "difference")
-        assert [tuple(row[name] for name in columns) for row in table] == comparisons(planned)
-
-
-def comparisons(trials) -> list[tuple]:
-    """Model, arm, pairs and mean difference to the model's first arm that has any result, from what
-    the trials' keys give."""
-    losses, found = {}, []
-    for trial in trials:
-        if (loss := loss_of(trial)) is not None:
-            losses.setdefault(trial.model, {}).setdefault(trial.arm, {})[trial.seed] = loss
-    for model, of_arms in losses.items():
-        first, *others = of_arms.items()
-        for arm, of_seeds in others:
-            pairs = [loss - first[1][seed] for seed, loss in of_seeds.items() if seed in first[1]]
-            if pairs:
-                found.append((model, arm, len(pairs), pytest.approx(sum(pairs) / len(pairs))))
-    return found
 
 
 @needs_ray
@@ -395,10 +374,8 @@ def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
     rows = pd.read_csv(output)
     for model in ("20d", "2d"):
         stage = pd.read_csv(demo / f"plots/{model}-losses.csv")
-        assert (
-            rows.loc[rows["model"] == model, stage.columns].to_numpy().tolist()
-            == stage.to_numpy().tolist()
-        )
+        ours = rows.loc[rows["model"] == model, stage.columns]
+        assert ours.to_numpy().tolist() == stage.to_numpy().tolist()
     noise = json.loads((demo / "metrics/anomaly.json").read_text())["noise_kl"]
     assert rows.loc[rows["model"] == "20d", "noise_kl"].dropna().tolist() == [noise]
 
@@ -494,26 +471,22 @@ def test_ctrl_c_keeps_finished_trials(workspace):
 
 
 @needs_ray
-def test_a_missing_cluster_ends_a_study_in_one_line(workspace):
-    output = study(workspace, "--seeds", "1", "--address", "127.0.0.1:1", status=1)
-    assert "error: cannot use the Ray cluster at 127.0.0.1:1" in output
-
-
-@needs_ray
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request", b"SSH-2.0-OpenSSH_9.2", b""])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request", b"SSH-2.0-OpenSSH_9.2", b"", None])
 def test_an_address_without_ray_ends_a_study_in_seconds(workspace, answer):
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         connection.sendall(answer)
         with contextlib.suppress(ConnectionError):
-            while connection.recv(99):  # until the other side hangs up
+            while connection.recv(99):  # until the other side closes
                 pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=[listener], daemon=True).start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        port = 1 if answer is None else listener.getsockname()[1]
+        address = f"127.0.0.1:{port}"
         begun = time.monotonic()
         output = study(workspace, "--seeds", "1", "--address", address, status=1)
-    reason = "the server there is not Ray" if answer else "timed out"
-    assert f"error: cannot use the Ray cluster at {address} ({reason})" in output
+    reasons = {None: ".*refused", b"": "timed out"}
+    reason = reasons.get(answer, "the server there is not Ray")
+    assert re.search(rf"error: cannot use the Ray cluster at {address} \({reason}\)", output)
     assert time.monotonic() - begun < 60  # with the start of Python and Ray on a busy machine

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from conftest import ROOT, save_frames
 from vae.cli import UserError
@@ -489,9 +492,7 @@ def test_a_deleted_experiments_error_names_the_command_that_restores_it(workspac
     ("place", "reason"),
     [
         ("s3://nowhere/x", "s3://nowhere/x: No module named 'boto"),
-        ("gs://nowhere/x", "gs://nowhere/x: No module named 'google"),
         ("sftp://user:secret@nowhere/x", "sftp://nowhere/x: No module named"),
-        ("wasbs://box@nowhere/x", "wasbs://nowhere/x: No module named 'azure'"),
         ("other://nowhere", "Could not find a registered artifact repository"),
     ],
 )
@@ -555,23 +556,39 @@ def test_make_ui_at_a_port_in_use_ends_in_one_line(workspace):
     assert result.stderr == f"error: port {port} is in use; name another with PORT=\n"
 
 
-def test_a_logged_model_predicts_in_a_fresh_process(finished_demo, tmp_path):
-    """The bits of the stages, by the code beside the logged model."""
+def link_packages(folder: Path, *names: str) -> None:
+    """Link installed packages, and those that they require, into a folder."""
+    missing, found = list(names), set()
+    while missing:
+        package = distribution(missing.pop())
+        found.add(canonicalize_name(package.name))
+        for top in {file.parts[0] for file in package.files if file.parts[0] != ".."}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(package.locate_file(top))
+        for needed in map(Requirement, package.requires or []):
+            if not needed.marker or needed.marker.evaluate({"extra": ""}):
+                missing += {canonicalize_name(needed.name)} - found - set(missing)
+
+
+def test_a_logged_model_needs_only_mlflow_and_its_requirements(finished_demo, tmp_path):
+    """It predicts the bits of the stages, without this repository."""
     script = (
         "import sys, mlflow, numpy\n"
         "mlflow.set_tracking_uri(sys.argv[1])\n"
         "model = mlflow.pyfunc.load_model(sys.argv[2])\n"
-        "images = numpy.load('images.npy')\n"
-        "numpy.savez('found.npz', **model.predict(images))\n"
-        "assert sys.modules['vae'].__file__.startswith(sys.argv[3])\n"
+        "numpy.savez('found.npz', **model.predict(numpy.load('images.npy')))\n"
     )
     store = f"sqlite:///{finished_demo}/mlflow.db"
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
     np.save(tmp_path / "images.npy", images)
+    (tmp_path / "packages").mkdir()
     for logged in MlflowClient(store).search_logged_models(["1"]):
-        command = [sys.executable, "-c", script, store, f"models:/{logged.model_id}"]
-        place = finished_demo / f"mlartifacts/models/{logged.model_id}/artifacts/code"
-        subprocess.run([*command, place], cwd=tmp_path, check=True)
+        place = finished_demo / f"mlartifacts/models/{logged.model_id}/artifacts"
+        needed = re.findall(r"^[\w.-]+", (place / "requirements.txt").read_text(), re.MULTILINE)
+        link_packages(tmp_path / "packages", "mlflow", *needed)
+        command = [sys.executable, "-S", "-c", script, store, f"models:/{logged.model_id}"]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}/packages"}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
         model = load_model(finished_demo / f"models/{logged.name}.safetensors")
         expected = {"probabilities": reconstruct(model, images), **anomaly_scores(model, images)}
         found = np.load(tmp_path / "found.npz")

@@ -29,7 +29,8 @@ def main() -> None:
             raise UserError(f"port {port} is in use; name another with PORT=")
     print(f"runs: http://127.0.0.1:{port}/{page}", flush=True)
     command = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {port}".split()
-    places = ["--backend-store-uri", store.uri, "--artifacts-destination", str(store.artifacts)]
+    places = ["--backend-store-uri", store.uri]
+    places += ["--artifacts-destination", store.artifacts.as_uri()]
     os.execv(sys.executable, [sys.executable, *command, *places])
 
 

@@ -10,9 +10,7 @@ from vae.tracking.sync import sync
 
 
 def main() -> None:
-    paths = arguments(__doc__, "models", "metrics", "plots", "report")
-    print("tracking: logging the results to MLflow", flush=True)  # which takes seconds
-    sync(*paths)
+    sync(*arguments(__doc__, "models", "metrics", "plots", "report"))
     write_text(Path(".tracked"), "The stage track has run.\n")
 
 

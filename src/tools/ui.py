@@ -21,6 +21,8 @@ def main() -> None:
     port = parser.parse_args().port
     store = Store(check_params(Path("params.yaml")).tracking)
     page = runs_page(store.experiment)
+    if not store.client.search_runs([store.experiment], max_results=1):
+        print("no runs yet; `make track` logs the results that dvc pull or DVC's cache brought")
     if not store.artifacts:
         print(f"runs: {shown(store.uri)}/{page}")
         return

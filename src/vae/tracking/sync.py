@@ -53,6 +53,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
     if not settings.enabled:
         print("tracking: off (tracking.enabled in params.yaml)")
         return
+    print("tracking: logging the results to MLflow", flush=True)  # which takes seconds
     results = model_results(metrics)
     store = Store(settings)
     # Two processes at once would make the same run twice.
@@ -61,6 +62,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
             run_id = find_run(store, name, models, plots)
             files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
             log_results(store, run_id, models / f"{name}.safetensors", files, results[name])
+    print("tracking: done; `make ui` shows the runs")
 
 
 def find_run(store: Store, name: str, models: Path, plots: Path) -> str:

@@ -37,7 +37,7 @@ def live_run(
                 log(store, run_id, *arguments)
         except UserError as error:
             if not lost:
-                print(f"tracking: {error}; the training continues", flush=True)
+                print(f"tracking stopped: {error}", flush=True)
             lost = True
 
     try:

@@ -130,7 +130,7 @@ function nearestLabel(x, y) {
 function plane(box) {
   const size = axis.length, reach = 1.05 * means.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   // The plane after training, without the margin that plots/manifold.png has; and the boundaries.
-  const pictures = {manifold: make("img", {src: `data:image/png;base64,${data.training.manifolds.at(-1)}`})};
+  const pictures = {manifold: make("img", {src: `data:image/png;base64,${data.training.manifold.at(-1)}`})};
   for (const image of document.querySelectorAll("img[data-name=manifold-regions]")) pictures[image.dataset.name] = image;
   const map = canvas(size, "Latent plane: arrow keys move the point, with Shift in larger steps", {tabindex: 0, role: "application", class: "map"});
   const digit = canvas(SIDE, "The decoded image", {class: "digit"});
@@ -311,7 +311,7 @@ function chart(name) {
 }
 
 function training(box) {
-  const {epochs, reconstructions, manifolds} = data.training;
+  const {epochs, reconstructions, manifold} = data.training;
   const charts = ["20d", "2d"].map(chart);
   const strip = make("img", {class: "strip", alt: "Reconstructions of the images by the first model"});
   const grid = make("img", {class: "grid", alt: "Images decoded from the latent plane"});
@@ -322,7 +322,7 @@ function training(box) {
     said.textContent = epochs[moment] ? `after ${epochs[moment].toFixed(2)} epochs` : "before training";
     slider.setAttribute("aria-valuetext", said.textContent);
     strip.src = `data:image/png;base64,${reconstructions[moment]}`;
-    grid.src = `data:image/png;base64,${manifolds[moment]}`;
+    grid.src = `data:image/png;base64,${manifold[moment]}`;
     charts.forEach(each => each.show(epochs[moment]));
   }
   let timer = null;

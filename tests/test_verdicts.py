@@ -209,8 +209,8 @@ def test_fewer_than_20_seeds_do_not_judge(tmp_path):
         load_study(tmp_path / "seeds.csv")
 
 
-def test_the_fit_finds_how_many_batches_made_a_table(intervals):
-    """A table as of 130 batches of earlier training, between two numbers tried."""
+def test_the_fit_finds_how_many_batches_made_a_table(intervals, published):
+    """A table as of 130 batches of earlier training, between two numbers tried; and the post's."""
     shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
     means = shifted.groupby(["batches", "epoch"])[["train_loss", "test_loss"]].mean()
     table = 0.8 * means.loc[125] + 0.2 * means.loc[150]
@@ -218,5 +218,7 @@ def test_the_fit_finds_how_many_batches_made_a_table(intervals):
     found = fit_batches(shifted, post, intervals)
     assert found["batches"] == pytest.approx(130, abs=1)
     assert found["distance"] < 0.05
-    assert found["distance_without"] > 1
     assert found["inside"] == found["losses"] == 20
+    losses = published.losses[published.losses["source"] == "post"]
+    found = fit_batches(shifted, losses[losses["model"] == "2d"], intervals)
+    assert found["distance"] < found["distance_without"] / 2

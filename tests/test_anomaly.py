@@ -69,7 +69,7 @@ def test_scores_are_the_elbos_terms_at_the_posterior_mean(small, images):
     np.testing.assert_array_equal(scores["negative_elbo"], scores["kl"] + scores["reconstruction"])
 
 
-def test_a_score_fails_on_kinds_below_an_area_of_nine_tenths():
+def test_a_score_fails_on_kinds_below_nine_tenths():
     kinds = {
         kind: {"kl": {"roc_auc": kl}, "reconstruction": {"roc_auc": 0.99}}
         for kind, kl in (("noise", 1.0), ("blank", 0.89), ("other", 0.9))

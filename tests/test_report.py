@@ -260,7 +260,7 @@ def test_the_published_parameters_are_those_of_params_yaml(params):
     assert deciding - set(index["parameters"]) == {"anomaly.batch_size"}
 
 
-def test_a_report_of_other_data_mentions_no_published_number_or_digit(report_of):
+def test_a_report_of_other_data_mentions_no_published_number(report_of):
     shown = report_of({"download.dataset": "fashion-mnist"}, labelled=False, studied=False)
     assert shown.startswith("# Two variational autoencoders, trained on fashion-mnist\n")
     assert "`download.dataset` fashion-mnist instead of mnist" in shown

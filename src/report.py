@@ -41,17 +41,17 @@ def main() -> None:
     bias = pd.read_csv(paths.studies / "likelihood.csv")
     bias = bias[bias["weights"].isin([*map(md5, weights.values())])]  # of these very models
     draw.save_figure(paths.plots / "likelihood.png", bias_curves(bias, sizes))
-    differences = draw.difference_curves(verdicts.values, sizes)
-    draw.save_figure(paths.plots / "reproduction.png", differences)
+    curves = draw.difference_curves(verdicts.values, sizes)
+    draw.save_figure(paths.plots / "reproduction.png", curves)
     write_report(paths, params, verdicts, weights, sizes=sizes, studied=len(bias) > 0)
     print(f"every table and figure: {paths.report}")
 
 
 def summarise(verdicts: Verdicts, metrics: Path) -> None:
-    """Write reproduction.json, the verdicts, and summary.json, a few numbers to compare runs by.
+    """Write the verdicts to reproduction.json, and a few numbers to compare runs by to summary.json.
 
-    `dvc metrics diff` and `dvc exp show` show the latter, in nats. `test_loss_in_deviations` is the
-    distance of the last test loss from the mean of the study's seeds, in standard deviations.
+    `test_loss_in_deviations` is the distance of the last test loss from the mean of the study's
+    seeds, in standard deviations; the others are in nats.
     """
     values = verdicts.values
     found = {

@@ -1,5 +1,6 @@
 """Draw every figure of the post from the recorded frames, the trained models and the losses."""
 
+from functools import partial
 from pathlib import Path
 import vae.environment  # noqa: F401
 
@@ -44,13 +45,12 @@ def main() -> None:
         below = draw.enlarged(tiled(frames, 1), settings.image_scale)
         return np.concatenate((np.broadcast_to(originals, below.shape), below), axis=1)
 
-    def grids(frames: np.ndarray) -> np.ndarray:
-        return tiled(frames, recorded.grid_size)
-
+    size = recorded.grid_size
+    grids = partial(tiled, rows=size)
     passed = draw.frame_epochs(len(train.images), training, recorded.interval)
     for model, name, column, count, drawn in (
         ("20d", "reconstruction", "reconstructions", len(images), pairs),
-        ("2d", "manifold", "manifold", recorded.grid_size**2, grids),
+        ("2d", "manifold", "manifold", size**2, grids),
     ):
         frames = load_frames(models / f"{model}-frames.arrow", column, count)
         trained = load_frames(models / f"{model}-epochs.arrow", column, count)[-1:]
@@ -70,13 +70,13 @@ def main() -> None:
     fakes = {name: fake_images(model, images, seed) for name, model in vaes.items()}
     draw.save_figure(plots / "samples.png", draw.sample_images(fakes, sizes))
 
-    axis = grid_axis(recorded.grid_size, recorded.grid_quantiles)
+    axis = grid_axis(size, recorded.grid_quantiles)
     manifold = grids(decoded(vaes["2d"], latent_grid(axis)))
     draw.save_figure(plots / "manifold.png", manifold_plane(manifold, axis))
     shares = np.empty((0, 1, 1))  # without labels there are no boundaries
     if train.labels is not None:
         means = posterior_means(vaes["2d"], train.images)
-        place = recorded.grid_size, recorded.grid_quantiles
+        place = size, recorded.grid_quantiles
         shares = digit_shares(means, train.labels, *place, settings.neighbours)
     draw.save_figure(plots / "manifold-regions.png", manifold_regions(manifold, shares))
     means = posterior_means(vaes["2d"], test.images)

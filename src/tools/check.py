@@ -16,13 +16,9 @@ RESULT = "metrics/reproduction.json"
 
 def main() -> None:
     arguments(__doc__)
-    verdicts = judge_run(
-        check_params(Path("params.yaml")),
-        published=Path("data/published"),
-        studies=Path("studies"),
-        plots=Path("plots"),
-        metrics=Path("metrics"),
-    )
+    folders = {name: Path(name) for name in ("studies", "plots", "metrics")}
+    params = check_params(Path("params.yaml"))
+    verdicts = judge_run(params, published=Path("data/published"), **folders)
     print("\n".join(verdict_lines(verdicts)))
     if verdicts.values.empty:
         return

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def summarise(verdicts: Verdicts, metrics: Path) -> None:
-    """Write the verdicts to reproduction.json, and a few numbers to compare runs by to summary.json.
+    """Write reproduction.json, with all verdicts, and summary.json, for comparisons of runs.
 
     `test_loss_in_deviations` is the distance of the last test loss from the mean of the study's
     seeds, in standard deviations; the others are in nats.

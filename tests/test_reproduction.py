@@ -129,9 +129,7 @@ def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
     fewer=st.integers(0, 8),
     more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
 )
-def test_a_changed_table_is_compared_or_refused_in_one_line(
-    folder, published, place, fewer, more
-):
+def test_a_changed_table_is_compared_or_refused_in_one_line(folder, published, place, fewer, more):
     path = folder / "post-20d.csv"
     text = (ROOT / "data/published/post-20d.csv").read_text()
     start = int(place * len(text))

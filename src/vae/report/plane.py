@@ -17,7 +17,7 @@ POINTS = 7
 
 @dark
 def manifold_plane(manifold: np.ndarray, axis: np.ndarray) -> Figure:
-    """Draw the manifold `(side, side)`, uint8, with the latent coordinates `(digits,)` of a side."""
+    """Draw the manifold `(side, side)`, uint8, with the latent coordinates `axis` of a side."""
     side, left = len(manifold), 60
     figure = Figure(figsize=((side + left + 10) / 100, (side + left) / 100), dpi=100)
     axes = show_pixels(figure, manifold, left, 10)

@@ -66,7 +66,7 @@ def packed(values: np.ndarray, kind: str) -> str:
 
 
 def png(image: np.ndarray) -> str:
-    """Write an image as PNG in base64; Pillow has its own zlib, so the bytes are the same anywhere."""
+    """Write an image as PNG in base64; Pillow's own zlib gives the same bytes everywhere."""
     Image.fromarray(image).save(file := BytesIO(), "PNG")
     return b64encode(file.getvalue()).decode()
 

@@ -12,20 +12,14 @@ from vae.report.play import playable_models
 IMAGES = np.random.default_rng(0).integers(0, 2, (20, 784), dtype=np.uint8)
 
 
-def post(kind: type[BernoulliVAE] = BernoulliVAE) -> BernoulliVAE:
+def post() -> BernoulliVAE:
     torch.manual_seed(0)
-    return kind(784, [16, 8], 2).eval().requires_grad_(False)
+    return BernoulliVAE(784, [16, 8], 2).eval().requires_grad_(False)
 
 
 def with_tanh() -> VAE:
     model = post()
     model.encoder[1] = nn.Tanh()
-    return model
-
-
-def without_a_relu() -> VAE:
-    model = post()
-    model.decoder[1] = nn.Identity()
     return model
 
 
@@ -36,17 +30,10 @@ def convolutional() -> VAE:
     return model.requires_grad_(False)
 
 
-class Scaled(BernoulliVAE):
-    """The post's model with a method of its own."""
-
-    def decode(self, z):
-        return 2 * super().decode(z)
-
-
 class Named(VAE):
     """The post's model with other names."""
 
-    def __init__(self, *sizes):
+    def __init__(self):
         super().__init__()
         self.down, self.up = post().encoder, post().decoder
 
@@ -74,8 +61,8 @@ def test_fused_relus_and_dropout_change_nothing():
 
 @pytest.mark.parametrize(
     "model",
-    [with_tanh(), without_a_relu(), convolutional(), post(Scaled), post(Named)],
-    ids=["tanh", "no ReLU", "convolutional", "own method", "other names"],
+    [with_tanh(), convolutional(), Named().eval().requires_grad_(False)],
+    ids=["tanh", "convolutional", "other names"],
 )
 def test_a_page_cannot_play_other_models(model):
     assert playable_models({"20d": post(), "2d": model}, IMAGES) is None

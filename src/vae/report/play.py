@@ -131,6 +131,6 @@ def training_moments(params: Params, images: int, models: Path) -> dict[str, Any
         ("2d", "manifold", recorded.grid_size**2, recorded.grid_size),
     ):
         paths = [models / f"{model}-{kind}.arrow" for kind in ("frames", "epochs")]
-        frames = np.concatenate([load_frames(path, name, count) for path in paths])
+        frames = [frame for path in paths for frame in load_frames(path, name, count)]
         found[name] = [png(tiled(frames[at], rows)) for at in chosen]
     return found

@@ -32,7 +32,7 @@ from vae.params import MODELS, check_params, flat
 from vae.rebuild.build import override_params
 from vae.reproduction.intervals import read_rows
 from vae.study.cluster import run_on_node
-from vae.study.trials import append_rows, plan, resume, run_trial
+from vae.study.trials import append_rows, plan, resume_study, run_trial
 
 LONGER, LONG = "0-3", 40  # seeds and epochs: a trial takes seconds, so that a kill meets it
 
@@ -237,7 +237,7 @@ def test_a_study_that_is_extended_by_an_arm_equal_to_the_defaults_keeps_its_pair
     for trial in first:
         append_rows(table, [{**row(trial.fingerprint, 1, 61.0), "arm": "old", "seed": trial.seed}])
     larger = plan_in(workspace, monkeypatch, range(4), {"train.learning_rate": [0.001, 0.003]})
-    rows = resume(table, larger)
+    rows = resume_study(table, larger)
     assert set(rows["arm"]) == {"defaults"}
     assert len(rows) == 2
 

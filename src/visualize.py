@@ -76,8 +76,8 @@ def main() -> None:
     shares = np.empty((0, 1, 1))  # without labels there are no boundaries
     if train.labels is not None:
         means = posterior_means(vaes["2d"], train.images)
-        place = size, recorded.grid_quantiles
-        shares = digit_shares(means, train.labels, *place, settings.neighbours)
+        quantiles, voters = recorded.grid_quantiles, settings.neighbours
+        shares = digit_shares(means, train.labels, size, quantiles, voters)
     draw.save_figure(plots / "manifold-regions.png", manifold_regions(manifold, shares))
     means = posterior_means(vaes["2d"], test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))

@@ -101,17 +101,19 @@ def loss_curves(
         for split, color in SPLIT_COLORS.items():
             look = {"color": color, "marker": ".", "label": f"this run, {split}"}
             axes.plot("epoch", f"{split}_loss", data=losses[model], **look)
-            _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
+            _mark(axes, published, model, split, color, f", {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
-    """Draw a model's published losses as markers; `label` is formatted with their source."""
+def _mark(
+    axes: Axes, published: pd.DataFrame, model: str, split: str, color: str, suffix: str = ""
+) -> None:
+    """Draw a model's published losses as markers, labelled with their source and a suffix."""
     shown = published[(published["model"] == model) & (published["split"] == split)]
     groups = shown.groupby("source", sort=False)
     for style, (source, table) in zip(cycle(STYLES), groups, strict=False):
-        look = {"color": color, "fillstyle": "none", "label": label.format(source)}
+        look = {"color": color, "fillstyle": "none", "label": f"{source}{suffix}"}
         axes.plot("epoch", "published", style[0], data=table, **look)
 
 
@@ -203,6 +205,6 @@ def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 axes.plot("epoch", "mean", data=band, color=color, label=label)
                 shade = {"color": color, "alpha": 0.25, "linewidth": 0}
                 axes.fill_between("epoch", "low", "high", data=band, **shade)
-            _mark(axes, published, model, split, color="black", label="{}")
+            _mark(axes, published, model, split, "black")
             axes.legend(frameon=False)
     return figure

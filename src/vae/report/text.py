@@ -71,6 +71,7 @@ def verdict_lines(verdicts: Verdicts) -> Iterator[str]:
     for source, found in verdicts.replays.items():
         yield f"{source}: {replay_answer(found)}"
         yield replay_table(found).to_string()
+    # A title is a verdict and its sign.
     if len(counts := verdict_counts(verdicts.values)):
         yield counts.rename(columns=lambda title: title[-1]).to_string()
         yield " ".join(f"{title[-1]} {title[:-2]}" for title in counts)

@@ -99,7 +99,7 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
             "noise_kl",
             "kl",
             "report",
-            "studies/seeds.csv is no table of a study",
+            "studies/seeds.csv is not a study's table",
         ),
     ],
 )

@@ -23,7 +23,7 @@ from vae.reproduction.intervals import DEFAULTS, paired_differences, prediction_
 from vae.reproduction.published import load_published
 from vae.reproduction.verdicts import seedless
 from vae.study.cluster import run_trials
-from vae.study.trials import Trial, append_rows, plan, resume
+from vae.study.trials import Trial, append_rows, plan, resume_study
 
 DATA = Path("data/binarized")
 
@@ -74,7 +74,7 @@ def seeds(text: str) -> list[int]:
 
 def train_missing(trials: list[Trial], output: Path, address: str | None) -> dict[str, str]:
     """Run the trials that are not in the table, and append them; return why trials failed."""
-    finished = set(resume(output, trials)["trial"])
+    finished = set(resume_study(output, trials)["trial"])
     print(f"{len(trials)} trials, {len(finished)} of them finished before", flush=True)
     missing = [trial for trial in trials if trial.fingerprint not in finished]
     splits = load_split(DATA, "train"), load_split(DATA, "test")

@@ -19,8 +19,7 @@ from vae.data import tiled
 from vae.files import written_whole
 from vae.params import Train
 
-# Styles as decorators: they replace the user's matplotlibrc and do not outlive a function. Charts
-# are on white; figures of images, which are white on black, are dark.
+# Used as decorators, these replace the user's matplotlibrc. Figures of images are dark.
 FRAME = {"axes.spines.top": False, "axes.spines.right": False}
 styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.alpha": 0.25}])
 dark = matplotlib.style.context(["default", "dark_background"])
@@ -44,10 +43,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 
 def save_gif(path: Path, frames: np.ndarray, epochs: np.ndarray, milliseconds: int) -> None:
-    """Write gray frames `(frames, height, width)`, uint8, as a lossless GIF that loops.
-
-    A strip above each frame shows the number of epochs; the last frame stays for two seconds.
-    """
+    """Write gray frames `(frames, height, width)`, uint8, as a lossless GIF with epochs on top."""
     scale = 2 if frames.shape[2] >= 140 else 1
     images = []
     for frame, epoch in zip(frames, epochs, strict=True):
@@ -56,6 +52,7 @@ def save_gif(path: Path, frames: np.ndarray, epochs: np.ndarray, milliseconds: i
         font = ImageFont.load_default_imagefont()
         ImageDraw.Draw(strip).text((3, 1), f"epoch {epoch:.2f}", 255, font)
         images.append(np.concatenate((enlarged(np.array(strip), scale), frame)))
+    # The last frame stays for two seconds.
     times = [milliseconds] * (len(images) - 1) + [2000]
     # With `optimize`, Pillow changes some gray values by one in frames that have all 256.
     options = {"plugin": "pillow", "mode": "L", "optimize": False, "loop": 0}
@@ -64,11 +61,9 @@ def save_gif(path: Path, frames: np.ndarray, epochs: np.ndarray, milliseconds: i
 
 
 def frame_epochs(images: int, train: Train, interval: int) -> np.ndarray:
-    """Return the number of epochs at each frame of a training on so many images, `(frames,)`.
-
-    Frames are taken before training, and in each epoch after batch 1 and every `interval` more.
-    """
+    """Return the number of epochs at each frame of a training on so many images, `(frames,)`."""
     batches = -(-images // train.batch_size)
+    # Frames are taken before training, and in each epoch after batch 1 and every `interval` more.
     after = np.arange(0, batches, interval) + 1
     return np.append(0, np.arange(train.epochs)[:, None] + after / batches)
 
@@ -83,10 +78,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 def model_panels(
     sizes: Mapping[str, int], height: float, **options: Any
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Make a figure with a panel for each model, side by side, or with a note if there is none.
-
-    `sizes` are latent sizes by model, `height` is in inches, `options` are those of `subplots`.
-    """
+    """Make a figure with a panel for each model, given their latent `sizes`; height in inches."""
     figure = Figure(figsize=(11, height), layout="constrained")
     if not sizes:
         note = "Nothing to show: the published or studied numbers are of other data or models."
@@ -109,17 +101,19 @@ def loss_curves(
         for split, color in SPLIT_COLORS.items():
             look = {"color": color, "marker": ".", "label": f"this run, {split}"}
             axes.plot("epoch", f"{split}_loss", data=losses[model], **look)
-            _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
+            _mark(axes, published, model, split, color, f", {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
-    """Draw a model's published losses as markers; `label` is formatted with their source."""
+def _mark(
+    axes: Axes, published: pd.DataFrame, model: str, split: str, color: str, suffix: str = ""
+) -> None:
+    """Draw a model's published losses as markers, labelled with their source and a suffix."""
     shown = published[(published["model"] == model) & (published["split"] == split)]
     groups = shown.groupby("source", sort=False)
     for style, (source, table) in zip(cycle(STYLES), groups, strict=False):
-        look = {"color": color, "fillstyle": "none", "label": label.format(source)}
+        look = {"color": color, "fillstyle": "none", "label": f"{source}{suffix}"}
         axes.plot("epoch", "published", style[0], data=table, **look)
 
 
@@ -160,9 +154,9 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray | None) -> Figure:
 
 
 def manifold_axis(size: int, quantiles: Sequence[float], points: int) -> np.ndarray:
-    """Return latent coordinates along a side of the manifold, `(size * points,)`.
+    """Return latent coordinates of so many points in each of `size` digits, `(size * points,)`.
 
-    Each of the `size` digits has so many points, spaced evenly in the prior's quantiles.
+    They run along a side of the manifold, spaced evenly in the prior's quantiles.
     """
     low, high = quantiles
     position = (np.arange(size * points) + 0.5) / points - 0.5
@@ -185,10 +179,7 @@ def show_pixels(figure: Figure, image: np.ndarray, left: int, top: int) -> Axes:
 def sample_images(
     fakes: Mapping[str, tuple[np.ndarray, np.ndarray]], sizes: Mapping[str, int]
 ) -> Figure:
-    """Draw for each model 40 samples from the prior and 10 images between two test images.
-
-    `fakes` has both by model, `(40, 784)` and `(10, 784)`, uint8.
-    """
+    """Draw samples from the prior `(40, 784)` and images between two test images `(10, 784)`."""
     figure = Figure(figsize=(11.8, 3.84), dpi=100)
     for left, (model, (samples, between)) in zip((20, 600), fakes.items(), strict=True):
         for top, image, title in (
@@ -201,10 +192,7 @@ def sample_images(
 
 @styled
 def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Draw a study's mean losses by epoch and 99 % prediction bands, and the published losses.
-
-    There is a panel for each model and split, and a color for each arm.
-    """
+    """Draw a study's mean losses and 99 % prediction bands by arm, and the published losses."""
     models = intervals["model"].unique()
     figure = Figure(figsize=(11, 4.2 * len(models)), layout="constrained")
     for model, row in zip(models, figure.subplots(len(models), 2, squeeze=False), strict=True):
@@ -217,6 +205,6 @@ def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 axes.plot("epoch", "mean", data=band, color=color, label=label)
                 shade = {"color": color, "alpha": 0.25, "linewidth": 0}
                 axes.fill_between("epoch", "low", "high", data=band, **shade)
-            _mark(axes, published, model, split, color="black", label="{}")
+            _mark(axes, published, model, split, "black")
             axes.legend(frameon=False)
     return figure

@@ -48,7 +48,7 @@ class Index(Group):
     about: str
     cite: str = ""
     data: Data
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     tables: Annotated[tuple[Table, ...], Field(strict=False)]
     noise_kl: NoiseKL | None = None
     earlier_training: str | None = None

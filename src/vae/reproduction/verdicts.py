@@ -44,7 +44,7 @@ def judge_run(
     values = compare_run(tables, plots, metrics)
     trials, intervals = load_study(studies / "seeds.csv")
     study = read_json(studies / "seeds.json", "parameters")["parameters"]
-    others = other_models(params, study)
+    others = [model for model in MODELS if seedless(params, model) != study[model]]
     judged = values[~values["model"].isin(others)]
     replays = count_replays(judged, trials[trials["seed"] != params.seed])
     replayed = [source for source, found in replays.items() if found["replayed"]]
@@ -80,9 +80,9 @@ def count_replays(values: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[
     """Count how many losses are within the tolerance of a replay, by source.
 
     `values` are rows of `compare_losses`, `trials` those of a study's other seeds. The source's run
-    is replayed if more losses are within the tolerance than with any of these seeds; the chance of
-    that for one more seed is at most 1 in 21 for 20 seeds. `places` has, by model and split, the
-    largest difference in nats and the share of the other seeds' losses within the tolerance.
+    is replayed if more losses are within the tolerance than with any of these seeds: among 21 runs,
+    chance alone does this for one at most. `places` has the largest difference, in nats, and the
+    share of the other seeds' losses within the tolerance, by model and split.
     """
     values = values.dropna(subset="tolerance")
     losses = by_split(trials[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")
@@ -106,21 +106,10 @@ def count_replays(values: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[
     return found
 
 
-def other_models(params: Params, study: dict[str, dict[str, str]]) -> list[str]:
-    """List the models that `params` trains differently from the study, apart from the seed.
-
-    `study` has its flat parameters by model.
-    """
-    return [model for model in MODELS if seedless(params, model) != study[model]]
-
-
 def changed_parameters(
     params: Params, study: dict[str, dict[str, str]], index: Index
 ) -> dict[str, str]:
-    """Describe each parameter that differs from the committed results', by its flat name.
-
-    Theirs are in the study, by model, and in the index.
-    """
+    """Describe each parameter, by its flat name, that differs from those of the study or index."""
     ours = flat({name.replace("_", "-"): group for name, group in params})
     data = {"download.dataset": index.data.dataset, "binarize.mode": index.data.mode}
     data["binarize.threshold"] = index.data.threshold
@@ -152,8 +141,7 @@ def judge(
     `n` is the number of the study's seeds, `low` and `high` bound its 99 % prediction interval, and
     `outside` is how far the published value lies outside, in nats.
 
-    - replayed: within the tolerance of a replay, and its source is in `replayed`: its run is
-      replayed as a whole;
+    - replayed: within the tolerance of a replay, and the run of its source is `replayed`;
     - consistent: inside the interval, so another seed may well give it;
     - not reproducible as published: outside;
     - other parameters: its model is in `others`, which the study cannot judge.

@@ -86,7 +86,7 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         file.write(text)
 
 
-def resume(output: Path, trials: list[Trial]) -> pd.DataFrame:
+def resume_study(output: Path, trials: list[Trial]) -> pd.DataFrame:
     """Read the finished trials of an interrupted study and remove unfinished rows from its table.
 
     Raises UserError if the table has trials of another study.

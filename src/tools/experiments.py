@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from repro import dvc
 from vae import cli
 from vae.cli import UserError
+from vae.custom_data import CUSTOM
 from vae.git import check_whole, committed, git
 from vae.grid import Grid, combinations, dvc_options, read_grid
-from vae.own_images import OWN
 from vae.params import MODELS, Params
 from vae.report.figures import save_figure, styled
 from vae.reproduction.verdicts import VERDICTS
@@ -55,7 +55,7 @@ def run_queue(grid: Grid) -> set[str]:
     """
     for place in {params.download.dataset for params in combinations(grid)}:
         others = git("ls-files", "--others", "--exclude-from=.dvcignore", "--", place)
-        if place.startswith(OWN) and others and not git("ls-files", f"{place}.dvc"):
+        if place.startswith(CUSTOM) and others and not git("ls-files", f"{place}.dvc"):
             raise UserError(
                 f"experiments have what git or DVC tracks, and {place} is new: git add "
                 f"{quote(place)}, or dvc add {quote(place)} && git add {quote(f'{place}.dvc')}"

@@ -18,9 +18,9 @@ from dvc.api import exp_show
 from repro import dvc
 from vae import cli
 from vae.cli import UserError
+from vae.custom_data import CUSTOM
 from vae.git import check_whole, committed, git
 from vae.grid import Grid, combinations, dvc_options, read_grid
-from vae.own_images import OWN
 from vae.params import MODELS, Params
 from vae.reproduction.verdicts import VERDICTS
 
@@ -49,7 +49,7 @@ def run_queue(grid: Grid) -> set[str]:
     """
     for place in {params.download.dataset for params in combinations(grid)}:
         untracked = git("ls-files", "--others", "--exclude-from=.dvcignore", "--", place)
-        if place.startswith(OWN) and untracked and not git("ls-files", f"{place}.dvc"):
+        if place.startswith(CUSTOM) and untracked and not git("ls-files", f"{place}.dvc"):
             raise UserError(
                 f"experiments use only files tracked by git or DVC, and {place} is not: git add "
                 f"{quote(place)}, or dvc add {quote(place)} && git add {quote(f'{place}.dvc')}"

@@ -21,14 +21,14 @@ def main() -> None:
     port = parser.parse_args().port
     store = Store(check_params(Path("params.yaml")).tracking)
     page = runs_page(store.experiment)
-    if not store.client.search_runs([store.experiment], max_results=1):
-        print("no runs yet; `make track` logs the results that dvc pull or DVC's cache brought")
     if not store.artifacts:
         print(f"runs: {shown(store.uri)}/{page}")
         return
     with socket.socket() as client:
         if client.connect_ex(("127.0.0.1", port)) == 0:
             raise UserError(f"port {port} is in use; name another with PORT=")
+    if not store.client.search_runs([store.experiment], max_results=1):
+        print("no runs yet; `make track` logs the results that dvc pull or DVC's cache brought")
     print(f"runs: http://127.0.0.1:{port}/{page}", flush=True)
     command = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {port}".split()
     places = ["--backend-store-uri", store.uri]

@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 def arguments(description: str, *names: str) -> Any:
-    """Parse a stage's command line: a named tuple with one path per name. A mistake exits with 2."""
+    """Parse a stage's command line: one path per name, in a named tuple. A mistake exits with 2."""
     parser = argparse.ArgumentParser(
         description=description, epilog="dvc.yaml has the values; `dvc repro` runs it."
     )

@@ -8,28 +8,31 @@ from vae.params import MODELS
 
 # A shared view in the form in which MLflow keeps it in a tag of the experiment.
 VIEW = Path(__file__).with_name("view.json")
+# The images of each model's run.
+IMAGES = {"20d": ["reconstructions"], "2d": ["manifold", "reconstructions"]}
 
 
 def runs_page(experiment: str, view: str = "trainings") -> str:
     """The address of a shared view: `trainings`, the table of all runs, or a model's name."""
-    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}"
+    # Of the two kinds of pages that MLflow's side bar offers.
+    kind = "workflowType=machine_learning"
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}&{kind}"
 
 
 def experiment_tags(experiment: str) -> dict[str, str]:
     """Tags with an experiment's note and views. Each model has its own charts, because the losses
     of the two have no common scale."""
-    view = json.loads(VIEW.read_text())
-    filters = {"trainings": ""} | {name: f"tags.model = '{name}'" for name in MODELS}
-    tags = {
-        f"mlflow.sharedViewState.{name}": json.dumps(view | {"searchFilter": text})
-        for name, text in filters.items()
-    }
-    kind = "&workflowType=machine_learning"  # of the two that MLflow's side bar offers
+    view, tags = json.loads(VIEW.read_text()), {}
+    for name in ("trainings", *MODELS):
+        view["searchFilter"] = f"tags.model = '{name}'" if name in MODELS else ""
+        kinds = IMAGES.get(name, IMAGES["2d"])
+        view["compareRunCharts"][0]["imageKeys"] = [f"images/{kind}" for kind in kinds]
+        tags[f"mlflow.sharedViewState.{name}"] = json.dumps(view)
     charts = " and ".join(
-        f"[{name}]({runs_page(experiment, name)}{kind}&compareRunsMode=CHART)" for name in MODELS
+        f"[{name}]({runs_page(experiment, name)}&compareRunsMode=CHART)" for name in MODELS
     )
     tags["mlflow.note.content"] = (
-        f"Runs: [table]({runs_page(experiment)}{kind}), curves and images of {charts}. "
+        f"Runs: [table]({runs_page(experiment)}), curves and images of {charts}. "
         "A step is an epoch; the images of step 0 are the trained model's."
     )
     return tags

@@ -24,7 +24,7 @@ from vae.params import MODELS, check_params, flat, training_params
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.logged_model import log_model
 from vae.tracking.origin import differences, origin
-from vae.tracking.pages import run_note
+from vae.tracking.pages import IMAGES, run_note
 from vae.tracking.store import Store
 
 DATA = Path("data/binarized")
@@ -38,7 +38,6 @@ PARAMETERS = {"train.epochs": "epochs", "train.learning_rate": "learning_rate"} 
 }
 # PostgreSQL takes names of 250 characters; a number may follow.
 LONGEST_NAME = 240
-IMAGES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
 # Files of plots/ for both runs and for each.
 BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png", "samples.png")
 ANOMALY = ("kl-divergence.png", "noise.png", "anomalies.png")

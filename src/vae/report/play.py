@@ -43,7 +43,8 @@ def play_data(
     quantiles = np.percentile([*known.values()], np.linspace(0, 100, QUANTILES), axis=1).T
     axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     return {
-        "models": playable_models(trained, test.images),
+        # The page scores binarized images.
+        "models": playable_models(trained, test.images) if test.images.dtype == np.uint8 else None,
         "scores": {
             "quantiles": {
                 name: packed(row, "<f4") for name, row in zip(known, quantiles, strict=True)
@@ -57,7 +58,7 @@ def play_data(
             "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
-        "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),
+        "examples": packed(np.packbits(test.images[list(params.figures.images)] > 0.5), "u1"),
         "training": _moments(params, len(train.images), models),
         "losses": {
             name: table[["epoch", "train_loss", "test_loss"]].to_dict("list")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vae.data import PIXELS
+from vae.data import PIXELS, load_split
 from vae.files import read_json
 from vae.scores import SCORE_NAMES
 
@@ -64,7 +64,9 @@ def save_logged(weights: Path, folder: Path, model_id: str) -> Path:
     (folder / weights.stem).mkdir()
     for path in (weights, weights.with_suffix(".json")):
         shutil.copy(path, folder / weights.stem)
-    images = np.zeros((1, PIXELS), np.uint8)
+    data = Path("data/binarized")
+    kind = load_split(data, "test").images.dtype if data.exists() else np.uint8
+    images = np.zeros((1, PIXELS), kind)
     outputs = [TensorSpec(np.dtype(kind), *rest, name) for name, (kind, *rest) in OUTPUTS.items()]
     save_model(
         folder / "model",
@@ -98,7 +100,7 @@ class Loaded:
         return self.model
 
     def predict(self, images: np.ndarray, params: Any = None) -> dict[str, np.ndarray]:
-        """Return `OUTPUTS` of images `(n, 784)`, uint8 of zeros and ones: the `probabilities` of
+        """Return `OUTPUTS` of images `(n, 784)` as in data/binarized: the `probabilities` of
         pixels, decoded at the posterior mean, and the scores of `vae.inference.anomaly_scores`."""
         from vae.inference import anomaly_scores, reconstruct
 

@@ -288,7 +288,7 @@ def an_epoch_twice(demo):
         (without_a_key, "report", "cannot read metrics/anomaly.json (it has no fails_on); run"),
         (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
         (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
-        (the_other_model, "visualize", "(it has 20 latent dimensions, not 2); run"),
+        (the_other_model, "visualize", "(its latent size is 20; it should be 2); run"),
         (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
     ],
 )

@@ -21,10 +21,8 @@ MOST_THREADS = 16
 P, L, D = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 UNCHANGED = 3
 CHECKED = {
-    "linear": [P, P, P, P, L, L, L, L],
-    "linear_backward": [P, P, P, P, P, P, P, L, L, L],
-    "linear_of_bytes": [P, P, P, P, L, L, L, L],
-    "linear_of_bytes_backward": [P, P, P, P, P, L, L, L],
+    "linears": [P, L, L, L, P, L, P, P],
+    "linears_backward": [P, L, L, L, P, L, P, P, P, P],
     "bernoulli_nll_backward": [P, P, P, L, L],
     "convolve": [P, P, P, P, *[L] * 13],
     "convolve_by_weight": [P, P, P, *[L] * 13],
@@ -37,7 +35,7 @@ FUNCTIONS = {
     "exponentials": [P, L],
     "logarithms": [P, L],
     "sum_over_rows": [P, P, L, L],
-    "adam": [P, L, L, D, D, D, D],
+    "adam": [P, L, D, D, D, D],
     "many_normals": [P, P, L],
     "normal_pairs": [P, P, L],
     "permute": [P, P, L],

@@ -56,6 +56,11 @@ def saved_tensors(ctx: Any) -> Sequence[Tensor]:
     return ctx.saved_tensors
 
 
+def address(tensor: Tensor | None) -> int:
+    """Return a tensor's address, 0 for None. The caller keeps the tensor alive."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
 class Address(ctypes.c_void_p):
     """A tensor's address, which keeps the tensor alive: it may be a copy made for one call."""
 

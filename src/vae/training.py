@@ -193,17 +193,18 @@ def train(
     """
     model.train()
     terms = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
+    size = settings.batch_size
     order, noise = draws.order.to(images.device), draws.noise.to(images.device)
-    for first in range(0, len(images), settings.batch_size):
-        rows = slice(first, min(first + settings.batch_size, len(images)))
-        data = images.index_select(0, order[rows])
+    batches = zip(order.split(size), noise.split(size), terms.split(size, dim=1), strict=True)
+    for number, (chosen, sample, own_terms) in enumerate(batches, start=1):
+        data = images.index_select(0, chosen)
         optimizer.zero_grad()
-        logits, kl = model(data, noise[rows])
+        logits, kl = model(data, sample)
         loss, reconstruction = loss_function(logits, data, kl, settings.beta)
         loss.backward()
         optimizer.step()
-        terms[0, rows], terms[1, rows] = reconstruction.detach(), kl.detach()
-        yield loss.item(), terms[:, : rows.stop]
+        torch.stack((reconstruction.detach(), kl.detach()), out=own_terms)
+        yield loss.item(), terms[:, : number * size]
 
 
 @torch.no_grad()

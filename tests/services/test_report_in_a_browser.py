@@ -27,8 +27,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-# PNG files of plots/ but the two that compare with published numbers.
-PICTURES = 11
+# PNG files of plots/ but the two that compare with published numbers, one in two parts.
+PICTURES = 12
 # The gray values of a canvas.
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;

@@ -149,7 +149,8 @@ def test_the_tables_have_every_number_of_the_demo(html, finished_demo):
     expected = []
     for model in MODELS:
         losses = load_losses(finished_demo / f"plots/{model}-losses.csv")
-        expected += [[str(epoch), *map(text.NATS, two)] for _, epoch, *two in losses.itertuples()]
+        for row in losses.itertuples():
+            expected.append([str(row.epoch), *map(text.NATS, (row.train_loss, row.test_loss))])
         found, parts = likelihood[model], likelihood[model]["decomposition"]
         names = ("test_log_likelihood", "standard_error", "effective_samples")
         expected.append([model, *(text.NATS(found[name]) for name in names)])

@@ -67,12 +67,11 @@ def panels(image: Image.Image) -> list[Image.Image]:
     On a phone the two panels of a chart are then shown one below the other.
     """
     width, height = image.size
-    first, last = (width * 9 // 20, width * 11 // 20) if width > 2 * height else (0, 0)
-    white = (np.asarray(image.convert("L"))[:, first:last] == 255).all(axis=0)
-    if not white.any():
+    white = np.flatnonzero((np.asarray(image.convert("L")) == 255).all(axis=0))
+    near = white[np.abs(white - width // 2) < width // 20]
+    if width <= 2 * height or not near.size:
         return [image]
-    columns = first + np.flatnonzero(white)
-    cut = int(columns[np.abs(columns - width // 2).argmin()])
+    cut = int(near[0])
     return [image.crop(box) for box in ((0, 0, cut, height), (cut, 0, width, height))]
 
 

@@ -21,7 +21,7 @@ ROOMS = {
     "exact": (1160, set()),
     "networks": (20, {"exact", "vae"}),
     "vae": (2345, {"exact"}),
-    "report": (726, {"exact", "vae", "reproduction"}),
+    "report": (722, {"exact", "vae", "reproduction"}),
     "reproduction": (379, {"exact", "vae"}),
     "rebuild": (119, {"exact", "vae"}),
     "study": (200, {"exact", "vae", "reproduction"}),

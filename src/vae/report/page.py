@@ -62,10 +62,7 @@ def png(image: Image.Image) -> str:
 
 
 def panels(image: Image.Image) -> list[Image.Image]:
-    """Cut a wide image at a white column near its middle, if it has one.
-
-    On a phone the two panels of a chart are then shown one below the other.
-    """
+    """Cut a chart of two panels after the first: a phone shows them one below the other."""
     width, height = image.size
     white = np.flatnonzero((np.asarray(image.convert("L")) == 255).all(axis=0))
     near = white[np.abs(white - width // 2) < width // 20]

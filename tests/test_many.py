@@ -181,16 +181,3 @@ def forget(folder: Path, *stages: str) -> None:
         del lock["stages"][stage]
     yaml.dump(lock, folder / "dvc.lock")
     shutil.rmtree(folder / ".dvc/cache/runs")
-
-
-def test_a_clone_with_results_logs_them_to_its_own_mlflow(demo):
-    """Git has neither the database nor the mark of the stage track."""
-    for name in ("mlflow.db", ".tracked"):
-        (demo / name).unlink()
-    assert re.findall("Running stage '(.*)'", dvc(demo, "repro")) == ["track"]
-    client = MlflowClient(f"sqlite:///{demo}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
-    assert sorted(run.data.tags["model"] for run in runs) == ["20d", "2d"]
-    for each in runs:
-        figures = [artifact.path for artifact in client.list_artifacts(each.info.run_id, "plots")]
-        assert "plots/losses.png" in figures

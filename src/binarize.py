@@ -1,4 +1,4 @@
-"""Turn MNIST's gray pixels into 0 and 1."""
+"""Binarize the gray pixels of the images."""
 
 import vae.environment  # noqa: F401
 
@@ -19,10 +19,10 @@ def main() -> None:
             images = sample_pixels(gray, generator)
         else:
             images = binarize(gray, settings.threshold)
-        if (images == images[0]).all():  # as one alone is: then no score has a spread
+        if (images == images[0]).all():  # the scores would have no deviation
             raise cli.UserError(
-                f"the {len(images)} images of {image_file} are all the same when binarized "
-                f"(threshold {settings.threshold}); two or more should differ"
+                f"the {len(images)} images of {image_file} are equal when binarized (threshold "
+                f"{settings.threshold}); at least two should differ"
             )
         labels = read_idx(label_file, 1) if label_file.exists() else None
         split = checked(Split(images, labels), image_file)

@@ -1,4 +1,4 @@
-"""Fetch a data set's files, in torchvision's layout, checked by their MD5 sums, or write them."""
+"""Download a data set in torchvision's layout and check its files, or convert other images."""
 
 import gzip
 import os
@@ -11,15 +11,14 @@ import vae.environment  # noqa: F401
 import numpy as np
 
 from vae import cli
+from vae.custom_data import CUSTOM, Arrays, read_custom_data
 from vae.data import FILE_NAMES, upscaled_digits, write_idx
 from vae.files import md5, shown, written_whole
 from vae.mirror import NotFetched, fetch
-from vae.own_images import OWN, Arrays, own_images
 from vae.params import Download, read_params
 
-# As torchvision has them, whose import takes seconds: the sums and names of all files, and where
-# they lie, by the names of params.yaml.
-SUMS = Path(__file__).with_suffix(".md5")
+# Copied from torchvision, whose import takes seconds: checksums, folders and mirrors.
+CHECKSUMS = Path(__file__).with_suffix(".md5")
 FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 MIRRORS = {
     "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
@@ -32,20 +31,20 @@ def main() -> None:
     (settings,) = read_params("download")
     if settings.dataset == "digits":
         return write_digits(root)
-    if settings.dataset.startswith(OWN):
-        return write_splits(root / "Own/raw", own_images(Path(settings.dataset)))
-    for line in SUMS.read_text(encoding="utf-8").splitlines():
+    if settings.dataset.startswith(CUSTOM):
+        return write_splits(root / "Own/raw", read_custom_data(Path(settings.dataset)))
+    for line in CHECKSUMS.read_text(encoding="utf-8").splitlines():
         checksum, name = line.split()
         if name.startswith(f"{FOLDERS[settings.dataset]}/"):
             path = root / name
             fetch_from_any(mirrors(settings), path.name, checksum, path, settings)
-            # Unpacked too, as torchvision's users expect.
+            # torchvision leaves the decompressed file beside it.
             with written_whole(path.with_suffix("")) as temporary:
                 temporary.write_bytes(gzip.decompress(path.read_bytes()))
 
 
 def mirrors(settings: Download) -> list[str]:
-    """List where to look, in order: at MNIST_MIRROR, then at the parameters' places for MNIST."""
+    """List the mirrors to try: MNIST_MIRROR, then the data set's; MNIST's are parameters."""
     places = [MIRRORS[settings.dataset]] if settings.dataset in MIRRORS else settings.mirrors
     return [*filter(None, [os.environ.get("MNIST_MIRROR")]), *places]
 
@@ -53,7 +52,7 @@ def mirrors(settings: Download) -> list[str]:
 def fetch_from_any(
     places: list[str], name: str, checksum: str, path: Path, settings: Download
 ) -> None:
-    """Fetch a file from the first mirror that has it with this MD5 sum. Raises UserError."""
+    """Download a file from the first mirror where it has this checksum. Raises UserError."""
     failures = []
     for mirror in places:
         for attempt in range(1, settings.attempts + 1):
@@ -62,30 +61,30 @@ def fetch_from_any(
                 with written_whole(path) as temporary:
                     fetch(mirror, name, temporary, settings.timeout)
                     if (found := md5(temporary)) != checksum:
-                        raise NotFetched(f"its MD5 sum is {found}, not {checksum}", False)
+                        raise NotFetched(f"its checksum is {found}, not {checksum}", False)
                 print(f"{name} from {shown(mirror)}")
                 return
             except NotFetched as error:
-                reason, again = error.args
-                if not again:
+                reason, retry = error.args
+                if not retry:
                     break
                 reason += f" ({attempt} attempts)"
         failures.append(cli.printable(f"{shown(mirror)}: {reason}"))
         print(f"{name} not from {failures[-1]}", file=sys.stderr)
     raise cli.UserError(
-        f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or an URL "
-        "that has the four files, or run `make demo`, which needs none of them."
+        f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or URL with "
+        "the four files, or run `make demo`, which needs no download."
     )
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's 1,797 digits, the last 297 for test."""
+    """Write scikit-learn's 1,797 digits; the last 297 are for test."""
     parts = zip(*(np.split(array, [1500]) for array in upscaled_digits()), strict=True)
     write_splits(root / "Digits/raw", dict(zip(FILE_NAMES, parts, strict=True)))
 
 
 def write_splits(folder: Path, splits: Mapping[str, Arrays]) -> None:
-    """Write images and, where there are any, labels in files like MNIST's."""
+    """Write images, and labels if there are any, in MNIST's format."""
     for split, arrays in splits.items():
         for name, values in zip(FILE_NAMES[split], arrays, strict=True):
             if values is not None:

@@ -58,7 +58,7 @@ RUN = {page: [li for li in lines if bare(li) not in NOT_RUN] for page, lines in 
         if RUN[page]
     ],
 )
-def test_the_commands_of_a_page_can_be_run_one_after_the_other(demo, page):
+def test_the_commands_of_a_page_run(demo, page):
     link_environment(demo)
     shutil.copytree(ROOT / "docs", demo / "docs")
     commit_all(demo)
@@ -88,7 +88,7 @@ def test_commands_that_are_not_run_are_still_documented():
     assert set(NOT_RUN) <= written
 
 
-def test_make_keeps_a_users_own_modules_and_modes_of_python_out(demo):
+def test_make_ignores_a_users_python_modules_and_modes(demo):
     """Modules named as the standard library's stop Python itself where PYTHONPATH has them."""
     link_environment(demo)
     commit_all(demo)
@@ -103,7 +103,7 @@ def test_make_keeps_a_users_own_modules_and_modes_of_python_out(demo):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_without_assertions_and_docstrings_a_stage_and_a_tool_do_the_same(demo):
+def test_python_optimised_gives_the_same(demo):
     before = (demo / "metrics/likelihood.json").read_bytes()
     environment = {**scratch_environment(), "PYTHONOPTIMIZE": "2"}
     stage = "src/likelihood.py data/raw data/binarized models metrics/likelihood.json plots"

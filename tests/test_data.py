@@ -33,15 +33,14 @@ def test_binarize_is_the_posts_round_for_every_gray_value():
     assert (binarize(grays, threshold=128) == as_in_the_post.numpy()).all()
 
 
-def test_drawn_pixels_are_one_as_often_as_they_are_light_and_the_seed_decides_them():
+def test_drawn_pixels_have_their_probability_and_follow_the_seed():
     gray = np.tile(np.arange(256, dtype=np.uint8), (4000, 4))[:, :784]
     drawn, again, other = (sample_pixels(gray, np.random.RandomState(seed)) for seed in (0, 0, 1))
     assert np.array_equal(drawn, again)
     assert not np.array_equal(drawn, other)
     assert drawn.max() == 1
     share = np.array([drawn[gray == value].mean() for value in range(256)])
-    assert share[0] == 0
-    assert share[255] == 1
+    assert (share[0], share[255]) == (0, 1)
     # Five standard errors of 12,000 draws.
     assert np.abs(share - np.arange(256) / 255).max() < 5 * 0.5 / 12000**0.5
 
@@ -70,26 +69,22 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (None, "No such file"),
         (idx(HEADER, b"abcd")[:-9], "cannot read"),
         (b"<html>not found</html>", "cannot read"),
-        (b"", "cannot read"),
+        (HEADER + b"abcd", "cannot read"),
+        (flipped(idx(HEADER, b"abcd"), -8), "cannot read"),
         (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no whole IDX file"),
         (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no whole IDX file"),
         (idx(HEADER, b"abc"), "no whole IDX file"),
         (idx(HEADER, b"abcde"), "no whole IDX file"),
-        (idx(bytes((0, 0, 8, 1, 255, 255, 255, 255)), b""), "no whole IDX file of 1 dimensions"),
         (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no whole IDX file of 1 dimensions"),
-        (idx(HEADER, b"")[:5], "cannot read"),
-        (HEADER + b"abcd", "cannot read"),
-        (idx(HEADER, b"abcd") + b"more", "cannot read"),
-        (idx(HEADER, b"abcd") * 2, "no whole IDX file"),
-        (flipped(idx(HEADER, b"abcd"), 12), "cannot read"),
-        (flipped(idx(HEADER, b"abcd"), -8), "cannot read"),
     ],
 )
 def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "labels.gz"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         read_idx(path, dimensions=1)
     assert str(path) in str(caught.value)
@@ -97,43 +92,20 @@ def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
 
 def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
     split = Split(np.eye(784, dtype=np.uint8), np.arange(784, dtype=np.uint8) % 10)
-    for name in ("train", "test"):
-        save_split(split, tmp_path / f"{name}.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in ("train", "test")]
+    for path in paths:
+        save_split(split, path)
     loaded = load_split(tmp_path, "train")
     assert (loaded.images == split.images).all()
     assert (loaded.labels == split.labels).all()
-    assert (tmp_path / "train.safetensors").read_bytes() == (
-        tmp_path / "test.safetensors"
-    ).read_bytes()
-
-
-def test_a_missing_or_damaged_split_names_the_stage_to_run(tmp_path):
-    (tmp_path / "test.safetensors").write_bytes(b"damaged")
-    for name in ("train", "test"):
-        with pytest.raises(UserError, match="dvc repro binarize"):
-            load_split(tmp_path, name)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: None, "No such file"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-    ],
-)
-def test_an_idx_file_that_cannot_be_opened_says_why(tmp_path, make, message):
-    path = tmp_path / "labels.gz"
-    make(path)
-    with pytest.raises(UserError, match=message):
-        read_idx(path, dimensions=1)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    save_split(Split(split.images), paths[0])
+    assert load_split(tmp_path, "train").labels is None
 
 
 def arrays(**changed) -> dict[str, np.ndarray]:
-    return {
-        "images": np.eye(3, 784, dtype=np.uint8),
-        "labels": np.arange(3, dtype=np.uint8),
-    } | changed
+    values = {"images": np.eye(3, 784, dtype=np.uint8), "labels": np.arange(3, dtype=np.uint8)}
+    return values | changed
 
 
 @pytest.mark.parametrize(
@@ -141,7 +113,7 @@ def arrays(**changed) -> dict[str, np.ndarray]:
     [
         arrays(images=np.eye(4, 784, dtype=np.uint8)),
         arrays(images=np.eye(3, 28, dtype=np.uint8)),
-        arrays(images=np.eye(3, 784, dtype=np.float32)),
+        arrays(images=np.eye(3, 784, dtype=np.float64)),
         arrays(images=np.full((3, 784), 2, np.uint8)),
         arrays(images=np.array(1, np.uint8)),
         arrays(labels=np.full(3, 10, np.uint8)),
@@ -150,64 +122,59 @@ def arrays(**changed) -> dict[str, np.ndarray]:
         arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
         arrays(more=np.arange(3)),
         save_tensors({"images": torch.zeros(3, 784, dtype=torch.bfloat16)}),
-        save_tensors({"images": torch.zeros(3, 784, dtype=torch.float8_e4m3fn)}),
         {"labels": np.arange(3, dtype=np.uint8)},
         pickle.dumps(print),
         b"",
-        (2**62).to_bytes(8, "little"),
+        None,
     ],
 )
-def test_a_split_of_another_kind_is_refused_in_one_line(tmp_path, content):
+def test_a_damaged_or_missing_split_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "train.safetensors"
-    path.write_bytes(content if isinstance(content, bytes) else save(content))
-    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else save(content))
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}.*run `dvc repro") as caught:
         load_split(tmp_path, "train")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Run the stage binarize on data/raw; it should raise UserError."""
+    download.write_digits(tmp_path / "raw")
+    monkeypatch.chdir(ROOT)
+    folders = [str(tmp_path / name) for name in ("raw", "binarized")]
+    monkeypatch.setattr("sys.argv", ["binarize.py", *folders])
+
+    def run(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            binarize_stage.main()
+
+    return run
 
 
 @pytest.mark.parametrize(
     "swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)]
 )
-def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, monkeypatch, swap):
+def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, refused, swap):
     """An images file for the labels, the train set's for the test set's."""
-    download.write_digits(tmp_path / "raw")
     files = raw_files(tmp_path / "raw")
     a, b = (files[split][kind] for split, kind in (swap[:2], swap[2:]))
     content = a.read_bytes()
     a.write_bytes(b.read_bytes())
     b.write_bytes(content)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(
-        "sys.argv", ["binarize.py", str(tmp_path / "raw"), str(tmp_path / "binarized")]
-    )
-    with pytest.raises(UserError, match="ubyte"):
-        binarize_stage.main()
+    refused("ubyte")
     assert not (tmp_path / "binarized").exists()
-
-
-def test_a_split_without_labels_is_kept(tmp_path):
-    save_split(Split(arrays()["images"]), tmp_path / "train.safetensors")
-    assert load_split(tmp_path, "train").labels is None
 
 
 @pytest.mark.parametrize("same", [np.zeros((1, 28, 28)), np.zeros((9, 28, 28)), np.eye(28)[None]])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_images_that_are_all_the_same_when_binarized_are_refused(
-    tmp_path, monkeypatch, same, split
-):
-    """As one alone is: then no score has a spread."""
-    download.write_digits(tmp_path / "raw")
+def test_images_that_are_equal_when_binarized_are_refused(tmp_path, refused, same, split):
     images, labels = raw_files(tmp_path / "raw")[split]
     write_idx(images, same * 127 + 128)
     labels.unlink()
-    monkeypatch.chdir(ROOT)
-    folders = [str(tmp_path / name) for name in ("raw", "binarized")]
-    monkeypatch.setattr("sys.argv", ["binarize.py", *folders])
-    with pytest.raises(UserError, match=f"the {len(same)} images of .* two or more should differ"):
-        binarize_stage.main()
+    refused(f"the {len(same)} images of .* are equal .* at least two should differ")
 
 
-IDX = idx(HEADER, b"abcd")
 SPLIT = save(arrays())
 
 
@@ -217,15 +184,16 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     start = draw(st.integers(0, min(len(content), 600)))
-    return (
-        content[:start] + draw(st.binary(max_size=8)) + content[start + draw(st.integers(0, 8)) :]
-    )
+    end = start + draw(st.integers(0, 8))
+    return content[:start] + draw(st.binary(max_size=8)) + content[end:]
 
 
 @settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-@given(outside=damaged(IDX), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT))
+@given(
+    outside=damaged(idx(HEADER, b"abcd")), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT)
+)
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, outside, inside, split):
     labels, path = tmp_path / "labels.gz", tmp_path / "train.safetensors"
     path.write_bytes(split)

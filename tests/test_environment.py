@@ -11,7 +11,7 @@ from conftest import ROOT
 from vae.cli import PACKAGES, UserError, locked_versions, run
 
 
-def test_the_committed_lock_gives_one_version_of_each_package_and_it_is_installed():
+def test_the_committed_locks_versions_are_installed():
     found = locked_versions(ROOT / "requirements.lock")
     assert set(found) == set(PACKAGES)
     assert found["numpy"] == version("numpy")
@@ -20,7 +20,7 @@ def test_the_committed_lock_gives_one_version_of_each_package_and_it_is_installe
 @pytest.mark.parametrize(
     "pins", [("1.0.0",), ("1.0.0 ; python_version < '3.12'", "1.0.1 ; python_version >= '3.12'")]
 )
-def test_a_script_stops_before_work_where_another_version_is_installed(tmp_path, monkeypatch, pins):
+def test_a_script_does_not_run_with_another_version(tmp_path, monkeypatch, pins):
     lines = [f"numpy=={pin} \\\n    --hash=sha256:00\n" for pin in pins]
     (tmp_path / "requirements.lock").write_text("".join(lines))
     monkeypatch.chdir(tmp_path)
@@ -30,10 +30,11 @@ def test_a_script_stops_before_work_where_another_version_is_installed(tmp_path,
 
 def test_of_the_pins_for_several_pythons_the_installed_one_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("vae.cli.PACKAGES", ("numpy",))
-    pins = (
-        f"numpy==1.0.0 ; python_version < '3.0'\nnumpy=={version('numpy')} ; python_version > '3'"
-    )
-    (tmp_path / "lock").write_text(pins)
+    pins = [
+        "numpy==1.0.0 ; python_version < '3.0'",
+        f"numpy=={version('numpy')} ; python_version > '3'",
+    ]
+    (tmp_path / "lock").write_text("\n".join(pins))
     assert locked_versions(tmp_path / "lock") == {"numpy": version("numpy")}
 
 
@@ -47,9 +48,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("repository", "reason"), [(False, "not a git repository"), (True, "dubious ownership")]
 )
-def test_where_git_cannot_be_used_set_up_says_why_before_it_makes_anything(
-    tmp_path, repository, reason
-):
+def test_set_up_without_git_says_why_and_makes_nothing(tmp_path, repository, reason):
     """In the folder of a source archive, and in a checkout that another user owns."""
     (tmp_path / "src/vae").mkdir(parents=True)
     for name in ("Makefile", "requirements.lock", "src/vae/environment.mk"):

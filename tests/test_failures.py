@@ -50,17 +50,10 @@ def assert_one_line(result: subprocess.CompletedProcess, message: str) -> None:
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """Find the MD5 sums of everything that the stages write."""
-    files = [
-        path
-        for name in ("data", "models", "metrics", "plots")
-        for path in (folder / name).rglob("*")
-    ]
-    return {
-        str(path.relative_to(folder)): md5(path)
-        for path in [*files, folder / "report.html"]
-        if path.is_file()
-    }
+    """The checksums of everything that the stages write."""
+    folders = [folder / name for name in ("data", "models", "metrics", "plots")]
+    paths = [folder / "report.html", *(path for each in folders for path in each.rglob("*"))]
+    return {str(path.relative_to(folder)): md5(path) for path in paths if path.is_file()}
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -80,54 +73,17 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "target", "message"),
     [
-        (
-            "params.yaml",
-            "learning_rate:",
-            "learning_rat:",
-            "train-2d",
-            "did you mean learning_rate?",
-        ),
-        (
-            "data/published/tables.yaml",
-            "epochs: 10",
-            "epochs: ten",
-            "report",
-            "tables.yaml: tables.0.epochs is 'ten'; it should be a valid integer",
-        ),
-        (
-            "studies/seeds.csv",
-            "noise_kl",
-            "kl",
-            "report",
-            "studies/seeds.csv is no table of a study",
-        ),
+        ("params.yaml", "learning_rate:", "learning_rat:", "train-2d", "did you mean learning_"),
+        ("data/published/tables.yaml", "epochs: 10", "epochs: ten", "report", "is 'ten'; it"),
+        ("studies/seeds.csv", "noise_kl", "kl", "report", "seeds.csv is not a study's table"),
     ],
 )
-def test_bad_input_ends_dvc_repro_in_one_line_and_the_outputs_can_be_restored(
+def test_bad_input_ends_repro_in_one_line_and_loses_nothing(
     repository, file, old, new, target, message
 ):
     before = outputs(repository)
     change(repository / file, old, new)
     assert_one_line(dvc(repository, "repro", "--single-item", target), message)
-    assert_restored(repository, before)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("seed: 199", "seed: 199\nseed: 200", 'found duplicate key "seed"'),
-        ("seed: 199", "seed: [1", "YAML file structure is corrupted"),
-        ("train:\n", "trainn:\n", "Parameters 'train' are missing from 'params.yaml'"),
-    ],
-)
-def test_what_dvc_itself_refuses_can_be_restored_too(repository, old, new, message):
-    """These words are DVC's: it reads params.yaml first, a group after removing outputs."""
-    before = outputs(repository)
-    change(repository / "params.yaml", old, new)
-    result = dvc(repository, "repro", "--single-item", "train-20d")
-    assert result.returncode != 0
-    assert message in result.stdout
-    assert "Traceback" not in result.stdout
     assert_restored(repository, before)
 
 
@@ -142,16 +98,13 @@ def test_damaged_outputs_are_replaced_by_dvc_repro(repository):
     assert outputs(repository) == before
 
 
-def test_a_training_that_explodes_stops_at_its_batch_with_its_values_and_a_failed_run(repository):
+def test_a_training_that_explodes_stops_and_its_run_has_failed(repository):
     before = outputs(repository)
     change(repository / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
     result = dvc(repository, "repro", "--single-item", "train-2d")
     assert_one_line(result, "so training stops; a lower train.learning_rate may help")
-    assert re.search(
-        r"^error: epoch 1, batch \d+: .* \(reconstruction \S+, KL \S+ nats per image\)",
-        result.stdout,
-        re.M,
-    )
+    values = r"\(reconstruction \S+, KL \S+ nats per image\)"
+    assert re.search(rf"^error: epoch 1, batch \d+: .* {values}", result.stdout, re.M)
     client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
     experiment = client.get_experiment_by_name("vae-mnist").experiment_id
     latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
@@ -185,9 +138,7 @@ def remount(folder: Path, kibibytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", folder], check=True)
 
 
-def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_there_is_room(
-    finished_demo, mounted
-):
+def test_a_training_on_a_full_disk_ends_well_after_making_room(finished_demo, mounted):
     disk = mounted("-o", "size=1g", *TMPFS)
     folder = copy_demo(finished_demo, disk / "demo")
     shutil.rmtree(folder / "mlartifacts")
@@ -199,7 +150,7 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
     options = ("--single-item", "--force", "--no-run-cache", "train-20d")
     result = dvc(folder, "repro", *options)
     assert_one_line(result, "No space left on device: ")
-    assert "; correct that, then run it again" in result.stdout
+    assert "; fix that, then run it again" in result.stdout
     assert not list(folder.rglob(".tmp-*"))
     remount(disk, 1_000_000)
     result = dvc(folder, "repro", *options)
@@ -208,8 +159,8 @@ def test_on_a_full_disk_a_training_says_so_and_ends_with_the_same_bytes_once_the
     assert dvc(folder, "status", "--quiet").returncode == 0
 
 
-def test_when_dvcs_cache_is_full_dvc_says_so_and_goes_on_once_there_is_room(demo, mounted):
-    """DVC ends with status 0 even so, and keeps the outputs; `dvc status` shows it."""
+def test_a_full_cache_of_dvc_loses_nothing(demo, mounted):
+    """DVC says so, ends with status 0 and keeps the outputs; `dvc status` shows it."""
     before = outputs(demo)
     disk = mounted("-o", "size=64k", *TMPFS)
     dvc(demo, "config", "cache.dir", str(disk), check=True)
@@ -230,7 +181,7 @@ def test_when_dvcs_cache_is_full_dvc_says_so_and_goes_on_once_there_is_room(demo
 
 @pytest.mark.parametrize("room", [0, 40])
 def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
-    """When it is created, and while a run is logged."""
+    """When it is created, which stops the training, and while a run is logged."""
     disk = mounted("-o", "size=200k", *TMPFS)
     if room:
         remount(disk, 10_000)
@@ -240,7 +191,6 @@ def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
     result = script(demo, "train", "2d", "data/binarized", variables=variables)
     assert result.stdout.count("(sqlite3.OperationalError) database or disk is full") == 1
     assert "Traceback" not in result.stdout
-    # To begin with, it stops; later the training goes on without it.
     assert (result.returncode == 0) == ("The training goes on" in result.stdout)
     assert room or result.returncode
 
@@ -257,7 +207,7 @@ def test_a_full_disk_is_not_blamed_on_the_mirror(tmp_path, mounted, params):
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="root needs setpriv to lose rights"
 )
-def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_may(tmp_path):
+def test_a_stage_without_permission_names_the_place(tmp_path):
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     override_params(tmp_path / "params.yaml", {"download": {"dataset": "digits"}})
@@ -265,14 +215,14 @@ def test_without_the_right_to_write_a_stage_names_the_place_and_writes_once_it_m
     if os.geteuid() == 0:  # to whom modes mean nothing, but for this
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
     tmp_path.chmod(0o500)
-    assert_one_line(run(tmp_path, *command), "Permission denied: data; correct that, then run")
+    assert_one_line(run(tmp_path, *command), "Permission denied: data; fix that, then run")
     tmp_path.chmod(0o700)
     assert run(tmp_path, *command).returncode == 0
     (tmp_path / "params.yaml").chmod(0)
     assert_one_line(run(tmp_path, *command), "[Errno 13] Permission denied: 'params.yaml'; run")
 
 
-def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, mounted):
+def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
@@ -296,18 +246,14 @@ def test_on_a_read_only_disk_a_stage_names_the_file_and_keeps_the_outputs(demo, 
 )
 def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
     before = outputs(demo)
-    override_params(
-        demo / "params.yaml",
-        {"train-20d": {"hidden_sizes": [width]}, "tracking": {"enabled": False}},
-    )
+    changes = {"train-20d": {"hidden_sizes": [width]}, "tracking": {"enabled": False}}
+    override_params(demo / "params.yaml", changes)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
 
     result = script(demo, "train", "20d", "data/binarized", preexec_fn=limit)
-    assert_one_line(
-        result, "not enough memory; free some, or lower what decides it in params.yaml: layer sizes"
-    )
+    assert_one_line(result, "not enough memory; free some, or lower layer sizes, batch sizes")
     assert outputs(demo) == before
 
 
@@ -336,11 +282,6 @@ def an_epoch_twice(demo):
     path.write_text("\n".join([*lines, lines[3]]) + "\n")
 
 
-def a_pipe(demo):
-    (demo / "params.yaml").unlink()
-    os.mkfifo(demo / "params.yaml")
-
-
 @pytest.mark.parametrize(
     ("damage", "stage", "message"),
     [
@@ -348,13 +289,10 @@ def a_pipe(demo):
         (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
         (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
         (the_other_model, "visualize", "(it has 20 latent dimensions, not 2); run"),
-        (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is there twice); "),
-        (a_pipe, "binarize", ": it is a pipe"),
+        (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
     ],
 )
-def test_a_damaged_file_between_stages_ends_a_script_run_by_hand_in_one_line(
-    demo, damage, stage, message
-):
+def test_a_damaged_file_between_stages_ends_a_script_in_one_line(demo, damage, stage, message):
     damage(demo)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     result = script(demo, stage, *stages[stage]["cmd"].split()[2:])

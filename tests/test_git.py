@@ -42,7 +42,7 @@ def project(tmp_path, request, monkeypatch) -> Path:
     return folder
 
 
-def test_what_differs_from_the_commit_is_found_from_the_projects_folder(project, params):
+def test_differences_from_the_commit_are_found_in_a_subfolder(project, params):
     (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     commit(project)
     values = flat(training_params(params, "20d"))
@@ -56,20 +56,20 @@ def test_what_differs_from_the_commit_is_found_from_the_projects_folder(project,
 AS_COMMITTED = "git: these results are the committed ones"
 
 
-def test_the_committed_text_is_found_from_the_projects_folder(project):
+def test_the_committed_text_is_found_in_a_subfolder(project):
     (project / "dvc.lock").write_text("a: 3\n")
     assert committed("dvc.lock") == "a: 2"
     assert committed("none.lock") == ""
 
 
-def test_changes_are_the_projects_own_and_the_advice_undoes_them(project):
+def test_the_advice_undoes_the_projects_own_changes(project):
     assert repro.against_commit() == AS_COMMITTED
     (project / "dvc.lock").write_text("a: 3\n")
     (project / "more.lock").write_text("c\n")
     run(project, "add", "more.lock")
     (project.parent / "other.txt").write_text("2")
     advice = repro.against_commit().splitlines()
-    assert advice[0] == "git: not as committed: dvc.lock, more.lock"
+    assert advice[0] == "git: changed: dvc.lock, more.lock"
     back = advice[2].partition(":")[2].partition("&&")[0].split()
     assert subprocess.run(back, capture_output=True).returncode == 0
     assert repro.against_commit() == AS_COMMITTED
@@ -95,9 +95,7 @@ def conflict(project: Path) -> None:
 
 
 @pytest.mark.parametrize("committed_so", [False, True])
-def test_a_merge_with_conflicts_is_refused_until_a_side_is_taken(
-    project, monkeypatch, committed_so
-):
+def test_conflicts_are_refused_until_a_side_is_taken(project, monkeypatch, committed_so):
     check_merged()
     conflict(project)
     monkeypatch.setattr(repro, "__file__", project / "src/tools/repro.py")
@@ -107,27 +105,17 @@ def test_a_merge_with_conflicts_is_refused_until_a_side_is_taken(
     with pytest.raises(UserError, match="a merge left conflicts in") as caught:
         repro.main()
     (project / "metrics").mkdir()
-    (command,) = [
-        part for part in str(caught.value).replace(";", ":").split(": ") if "HEAD" in part
-    ]
+    parts = str(caught.value).replace(";", ":").split(": ")
+    (command,) = [part for part in parts if "HEAD" in part]
     run(project, *command.split()[1:-1])
     check_merged()
     assert (project / "dvc.lock").read_text() == "a: 2\n"
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        ["--depth=1"],
-        ["--depth=2"],
-        ["--filter=blob:none"],
-        ["--filter=tree:0"],
-        ["--depth=1", "--filter=blob:none"],
-    ],
+    "options", [["--depth=1"], ["--filter=tree:0"], ["--depth=1", "--filter=blob:none"]]
 )
-def test_a_clone_without_all_history_is_refused_with_what_completes_it(
-    project, options, tmp_path, monkeypatch
-):
+def test_the_message_for_a_partial_clone_completes_it(project, options, tmp_path, monkeypatch):
     check_whole()
     commit(project, dvc="a: 3\n")
     top = Path(git("rev-parse", "--show-toplevel"))
@@ -141,10 +129,15 @@ def test_a_clone_without_all_history_is_refused_with_what_completes_it(
     check_whole()
 
 
-@pytest.mark.parametrize("options", [["--single-branch"], ["--shared"], ["--no-tags"]])
-def test_a_clone_with_all_history_will_do(project, options, tmp_path, monkeypatch):
-    top = Path(git("rev-parse", "--show-toplevel"))
-    run(tmp_path, "clone", "--quiet", *options, top.as_uri().removeprefix("file://"), "clone")
+def test_a_clone_of_one_branch_is_whole(project, tmp_path, monkeypatch):
+    run(
+        tmp_path,
+        "clone",
+        "--quiet",
+        "--single-branch",
+        git("rev-parse", "--show-toplevel"),
+        "clone",
+    )
     monkeypatch.chdir(tmp_path / "clone")
     check_whole()
 

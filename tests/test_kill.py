@@ -23,16 +23,8 @@ from vae.rebuild.build import scratch_environment
 from vae.rebuild.compare import hashes
 
 KILLS = int(os.environ.get("KILLS", "3"))
-STAGES = (
-    "download",
-    "binarize",
-    "train-20d",
-    "train-2d",
-    "visualize",
-    "anomaly",
-    "likelihood",
-    "report",
-)
+STAGES = ("download", "binarize", "train-20d", "train-2d")
+STAGES += ("visualize", "anomaly", "likelihood", "report")
 VICTIMS = ("stage", "dvc", "group")
 
 
@@ -83,8 +75,8 @@ def await_line(process: subprocess.Popen, start: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(demo, number):
-    """kill -9 of the stage alone, of DVC alone, or of the whole group, some time into a stage."""
+def test_repro_after_a_kill_gives_the_same_bytes(demo, number):
+    """kill -9 of the stage, of DVC, or of the whole group, at some moment of a stage."""
     before = hashes(demo / "dvc.lock")
     process = start(demo, "--force", "--no-run-cache")
     await_line(process, f"Running stage '{STAGES[number % len(STAGES)]}'")
@@ -99,7 +91,7 @@ def test_killed_at_any_moment_the_next_repro_ends_with_the_same_bytes(demo, numb
         for member in family:
             member.kill()
     process.communicate()
-    # A stage goes on when its DVC is killed; what it still does must not matter either.
+    # A stage goes on when its DVC is killed; that must not matter either.
     psutil.wait_procs(family, timeout=60)
     assert_recovers(demo, before)
 
@@ -126,7 +118,7 @@ def test_a_whole_dvc_lock_is_left_as_it_is(demo):
     assert (lock.read_bytes(), lock.stat().st_mtime_ns, lock.stat().st_ino) == before
 
 
-def test_a_stage_waits_for_the_one_that_goes_on_though_its_dvc_was_killed(demo):
+def test_a_stage_waits_for_the_stage_of_a_killed_dvc(demo):
     """Two would write the same files at once."""
     before = hashes(demo / "dvc.lock")
     process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
@@ -143,13 +135,12 @@ def test_a_stage_waits_for_the_one_that_goes_on_though_its_dvc_was_killed(demo):
     assert hashes(demo / "dvc.lock") == before
 
 
-def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
+def test_temporary_files_are_removed_unless_dvc_runs(demo):
     stray = demo / "plots/.tmp-manifold.gif"
     stray.write_text("torn")
     rwlock = demo / ".dvc/tmp/rwlock"
-    rwlock.write_text(
-        json.dumps({"read": {}, "write": {"plots": {"pid": os.getpid(), "cmd": "dvc repro"}}})
-    )
+    writer = {"pid": os.getpid(), "cmd": "dvc repro"}
+    rwlock.write_text(json.dumps({"read": {}, "write": {"plots": writer}}))
     restore_after_kill(demo)
     assert stray.exists()
     rwlock.write_text("{}")
@@ -157,7 +148,7 @@ def test_a_killed_stages_temporary_file_is_removed_unless_somebody_works(demo):
     assert not stray.exists()
 
 
-def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
+def test_a_killed_training_continues_after_its_last_epoch(demo):
     before = hashes(demo / "dvc.lock")
     shutil.rmtree(demo / ".dvc/cache")  # as where nobody has trained this before
     # The training takes a second; it may end before the kill, and leave no checkpoint.
@@ -169,11 +160,8 @@ def test_a_killed_training_goes_on_after_its_last_finished_epoch(demo):
         if (demo / ".checkpoints/2d/state.safetensors").exists():
             break
     output = assert_recovers(demo, before)
-    assert ".checkpoints/2d/state.safetensors: going on after epoch " in output
-    killed = [
-        run for run in runs(demo) if run.info.status == "KILLED" and run.data.tags["model"] == "2d"
-    ]
-    assert killed
+    assert ".checkpoints/2d/state.safetensors: continuing after epoch " in output
+    assert ("KILLED", "2d") in [(run.info.status, run.data.tags["model"]) for run in runs(demo)]
 
 
 def test_ctrl_c_ends_a_training_at_once_with_one_line(demo):
@@ -181,18 +169,13 @@ def test_ctrl_c_ends_a_training_at_once_with_one_line(demo):
     await_line(process, "epoch 1,")
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    lines = [
-        line
-        for line in process.communicate()[0].splitlines()
-        if not line.startswith(("> ", "epoch "))
-    ]
+    printed = process.communicate()[0].splitlines()
+    lines = [line for line in printed if line and not line.startswith(("> ", "epoch "))]
     assert time.monotonic() - started < 5
     assert process.returncode != 0
-    # The second is DVC's.
-    assert lines[0] == "interrupted" and lines[1].startswith(
-        "ERROR: failed to reproduce 'train-2d'"
-    ), lines
-    assert len([line for line in lines if line]) == 2
+    assert lines[0] == "interrupted"
+    assert lines[1].startswith("ERROR: failed to reproduce 'train-2d'")  # DVC's line
+    assert len(lines) == 2
 
 
 def test_a_demo_that_is_stopped_ends_its_pipeline_first(tmp_path):

@@ -58,7 +58,7 @@ def test_a_machine_without_a_compiler_gets_one_line(nothing_compiled, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-def test_the_compiler_of_the_lock_serves_where_the_system_has_none(nothing_compiled, monkeypatch):
+def test_the_locks_compiler_is_used_without_another(nothing_compiled, monkeypatch):
     monkeypatch.setenv("PATH", str(nothing_compiled))
     assert library.compilers() == [ZIG]
     assert library.compiled().parent == nothing_compiled / "prefix/lib"
@@ -98,7 +98,7 @@ def test_the_compiler_that_cc_names_comes_first_with_its_options(nothing_compile
     assert log.read_text() == "-m\n"
 
 
-def test_each_compilers_first_error_is_told_on_one_line(tmp_path):
+def test_each_compilers_first_error_is_in_the_message(tmp_path):
     (tmp_path / "wrong.c").write_text("int f(void) { return x; }\n")
     failing = str(program(tmp_path, "mute", "exit 7"))
     with pytest.raises(exact.BuildError) as caught:

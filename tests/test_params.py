@@ -1,7 +1,7 @@
 import re
 from copy import deepcopy
 from functools import reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from pathlib import Path
 
 import pytest
@@ -20,75 +20,46 @@ VALUES = YAML(typ="safe").load(COMMITTED)
 MISTAKES = [
     ("epochs: 10", "epochs: ten", "train.epochs is 'ten'; it should be a valid integer"),
     ("epochs: 10", "epochs: 0", "train.epochs is 0; it should be greater than or equal to 1"),
-    ("epochs: 10", "epochs: 2.5", "train.epochs is 2.5; it should be a valid integer"),
-    ("epochs: 10", "epochs: true", "train.epochs is True; it should be a valid integer"),
     ("epochs: 10", "epoch: 10", "train.epoch is an unknown key; did you mean epochs?"),
     ("epochs: 10", "", "train.epochs is missing"),
     ("learning_rate: 0.001", "learning_rate: '1e-3'", "is '1e-3'; it should be a valid number"),
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
-    ("rate: 0.001", "rate: -1", "train.learning_rate is -1; it should be greater than 0"),
     ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
     ("_sizes:\n  - 400\n  - 150", "_sizes: 400", "hidden_sizes is 400; it should be a valid"),
     ("  - 400\n  - 150", "  - 0", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
     ("  preceded_by", "  precededby", "precededby is an unknown key; did you mean preceded_by?"),
     ("  - 0.05\n", "  - 0.97\n", "the first must be below the second"),
-    ("enabled: true", "enabled: 1", "tracking.enabled is 1; it should be a valid boolean"),
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
-    ("seed: 199", "seed: 199: 200", "is not valid YAML"),
     ("threshold: 128", "threshold: 256", "threshold is 256; it should be less than or equal"),
-    ("epochs: 10", "epochs: -1", "train.epochs is -1; it should be greater than or equal to 1"),
-    ("epochs: 10", "epochs: 10.0", "train.epochs is 10.0; it should be a valid integer"),
-    ("epochs: 10", "epochs: '10'", "train.epochs is '10'; it should be a valid integer"),
     ("epochs: 10", "epochs:", "train.epochs is None; it should be a valid integer"),
-    ("epochs: 10", "epochs: [10]", "train.epochs is [10]; it should be a valid integer"),
-    ("epochs: 10", "epochs: {a: 1}", "train.epochs is {'a': 1}; it should be a valid integer"),
-    ("epochs: 10", "epochs: .inf", "train.epochs is inf; it should be a valid integer"),
-    ("epochs: 10", "epochs: 1e-3", "train.epochs is 0.001; it should be a valid integer"),
     ("epochs: 10", "epochs: 1000000000", "1000000000; it should be less than or equal to 100000"),
     ("epochs: 10", "epochs: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
-    ("epochs: 10", "epochs: 2024-99-99", "is not valid YAML: month must be in 1..12"),
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor"),
     ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
     ("  images: 10000 ", "  images: 1 ", "likelihood.images is 1; it should be greater"),
     ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
-    ("epochs: 10", "epochs: 10\n  epochs: 11", 'found duplicate key "epochs"'),
     ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key"),
     ("epochs: 10", "epochs: 10\n  3: 4", "train.3 is an unknown key; allowed: epochs"),
-    ("batch_size: 128", "batch_size: 1000000000000", "it should be less than or equal to 1000000"),
-    ("rate: 0.001", "rate: 0", "train.learning_rate is 0; it should be greater than 0"),
-    ("learning_rate: 0.001", "learning_rate: -.inf", "is -inf; it should be a finite number"),
-    ("learning_rate: 0.001", "learning_rate: 1e400", "is inf; it should be a finite number"),
     ("learning_rate: 0.001", "learning_rate: 1e-400", "is 0.0; it should be greater than 0"),
-    ("learning_rate: 0.001", "learning_rate: 0.001x", "is '0.001x'; it should be a valid number"),
-    ("  - 0.999\n", "  - 0.999\n  - 0.9\n", "train.adam_betas"),
     ("  - 0.999\n", "  - 1.0\n", "train.adam_betas.1 is 1.0; it should be less than 1"),
-    ("  - 400\n", "  - 1000000000\n", "it should be less than or equal to 100000"),
-    ("interval: 10", f"interval: {10**30}", "it should be less than or equal to 1000000000"),
-    ("noise_images: 1000", f"noise_images: {10**9}", "it should be less than or equal to 1000000"),
     ("  - 1\n  - 4\n  - 12\n  - 15\n  - 22\n", "    []\n", "figures.images is []; "),
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
     ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
-    ("seed: 199", "seed: -1", "seed is -1; it should be greater than or equal to 0"),
     ("{first: null, every: 5, milliseconds: 50}", "3", "is 3; it should be a valid dictionary"),
     ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
-    ("enabled: true", "enabled: yes", "tracking.enabled is 'yes'; it should be a valid boolean"),
     ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),
     ("vae-mnist", 251 * "x", "it should have at most 250 characters"),
-    ("seed: 199", "seed: [1", "is not valid YAML: while parsing a flow sequence"),
     ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
-    ("seed: 199", "---\nseed: 199\n---\nseed: 3", "but found another document"),
     (COMMITTED, "", "the file is None; it should be a valid dictionary"),
-    (COMMITTED, "# nothing", "the file is None; it should be a valid dictionary"),
-    (COMMITTED, "- a", "the file is ['a']; it should be a valid dictionary"),
     (COMMITTED, "\0", "is not valid YAML: unacceptable character"),
     (COMMITTED, 500 * "[", "is not valid YAML: maximum recursion depth exceeded"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
-def test_a_mistake_ends_in_a_line_with_key_value_and_what_is_allowed(tmp_path, old, new, message):
+def test_a_mistake_is_named_by_key_value_and_what_is_allowed(tmp_path, old, new, message):
     assert old in COMMITTED
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.replace(old, new, 1))
@@ -117,21 +88,6 @@ def test_groups_come_in_the_order_asked_for_and_cannot_be_changed():
     assert seed == 199
     with pytest.raises(ValueError, match="frozen"):
         train.epochs = 3
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-        (lambda path: path.write_bytes(b"seed: \xe9"), "unexpected end of data"),
-    ],
-)
-def test_a_file_that_cannot_be_read_says_why(tmp_path, make, message):
-    path = tmp_path / "params.yaml"
-    make(path)
-    with pytest.raises(UserError, match=message):
-        check_params(path)
 
 
 def paths(values: dict, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -164,19 +120,16 @@ ANYTHING = strategies.recursive(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 @given(key=strategies.sampled_from(paths(VALUES)), value=ANYTHING)
-def test_any_value_at_any_key_is_accepted_or_refused_in_a_line_with_the_key(tmp_path, key, value):
+def test_any_value_is_accepted_or_refused_by_its_key(tmp_path, key, value):
     values = deepcopy(VALUES)
     *groups, last = key
     reduce(getitem, groups, values)[last] = value
     path = tmp_path / "params.yaml"
     YAML(typ="safe").dump(values, path)
     try:
-        taken = reduce(
-            lambda group, name: getattr(group, name.replace("-", "_")), key, check_params(path)
-        )
-        assert isinstance(taken, Group) or taken == (
-            tuple(value) if isinstance(value, list) else value
-        )
+        taken = attrgetter(".".join(key).replace("-", "_"))(check_params(path))
+        expected = tuple(value) if isinstance(value, list) else value
+        assert isinstance(taken, Group) or taken == expected
     except UserError as error:
         assert ".".join(key) in str(error) or (groups and ".".join(groups) in str(error))
         assert "\n" not in str(error)
@@ -190,7 +143,7 @@ def test_any_value_at_any_key_is_accepted_or_refused_in_a_line_with_the_key(tmp_
     length=strategies.integers(0, 40),
     text=strategies.text("abc: -[]{}'\"\n\t#&*!|>%@?,0189.~\\", max_size=20),
 )
-def test_any_change_of_the_text_is_accepted_or_refused_in_one_line(tmp_path, start, length, text):
+def test_any_text_is_accepted_or_refused_in_one_line(tmp_path, start, length, text):
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED[:start] + text + COMMITTED[start + length :])
     try:
@@ -199,12 +152,15 @@ def test_any_change_of_the_text_is_accepted_or_refused_in_one_line(tmp_path, sta
         assert "\n" not in str(error)
 
 
-def test_a_missing_file_names_the_folder(tmp_path):
-    with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xe9")
+    with pytest.raises(UserError, match="unexpected end of data"):
         check_params(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
+        check_params(tmp_path / "other.yaml")
 
 
 @pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
-def test_a_path_of_ones_own_images_is_taken_as_it_may_be_typed(typed):
+def test_a_path_of_custom_data_may_be_typed_in_several_ways(typed):
     change = {"download.dataset": typed}
     assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"

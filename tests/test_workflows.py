@@ -68,7 +68,7 @@ def run_step(step: dict, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("job", [name for name, steps in RUN.items() if steps])
-def test_the_shell_steps_of_a_job_run_one_after_the_other(job, checkout):
+def test_the_shell_steps_of_a_job_run(job, checkout):
     for step in RUN[job]:
         run_step(step, checkout)
     if job == "release: release":

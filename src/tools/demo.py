@@ -1,4 +1,4 @@
-"""Run the pipeline in a scratch folder on scikit-learn's digits: no network, no MNIST."""
+"""Run the pipeline on scikit-learn's digits in a new folder, without network and MNIST."""
 
 import argparse
 import shutil
@@ -10,7 +10,7 @@ from vae import cli
 from vae.cli import UserError
 from vae.rebuild.build import ROOT, override_params, run_pipeline
 
-# As many frames as the full run has, from as many steps.
+# As many frames as the full run records, and about as many steps.
 OVERRIDES = {
     "download": {"dataset": "digits"},
     "figures": {"interval": 1},
@@ -21,7 +21,7 @@ OVERRIDES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="a new folder, instead of one in /tmp")
+    parser.add_argument("folder", nargs="?", type=Path, help="a new folder (default: one in /tmp)")
     folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="vae-demo-"))
     copy_pipeline(folder)
     run_pipeline(folder)
@@ -29,10 +29,13 @@ def main() -> None:
 
 
 def copy_pipeline(folder: Path) -> None:
-    """Copy the pipeline to `folder`, with other parameters. Raises UserError if it is not empty."""
+    """Copy the pipeline to `folder`, which should be empty, and change parameters to `OVERRIDES`.
+
+    Raises UserError.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a new folder")
-    # The studies' results are read; their stages would want MNIST.
+    # Without the stages of the studies, which need MNIST.
     unwanted = shutil.ignore_patterns("__pycache__", "dvc.*")
     for name in ("src", "data/published", "studies", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)

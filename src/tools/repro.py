@@ -1,7 +1,7 @@
-"""Run the pipeline, one at a time in this folder, and also after a kill: `make repro`.
+"""Run the pipeline with DVC; `make repro` calls this.
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place and stops at a torn one. A killed stage leaves a
-temporary file, which stays where DVC restores the stage's outputs instead of running it.
+First it removes what a killed run left: DVC writes dvc.lock and .dvc/tmp/rwlock in place and
+cannot read half of one, and a stage leaves temporary files.
 """
 
 import argparse
@@ -27,19 +27,18 @@ from vae.grid import combinations, dvc_options, read_grid
 from vae.params import POST_NETWORK, Params
 from vae.tracking.sync import sync
 
-# DVC's hints that do not apply: studies are frozen on purpose, there may be no remote, and after
-# several experiments it names none.
+# Hints of DVC's that do not apply: studies are frozen on purpose, and there may be no remote.
 HINTS = re.compile(r"is frozen|`dvc push`|Ran experiment\(s\): '")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog="Other options go to DVC.")
-    help_set = "other values for keys of params.yaml, KEY=VALUE KEY=VALUE: an experiment of DVC's"
+    help_set = "run a DVC experiment with other values of params.yaml, KEY=VALUE KEY=VALUE"
     parser.add_argument("-S", dest="set", default="", help=help_set)
     known, options = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])
     check_merged()
-    # Refuse at once, and by its name, what DVC cannot follow.
+    # Name what DVC cannot follow before it starts.
     dvc_files(*Path("data").iterdir(), *map(Path, ("metrics", "models", "plots", "src")))
     grid = read_grid(known.set)
     params, *others = combinations(grid)
@@ -54,7 +53,7 @@ def main() -> None:
         sys.exit(status)
     checkpoints = Path(".checkpoints")
     if any(checkpoints.glob("*")):
-        # Of a training that was killed, and whose results then came from DVC's cache.
+        # A training was killed, and its results then came from DVC's cache.
         shutil.rmtree(checkpoints)
         sync(Path("models"), Path("metrics"), Path("plots"), Path("report.html"))
     if not options and git("ls-files", "dvc.lock"):
@@ -62,14 +61,12 @@ def main() -> None:
 
 
 def check_special(params: Params) -> None:
-    """Refuse a device or a network that cannot be used, before DVC removes any output."""
-    if params.train.device == "cpu" and {params.train_20d.network, params.train_2d.network} == {
-        POST_NETWORK
-    }:
-        return
-    from vae.training import check_training  # imports PyTorch, which takes seconds
+    """Raise UserError for a device or network that cannot be used, before DVC removes outputs."""
+    networks = {params.train_20d.network, params.train_2d.network}
+    if params.train.device != "cpu" or networks != {POST_NETWORK}:
+        from vae.training import check_training  # imports PyTorch, which takes seconds
 
-    check_training(params)
+        check_training(params)
 
 
 def dvc(*arguments: str) -> int:
@@ -78,25 +75,25 @@ def dvc(*arguments: str) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     write = ui.write
     ui.write = lambda *words, **style: HINTS.search(str(words)) or write(*words, **style)
-    sys.argv = ["dvc", *arguments]  # by which DVC names the process that it waits for
+    sys.argv = ["dvc", *arguments]  # DVC shows it to a process that waits for this one
     return dvc_cli.main(sys.argv[1:])
 
 
 def against_commit() -> str:
-    """Say which tracked files of this folder are not as committed."""
+    """Say which tracked files of this folder differ from the commit."""
     changed = git("diff", "--name-only", "--relative", "HEAD")
     if not changed:
         return "git: these results are the committed ones"
     names = changed.replace("\n", ", ")
     return (
-        f"git: not as committed: {shorten(names, 400, placeholder=' ...')}\n"
-        "to keep this state: git add --update . && git commit\n"
-        "to go back:         git checkout HEAD . && make repro"
+        f"git: changed: {shorten(names, 400, placeholder=' ...')}\n"
+        "to keep them: git add --update . && git commit\n"
+        "to go back:   git checkout HEAD . && make repro"
     )
 
 
 def restore_after_kill(folder: Path) -> None:
-    """Put back a torn dvc.lock and remove temporary files, unless a living DVC runs a stage."""
+    """Restore a half-written dvc.lock and remove temporary files, unless DVC runs a stage."""
     rwlock, lock = folder / ".dvc/tmp/rwlock", folder / "dvc.lock"
     if rwlock.exists():
         holders = re.findall(r'"pid": (\d+)', rwlock.read_text())
@@ -104,11 +101,11 @@ def restore_after_kill(folder: Path) -> None:
             return
         rwlock.unlink()
     text = lock.read_bytes() if lock.exists() else b"\n"
-    # Torn in a line or after a key; between two entries DVC finds out, as files are missing.
+    # Cut within a line or after a key. DVC itself notices missing entries.
     if not text.endswith(b"\n") or text.endswith(b":\n"):
         lock.unlink()
         git("checkout", "HEAD", str(lock))  # newer results are in DVC's cache
-        print("dvc.lock was half-written by a DVC that was killed; restored", flush=True)
+        print("dvc.lock was half-written by a killed run; restored", flush=True)
     outputs = (folder / name for name in ("data", "models", "metrics", "plots", "studies"))
     for path in chain(folder.glob(".tmp-*"), *(output.rglob(".tmp-*") for output in outputs)):
         path.unlink()

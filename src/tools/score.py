@@ -1,8 +1,7 @@
-"""Score your own images: how strange does a trained model find them among its training images?
+"""Score your own images as anomalies under a trained model.
 
-An image is a picture of one digit on an even background, or a .npy array of such.
-docs/images.md says how they are read and judged. The status is 1 where an image cannot be read;
-an anomalous one does not change it.
+An image is a picture of one digit on an even background, or a .npy array of images.
+docs/images.md explains the scores. The status is 1 if an image cannot be read.
 """
 
 import argparse
@@ -19,10 +18,10 @@ from matplotlib.figure import Figure
 from vae import cli
 from vae.cli import UserError
 from vae.data import IMAGE_SIDE, binarize, load_split
-from vae.images import POLARITIES, Picture, read_pictures
 from vae.inference import anomaly_scores, reconstruct
 from vae.model import load_model
 from vae.params import read_params
+from vae.preprocessing import POLARITIES, Picture, read_pictures
 from vae.report.figures import save_figure
 from vae.scores import SCORE_NAMES, limits
 
@@ -30,17 +29,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="picture or .npy")
-    add("--polarity", choices=POLARITIES, default="auto", help="of the digits (%(default)s)")
-    add("--json", action="store_true", help="print one JSON document")
-    add("--figure", type=Path, help="PNG: input, binarized, reconstruction of the first 100")
-    add("--model", type=Path, default=Path("models/20d.safetensors"), help="%(default)s")
-    add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
-    options = parser.parse_args()
+    options = parse()
     figure = options.figure
     inputs = [path.resolve() for path in options.images]
     if figure and (figure.suffix.lower() != ".png" or figure.resolve() in inputs):
@@ -76,12 +65,27 @@ def main() -> None:
         raise UserError("; ".join(unread))
 
 
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="picture or .npy")
+    add("--polarity", choices=POLARITIES, default="auto", help="of the digits (%(default)s)")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--figure", type=Path, help="PNG for the first 100: input, binarized, reconstruction")
+    add("--model", type=Path, default=Path("models/20d.safetensors"), help="%(default)s")
+    add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
+    return parser.parse_args()
+
+
 def score_rows(
     scores: Mapping[str, np.ndarray],
     training: Mapping[str, np.ndarray],
     beyond: Mapping[str, float],
 ) -> list[Row]:
-    """Give for each image its `anomaly_scores`, their percentiles and the verdict by `limits`."""
+    """Return one row per image: `anomaly_scores`, their percentiles, the verdict by `limits`."""
     rows = []
     for values in zip(*scores.values(), strict=True):
         row: Row = dict(zip(scores, map(float, values), strict=True))
@@ -95,8 +99,10 @@ def score_rows(
 
 
 def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int, percentile: float) -> str:
-    """Write each image's verdict, notes and scores in 80 columns, and two lines on what the numbers
-    mean; `percentile` is that of the limits `beyond`."""
+    """Write verdicts, notes and scores as text in 80 columns, with a legend of two lines.
+
+    `percentile` is that of the limits `beyond`, `count` the number of training images.
+    """
     marks = "".join(f"{mark:^5}" for mark in ("0.1", "1", "10", "50", "90", "99", "99.9"))
     lines = [f"{'nats':>25}   {marks}".rstrip()]
     for row in rows:
@@ -114,7 +120,7 @@ def table(rows: Sequence[Row], beyond: Mapping[str, float], count: int, percenti
 
 
 def scale(percentage: float) -> str:
-    """Mark a percentage on a scale of 31 columns from 0.1 to 99.9, that of the log odds."""
+    """Draw a percentage on a log-odds scale from 0.1 to 99.9, 31 columns wide."""
     share = min(max(percentage / 100, 0.001), 0.999)
     place = round(15 + 15 * math.log(share / (1 - share)) / math.log(999))
     return "".join("o" if at == place else "|" if at % 5 == 0 else "." for at in range(31))
@@ -123,7 +129,7 @@ def scale(percentage: float) -> str:
 def drawing(
     rows: Sequence[Row], pictures: Sequence[Picture], images: np.ndarray, decoded: np.ndarray
 ) -> Figure:
-    """Draw three panels for each image: as read, binarized and reconstructed, `(images, 784)`."""
+    """Draw each picture beside its binarized image and the reconstruction, `(images, 784)`."""
     across = min(len(rows), math.ceil(len(rows) ** 0.5 / 1.5))
     down = math.ceil(len(rows) / across)
     drawn = Figure(figsize=(9 * across, 3.1 * down), layout="constrained")
@@ -139,7 +145,7 @@ def drawing(
         shown = (picture.gray / 255, *(each.reshape(IMAGE_SIDE, -1) for each in squares))
         for axes, image, title in zip(line, shown, titles, strict=True):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            # A file's name may hold dollar signs.
+            # A file name may have dollar signs.
             axes.set_title(title, fontsize=9, parse_math=False)
             axes.set(xticks=[], yticks=[])
     return drawn

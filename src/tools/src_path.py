@@ -1,5 +1,5 @@
-"""Put src/ on the import path, so that what is run from src/tools imports `vae` as the stages
-do, and fix the surroundings first, as they do."""
+"""Import this first in a script of src/tools: it puts src/ on the import path and fixes the
+environment variables."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a script starts and ends: arguments, signals, one line for what a user can correct."""
+"""The command line of every script: arguments, signals, locks and one-line error messages."""
 
 import argparse
 import fcntl
@@ -13,22 +13,19 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-# Whose code goes into results.
+# Packages whose versions can change a result.
 PACKAGES = ("dvc", "imageio", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow")
 PACKAGES += ("safetensors", "scikit-learn", "scipy", "torch")
-# torch's words for it, in a RuntimeError.
+# How torch's RuntimeError says it.
 NO_MEMORY = re.compile("out of memory|bad_alloc|can.?t allocate|cannot allocate", re.IGNORECASE)
 
 
 class UserError(Exception):
-    """Something the user can correct: what is wrong, where, what is allowed and what to do."""
+    """An error that the user can fix; its message says what is wrong, where and what to do."""
 
 
 def arguments(description: str, *names: str) -> Any:
-    """Parse a stage script's command line: a named tuple with one path for each name.
-
-    A mistake ends the script with the usage and status 2.
-    """
+    """Parse a stage's command line: one path per name, in a named tuple. A mistake exits with 2."""
     parser = argparse.ArgumentParser(
         description=description, epilog="dvc.yaml has the values; `dvc repro` runs it."
     )
@@ -38,35 +35,34 @@ def arguments(description: str, *names: str) -> Any:
 
 
 def printable(text: object) -> str:
-    """The words of an error for a terminal: control characters, as of file names, are escaped."""
+    """Escape control characters, which a file name may send to the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
 
 
 def one_line(error: object) -> str:
-    """The words of an error on one line."""
+    """Return an error's message on one line."""
     return " ".join(str(error).split())
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`.
+    """Run a script's `main` under the locked package versions.
 
-    What a user can correct ends it with one line and status 1; Ctrl-C and SIGTERM with
-    `interrupted` and status 130.
+    An error that the user can fix ends it with one line and status 1; Ctrl-C and SIGTERM end it
+    with `interrupted` and status 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What is imported by now stays to the end: collecting it takes half a second. But Triton, which
-    # comes with torchvision, complains when it is not collected.
+    # Collecting the imported modules at exit takes half a second. Triton complains without it.
     if "triton" not in sys.modules:
         gc.freeze()
     try:
         if Path("requirements.lock").exists():
             locked_versions(Path("requirements.lock"))
         if stage := os.environ.get("DVC_STAGE"):
-            # A stage continues, and writes, when its DVC is killed.
+            # A stage continues to write after its DVC is killed.
             hold_lock(Path(f".dvc/tmp/{stage.replace('/', '-')}.lock"), stage)
         main()
     except KeyboardInterrupt:
-        # Not left to the interpreter, whose own end of it becomes status 0 once Ray is imported.
+        # Once Ray is imported, the interpreter itself would exit with status 0.
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
@@ -76,26 +72,26 @@ def run(main: Callable[[], None]) -> None:
 
 
 def explanation(error: Exception) -> str | None:
-    """Say what is wrong and what to do, where a user can correct it; None for a bug."""
-    # BuildError is exact's, whose import takes seconds.
+    """Return the message for an error that the user can fix; None for a bug."""
+    # By its name: importing exact, to which BuildError belongs, takes seconds.
     if isinstance(error, UserError) or type(error).__name__ == "BuildError":
         return printable(error)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))
     ):
         return (
-            "not enough memory; free some, or lower what decides it in params.yaml: layer sizes, "
-            "batch sizes, figures.grid_size, anomaly.noise_images, likelihood.samples"
+            "not enough memory; free some, or lower layer sizes, batch sizes, figures.grid_size, "
+            "anomaly.noise_images or likelihood.samples in params.yaml"
         )
-    # A full disk, no permission. A missing file is a bug.
+    # A missing file is a bug: keep the traceback.
     if isinstance(error, OSError) and error.strerror and not isinstance(error, FileNotFoundError):
         place = printable(error.filename or "where the output goes")
-        return f"{error.strerror}: {place}; correct that, then run it again"
+        return f"{error.strerror}: {place}; fix that, then run it again"
     return None
 
 
 def hold_lock(path: Path, name: str) -> None:
-    """Lock a file until this process ends; where another has it, say so and wait for its end."""
+    """Lock a file until this process ends; wait while another process holds it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,15 +103,11 @@ def hold_lock(path: Path, name: str) -> None:
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Return the versions of `PACKAGES`, which are installed and in a lock.
-
-    Raises UserError where another one is installed: `dvc status` would take its results for those
-    of the lock.
-    """
+    """Return the installed versions of `PACKAGES`. Raises UserError unless the lock has them."""
     pins = lock.read_text(encoding="utf-8")
     found = {}
     for name in PACKAGES:
-        # Which of several is for this Python, the installation has decided.
+        # A lock may have several versions, each for some versions of Python.
         locked = re.findall(rf"^{name}==(\S+)", pins, re.MULTILINE)
         installed = next((each.version for each in distributions(name=name)), "no version")
         found[name] = installed.partition("+")[0]

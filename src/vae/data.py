@@ -17,7 +17,7 @@ from vae.files import NO_TYPE, write_tensors, written_whole
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
 
-# The names of a data set's files, as torchvision keeps them: images and labels, by split.
+# File names of images and labels by split, as torchvision has them.
 FILE_NAMES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
@@ -25,15 +25,17 @@ FILE_NAMES = {
 
 
 class Split(NamedTuple):
-    """Images `(images, 784)`, 0 or 1, and labels `(images,)`, 0 to 9, if there are any; uint8."""
+    """Images `(images, 784)` of 0 and 1, and labels `(images,)` of 0 to 9 or None; uint8."""
 
     images: np.ndarray
     labels: np.ndarray | None = None
 
 
 def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
-    """The files of images and labels of each split, in the one data set below `root`: torchvision
-    keeps it in a folder of its class's name. Raises UserError."""
+    """Return the paths of images and labels by split, in the one data set below `root`.
+
+    Raises UserError unless `root` has one folder NAME/raw.
+    """
     folders = sorted(root.glob("*/raw"))
     if len(folders) != 1:
         raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
@@ -42,11 +44,10 @@ def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Read a gzipped IDX file of unsigned bytes, as MNIST is distributed: `dimensions` axes.
+    """Read a gzipped IDX file, MNIST's format, of unsigned bytes with so many dimensions.
 
-    The format: two zero bytes, the type 8 and the number of axes; each axis' length as a big-endian
-    32-bit integer; the values. Raises UserError when the file is missing, damaged or of another
-    kind.
+    The file has two zero bytes, the type 8, the number of dimensions, the size of each as a
+    big-endian 32-bit integer, and the values. Raises UserError.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -62,7 +63,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write unsigned bytes as a gzipped IDX file (see `read_idx`), with bytes that repeat."""
+    """Write unsigned bytes as a gzipped IDX file (see `read_idx`); equal values, equal bytes."""
     header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
     with written_whole(path) as temporary:
         temporary.write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0))
@@ -71,25 +72,25 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 def binarize(pixels: np.ndarray, threshold: int) -> np.ndarray:
     """Return 1 where a pixel of 0 to 255 is at least `threshold`, else 0, uint8 `(images, 784)`.
 
-    A threshold of 128 is the post's `round(x / 255)`: no whole number of 255ths is a half.
+    With 128 it is the post's `round(x / 255)`.
     """
     return (pixels.reshape(len(pixels), -1) >= threshold).astype(np.uint8)
 
 
 def sample_pixels(pixels: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
-    """Draw 1 with the probability x / 255 of a pixel x, else 0, uint8 `(images, 784)`.
+    """Draw 1 with probability x / 255 for a pixel x, else 0, uint8 `(images, 784)`.
 
-    As Salakhutdinov and Murray (2008) binarized MNIST, with other random numbers.
+    This is the binarization of Salakhutdinov and Murray (2008), with other random numbers.
     """
     images = pixels.reshape(len(pixels), -1)
-    # Of 255 equally likely numbers, x lie below x.
+    # x of the 255 equally likely numbers are below x.
     return (generator.randint(0, 255, images.shape, dtype=np.uint8) < images).astype(np.uint8)
 
 
 def save_split(split: Split, path: Path) -> None:
-    """Write a split as safetensors, the bytes of which repeat."""
-    arrays = split._asdict()
-    write_tensors(path, {name: arrays[name] for name in arrays if arrays[name] is not None})
+    """Write a split as safetensors; equal splits give equal files."""
+    arrays = {name: array for name, array in split._asdict().items() if array is not None}
+    write_tensors(path, arrays)
 
 
 def load_split(folder: Path, name: str) -> Split:
@@ -103,35 +104,37 @@ def load_split(folder: Path, name: str) -> Split:
 
 
 def checked(split: Split, path: Path) -> Split:
-    """Return the split of `path`. Raises UserError unless it is as `Split` says, not empty."""
+    """Return a split of `path`. Raises UserError unless it has images as `Split` describes."""
     images = split.images
     labels = np.zeros(len(images), np.uint8) if split.labels is None else split.labels
     fits = images.dtype == labels.dtype == np.uint8 and images.shape == (*labels.shape, PIXELS)
     if not (fits and images.size and images.max() <= 1 and labels.max() <= 9):
         raise UserError(
             f"{path} holds images {images.dtype} {images.shape} and labels {labels.dtype} "
-            f"{labels.shape}; there should be uint8 (n, {PIXELS}) of 0 and 1, and (n,) of 0 to 9; "
+            f"{labels.shape}; they should be uint8 (n, {PIXELS}) of 0 and 1, and (n,) of 0 to 9; "
             "run `dvc repro --force`"
         )
     return split
 
 
 def tiled(images: np.ndarray, rows: int) -> np.ndarray:
-    """Put images `(..., n, 784)` in `rows` rows, row by row: `(..., 28 * rows, 28 * n / rows)`."""
+    """Arrange images `(..., n, 784)` in `rows` rows: `(..., 28 * rows, 28 * n / rows)`."""
     *lead, count, _ = images.shape
     squares = images.reshape(*lead, rows, count // rows, IMAGE_SIDE, IMAGE_SIDE)
     return squares.swapaxes(-3, -2).reshape(*lead, rows * IMAGE_SIDE, count // rows * IMAGE_SIDE)
 
 
 def upscaled_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's 1,797 digits in MNIST's form: images `(images, 28, 28)` of gray values
-    0.0 to 255.0, scaled up from 8 x 8, and labels."""
-    # Seconds to import, and few need it.
+    """Return scikit-learn's 1,797 digits, scaled up from 8 x 8 to MNIST's form, and their labels.
+
+    The images are gray values from 0.0 to 255.0, `(images, 28, 28)`.
+    """
+    # These take seconds to import, and few scripts need them.
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # 8 pixels become 24, with MNIST's margin around; 16 levels become 256.
+    # 8 pixels become 24, inside MNIST's margin; 16 levels become 256.
     enlarged = [zoom(image, 3, order=1, grid_mode=True, mode="nearest") for image in digits.images]
     pixels = (np.stack(enlarged) * 255 / 16).round().clip(0, 255)
     return np.pad(pixels, ((0, 0), (2, 2), (2, 2))), digits.target

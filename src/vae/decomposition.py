@@ -1,4 +1,4 @@
-"""What is in the ELBO: KL by latent dimension and by its causes; and the loss in others' units."""
+"""The parts of the KL, by latent dimension and by cause; and the loss in other units."""
 
 import math
 from typing import Any
@@ -13,21 +13,21 @@ from vae.importance import log_mean_exp
 from vae.inference import decode, encode, means
 from vae.model import VAE
 
-# Samples of the aggregated posterior, at which its density is found.
+# Samples of the aggregated posterior at which its density is computed.
 POINTS = 1000
-# A unit is active where the variance of its posterior mean over the images is more (Burda, Grosse
+# A unit is active if the variance of its posterior mean over the images is larger (Burda, Grosse
 # and Salakhutdinov, 2016, section 5.2).
 ACTIVE = 0.01
 
 
 def decomposition(model: VAE, images: np.ndarray, generator: Generator) -> dict[str, Any]:
-    """Split the mean KL of images `(images, 784)` uint8, in nats, rounded to six decimals.
+    """Split the mean KL of images `(images, 784)`, in nats, rounded to six decimals.
 
-    KL to the prior = mutual information of image and latent point + KL to the prior of the
-    aggregated posterior q(z), the mean of all images' posteriors: Hoffman and Johnson, ELBO surgery
-    (2016). The information is estimated as the mean of log q(z | x) - log q(z) over one sample z of
-    the posteriors of the first `POINTS` images, with q(z) from all; it is at most the log of their
-    number. The last term is what remains.
+    The KL is the mutual information of image and z, plus the KL to the prior of the aggregated
+    posterior q(z), which is the mean of the posteriors: Hoffman and Johnson, ELBO surgery (2016).
+    The information is estimated as the mean of log q(z | x) - log q(z), with one sample z for each
+    of the first `POINTS` images; it is at most the log of the number of images. The second term
+    is the difference.
     """
     posterior = encode(model, images)
     latent, count = posterior.shape[1] // 2, min(POINTS, len(images))
@@ -50,9 +50,9 @@ def decomposition(model: VAE, images: np.ndarray, generator: Generator) -> dict[
 def _densities(
     points: np.ndarray, mean: np.ndarray, log_variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log density, float64 nats, at each point `(points, latent)`: of the Gaussian of its number,
-    and of the mean of all Gaussians `(n, latent)`."""
-    # exp(log_variance / 2), rounded to float32 as a sample's is.
+    """Return log densities, float64 nats, at `points` `(points, latent)`: of the Gaussian with the
+    same index, and of the mixture of all Gaussians `(n, latent)`."""
+    # exp(log_variance / 2), rounded to float32 as in sampling.
     logs = torch.from_numpy(log_variance)
     deviation = functional.gaussian_sample(
         torch.cat((torch.zeros_like(logs), logs), dim=1), torch.ones_like(logs)
@@ -72,16 +72,16 @@ def _densities(
 
 
 def units(model: VAE, images: np.ndarray, gray: np.ndarray) -> list[dict[str, Any]]:
-    """The loss of images `(n, 784)` as other programs would print it, rounded to six decimals.
+    """Compute the loss of images `(n, 784)` in the units of other programs, to six decimals.
 
-    `images` are 0 or 1, `gray` the same ones with values of 0 to 255, uint8; decoded at the
+    `images` are binarized, `gray` are the same with values of 0 to 255, both uint8. z is the
     posterior mean.
     """
     posterior, pixels = encode(model, images), torch.from_numpy(images)
     logits = decode(model, means(posterior))
     kl = float(np.mean(functional.gaussian_kl(posterior).numpy()))
     binary = float(np.mean(functional.bernoulli_nll(logits, pixels).numpy()))
-    # The cross-entropy is linear in the target: that of black, less the logits of what is light.
+    # The cross-entropy is linear in the target: that of a black image minus logits times target.
     black = float(np.mean(functional.bernoulli_nll(logits, torch.zeros_like(pixels)).numpy()))
     light = gray.astype(np.float64) / 255
     shares = functional.sigmoid(logits).numpy().astype(np.float64)

@@ -1,15 +1,14 @@
-# What programs of this project get instead of a user's own variables, whether they are started by make, which
-# includes this file, or by hand or by DVC: vae/environment.py reads it before a script imports a library.
-# Not here, so left to the user: places, addresses, certificates and proxies, TMPDIR, DVC's and Ray's settings,
-# and how many threads and which instructions the processor uses, on which no result depends.
+# Environment variables of this project's programs. make includes this file; vae/environment.py reads it before a
+# script imports a library. What is not here is left to the user: paths, addresses, certificates and proxies, TMPDIR,
+# DVC's and Ray's settings, threads and processor instructions. No result depends on those.
 
-# % is any text. Settings of how libraries and tools work, which change what they do or stop them.
+# Settings that change what libraries and tools do, or stop them. % matches any text.
 REMOVED := PYTHON% PIP_% UV_% MLFLOW_% _MLFLOW_% NUMPY_% NPY_ENABLE_% PANDAS_% SCIPY_% SKLEARN_% JOBLIB_% LOKY_%
 REMOVED += ARROW_% TORCH_% PYTORCH_% PYDANTIC_% SQLALCHEMY_% TQDM_% IMAGEIO_% PILLOW_% MPLSETUPCFG SSLKEYLOGFILE
-# git: the repository is this folder's, also in a hook of another one.
+# git: use the repository of this folder, also in a hook of another one.
 REMOVED += GIT_PYTHON_% GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX GIT_NAMESPACE
 REMOVED += GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES BASH_ENV CDPATH
-# Of these, what is left: where packages and runs are and how to get there.
+# Exceptions: where packages and runs are, and how to reach them.
 KEPT := PIP_CONFIG_FILE PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_NO_INDEX PIP_TRUSTED_HOST PIP_CERT
 KEPT += PIP_CLIENT_CERT PIP_PROXY PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES PIP_CACHE_DIR PIP_NO_CACHE_DIR
 KEPT += UV_CONFIG_FILE UV_DEFAULT_INDEX UV_INDEX% UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_INSECURE_HOST UV_HTTP_%
@@ -18,16 +17,16 @@ KEPT += UV_CONCURRENT_% MLFLOW_TRACKING_% MLFLOW_HTTP_% MLFLOW_S3_% MLFLOW_SERVE
 KEPT += PYTHONUNBUFFERED PYTHONIOENCODING PYTHONUTF8 PYTHONCOERCECLOCALE PYTHONHASHSEED PYTHONPYCACHEPREFIX
 unexport $(filter-out $(KEPT),$(filter $(REMOVED),$(.VARIABLES)))
 
-# Nobody is told of what runs here.
+# No telemetry.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
-# Figures go to files, drawn in the same way for everybody.
+# Figures are drawn to files, alike for every user.
 export MPLBACKEND := agg
 export MATPLOTLIBRC := /dev/null
-# MLflow's results are its pages, not what it prints.
+# Hide what MLflow prints.
 export MLFLOW_LOGGING_LEVEL := ERROR
 export MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT := true
-# MLflow would try a server that is lost for minutes; here a user may ask for more.
+# MLflow would try a lost server for minutes. A user may set more.
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 1
 export MLFLOW_HTTP_REQUEST_TIMEOUT ?= 10

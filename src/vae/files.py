@@ -1,4 +1,4 @@
-"""Files written whole, with bytes that repeat."""
+"""Files written whole, with bytes that repeat; JSON, checksums, and the files that DVC sees."""
 
 import hashlib
 import json
@@ -16,16 +16,16 @@ from vae.cli import UserError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# What safetensors raises for arrays of a type that NumPy has not, as bfloat16 and float8.
+# What safetensors raises for a type that NumPy does not have, as bfloat16.
 NO_TYPE = (TypeError, AttributeError)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; rename it when the block ends well.
+    """Yield a temporary path beside `path` to write to; rename it when the block succeeds.
 
-    The temporary name is fixed, so the next run overwrites what a killed one left. It keeps the
-    suffix, by which image writers choose their format.
+    The temporary name is fixed, so that the next run overwrites what a killed one left. It keeps
+    the suffix, by which image writers choose their format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
@@ -33,18 +33,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # Writing to a full disk does not say to which file.
+        # The error of a full disk has no name.
         if error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:
-        # On a read-only disk not even what is not there can be removed.
+        # On a read-only disk this fails even where there is no such file.
         with suppress(OSError):
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends, whole."""
+    """Write `text` as UTF-8 with `\\n` line ends."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -55,43 +55,42 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, table: "DataFrame") -> None:
-    """Write a table's columns, without its index, with `\\n` line ends, whole."""
+    """Write a table as CSV, without its index."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name as safetensors, the bytes of which repeat, whole."""
+    """Write arrays by name as safetensors."""
     with written_whole(path) as temporary:
         temporary.write_bytes(save(dict(tensors)))
 
 
 def records(table: "DataFrame") -> list[dict[str, Any]]:
-    """A table's rows for JSON, with null where there is no number."""
+    """Return a table's rows for JSON, with None for NaN."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def read_json(path: Path, *keys: str) -> Any:
-    """A JSON file's value. Raises UserError when it is missing, damaged or lacks one of `keys`."""
+    """Read a JSON file. Raises UserError when it is missing, damaged or lacks one of `keys`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if missing := [key for key in keys if key not in value]:
             raise ValueError(f"it has no {missing[0]}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
     return value
 
 
 def shown(address: str) -> str:
-    """A server's address as it may be printed: without user, password and query."""
+    """Return a server's address without user, password and query, for messages."""
     scheme, separator, place = address.partition("://") if "://" in address else ("", "", address)
     return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}"
 
 
 def dvc_files(*folders: Path) -> list[Path]:
-    """List the files that DVC sees below folders of the repository, named from its root: all but
-    those that .dvcignore names.
+    """List the files below folders of the repository that DVC sees: those not in .dvcignore.
 
-    Raises UserError for what stops DVC, and for folders into which it does not look.
+    Raises UserError for links to folders, into which DVC does not look, and for what stops it.
     """
     from pathspec import GitIgnoreSpec  # takes 0.05 s, and few stages need it
 
@@ -99,23 +98,24 @@ def dvc_files(*folders: Path) -> list[Path]:
     root, found = Path.cwd(), []
     entries = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     for path in sorted(entries):
-        within = path.is_dir()
-        if ignored.match_file(f"{path}/" if within else path):
+        is_folder = path.is_dir()
+        if ignored.match_file(f"{path}/" if is_folder else path):
             continue
         name = f"{root}/{path}"
-        problems = {
-            "is not in UTF-8; rename it": re.search("[\ud800-\udfff]", name),
-            "is a link to a folder, or a DVC repository; put the files themselves there, or a link "
-            "to each": within and (path.is_symlink() or (path / ".dvc").exists()),
-            "is neither a file nor a folder; remove it": not (within or path.is_file()),
-        }
-        for problem in filter(problems.get, problems):
-            raise UserError(f"{name}, which DVC cannot follow, {problem}")
-        found += dvc_files(path) if within else [path]
+        if re.search("[\ud800-\udfff]", name):
+            problem = "is not in UTF-8; rename it"
+        elif is_folder and (path.is_symlink() or (path / ".dvc").exists()):
+            problem = "is a link to a folder, or a DVC repository; copy or link its files instead"
+        elif not (is_folder or path.is_file()):
+            problem = "is neither a file nor a folder; remove it"
+        else:
+            found += dvc_files(path) if is_folder else [path]
+            continue
+        raise UserError(f"{name}, which DVC cannot follow, {problem}")
     return found
 
 
 def md5(path: Path) -> str:
-    """MD5 sum of a file, the one DVC names it by, as 32 hexadecimal digits."""
+    """Return a file's MD5 checksum, by which DVC names it, as 32 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

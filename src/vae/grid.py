@@ -1,4 +1,4 @@
-"""Other values for keys of params.yaml, as typed: KEY=VALUE,VALUE KEY=VALUE."""
+"""Other values for keys of params.yaml, as typed on a command line: KEY=VALUE,VALUE KEY=VALUE."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from vae.cli import UserError
 from vae.params import Params, check_params
 
 Grid = Mapping[str, Sequence[Any]]
-# Values may hold spaces: they end where another KEY= follows, outside quotes.
+# A value may have spaces: it ends before the next KEY= outside quotes.
 PAIR = re.compile(r"""(?:"[^"]*"|'[^']*'|\S|\s(?!\s*[\w.-]+\s*=))+""")
 
 
@@ -28,7 +28,7 @@ def read_grid(text: str) -> Grid:
 
 
 def key_values(text: str) -> tuple[str, list[Any]]:
-    """Split into a key and its values, which are YAML: `train.epochs=5,10`. Raises UserError."""
+    """Split `train.epochs=5,10` into the key and its values, which are YAML. Raises UserError."""
     key, _, values = text.partition("=")
     try:
         found = YAML(typ="safe").load(f"[{values}]")
@@ -40,16 +40,16 @@ def key_values(text: str) -> tuple[str, list[Any]]:
 
 
 def combinations(grid: Grid) -> Iterator[Params]:
-    """Give params.yaml with each combination of a grid's values. Raises UserError."""
+    """Yield params.yaml with each combination of a grid's values. Raises UserError."""
     for values in itertools.product(*grid.values()):
         yield check_params(Path("params.yaml"), dict(zip(grid, values, strict=True)))
 
 
 def dvc_options(grid: Grid) -> list[str]:
-    """Give a grid whose values are checked as options of `dvc exp run`. Raises UserError."""
+    """Return a grid, whose values are checked, as options of `dvc exp run`. Raises UserError."""
     options = []
     for key, values in grid.items():
-        # DVC reads JSON, but for the keys of a mapping, which it wants without quotes.
+        # DVC reads JSON, but with the keys of a mapping unquoted.
         text = re.sub(r'"(\w+)": ', r"\1: ", json.dumps(values, ensure_ascii=False)[1:-1])
         if "${" in text or "\\" in text.replace('\\"', ""):
             raise UserError(f"{key}: DVC takes no \\ and ${{ in a value; edit params.yaml instead")

@@ -1,4 +1,4 @@
-"""The likelihood of test images, by which VAEs are compared, from importance samples."""
+"""The log-likelihood of images under a VAE, estimated by importance sampling."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,17 @@ from exact.random import Generator
 from vae.inference import decode, encode
 from vae.model import VAE
 
-# Decoded at once, as images times samples: few enough for a processor's cache.
+# Images times samples that are decoded at once: they fit a processor's cache.
 ROWS = 2000
 
 
 def log_weights(
     model: VAE, images: np.ndarray, samples: int, generator: Generator
 ) -> Iterator[Tensor]:
-    """Yield log p(x | z) p(z) / q(z | x), `(samples, batch)` nats, float64, of samples z of the
-    posterior q(z | x) of images `(images, 784)` uint8, batch by batch."""
+    """Yield log p(x | z) p(z) / q(z | x), `(samples, batch)` nats, float64, for batches of images.
+
+    z are samples of the posteriors q(z | x) of `images` `(images, 784)`, uint8.
+    """
     size = max(1, ROWS // samples)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
@@ -33,7 +35,7 @@ def log_weights(
 
 
 def log_prior_ratio(noise: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
-    """Return log p(z) - log q(z | x), `(samples, batch)`, of z `(samples, batch, latent)`."""
+    """Return log p(z) - log q(z | x), `(samples, batch)`, for z `(samples, batch, latent)`."""
     noise, z = noise.double(), z.double()
     parts = noise * noise - z * z + log_variance
     return 0.5 * functional.sum(parts.movedim(-1, 0))
@@ -48,12 +50,12 @@ def log_mean_exp(values: Tensor) -> Tensor:
 def log_likelihoods(
     model: VAE, images: np.ndarray, samples: int, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate log p(x) of images as above, `(images,)` nats, and the effective sample sizes.
+    """Estimate log p(x), `(images,)` nats, and return it with the effective sample sizes.
 
-    The log of the mean over samples of the weight p(x | z) p(z) / q(z | x): Burda, Grosse and
-    Salakhutdinov, Importance Weighted Autoencoders (2016), equation 8. It is below log p(x) on
-    average, the less so the more samples there are. The effective size, from 1 to `samples`, is the
-    weights' sum squared over the sum of their squares (Kong 1992).
+    The estimate is the log of the mean weight p(x | z) p(z) / q(z | x): Burda, Grosse and
+    Salakhutdinov, Importance Weighted Autoencoders (2016), equation 8. On average it is below
+    log p(x); more samples come nearer. The effective size, from 1 to `samples`, is the squared sum
+    of the weights over the sum of their squares (Kong 1992).
     """
     estimates, sizes = [], []
     for weights in log_weights(model, images, samples, generator):
@@ -64,6 +66,6 @@ def log_likelihoods(
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """The mean of `(images,)`, and its standard error as that of a sample of all there could be."""
+    """Return the mean of `(images,)` and its standard error."""
     mean = float(np.mean(values))
     return mean, float(np.sqrt(np.square(values - mean).sum() / (len(values) - 1) / len(values)))

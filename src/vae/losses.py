@@ -1,4 +1,4 @@
-"""Tables of losses by epoch, in nats per image, as trainings write them to plots/."""
+"""Tables of losses by epoch, in nats per image, as in plots/20d-losses.csv."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,17 +23,18 @@ def read_table(source: Path | TextIO, types: Mapping[str, type]) -> pd.DataFrame
 
 
 def load_losses(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a table of whole numbers, `columns` and `epoch`, and `LOSSES` in nats per image.
+    """Read a CSV of `columns` and `epoch`, whole numbers, and `LOSSES`, in nats per image.
 
-    Raises UserError when it is missing, lacks a column or holds what is no finite number.
+    Raises UserError where a column, a loss or the file is missing, or an epoch is repeated.
     """
     types = dict.fromkeys([*columns, "epoch"], int) | dict.fromkeys(LOSSES, float)
     try:
         table = read_table(path, types)
         if not np.isfinite(table[LOSSES]).all(axis=None):
             raise ValueError("a loss is missing or infinite")
-        if (twice := table[table.duplicated([*columns, "epoch"])]).size:
-            raise ValueError(f"epoch {twice['epoch'].iloc[0]} is there twice")
+        repeated = table.duplicated([*columns, "epoch"])
+        if repeated.any():
+            raise ValueError(f"epoch {table['epoch'][repeated].iloc[0]} is repeated")
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the losses of {path} ({one_line(error)}); {RESTORE}"
@@ -42,6 +43,6 @@ def load_losses(path: Path, *columns: str) -> pd.DataFrame:
 
 
 def by_split(losses: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
-    """Give the losses of `load_losses` a row for each split: `columns, epoch, split` and `name`."""
+    """Return losses with one row per split: `columns`, `epoch`, `split`, and the loss as `name`."""
     named = losses.rename(columns=dict(zip(LOSSES, SPLITS, strict=True)))
     return named.melt([*columns, "epoch"], SPLITS, "split", name)

@@ -1,4 +1,4 @@
-"""params.yaml, read once into frozen typed objects."""
+"""The parameters in params.yaml, as frozen typed objects."""
 
 import re
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from pydantic import BaseModel, Field, field_validator
 from vae.typed_yaml import Group, read_yaml
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "digits")
-# The models: a group train-NAME for each.
+# Each model has a group train-NAME.
 MODELS = ("20d", "2d")
 POST_NETWORK = "vae.model.BernoulliVAE"
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-# YAML has lists only; strict types would ask for a tuple.
+# YAML has lists; strict types would require a tuple.
 LayerSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)]
 
 
 class Download(Group):
-    """Where the images come from. `pause` and `timeout` are in seconds."""
+    """The data set and its mirrors; `pause` and `timeout` are in seconds."""
 
     dataset: str
     mirrors: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
@@ -34,7 +34,7 @@ class Download(Group):
     @field_validator("dataset")
     @classmethod
     def _known(cls, name: str) -> str:
-        path = PurePosixPath(name)  # without the slash that completion by Tab adds
+        path = PurePosixPath(name)  # drops the slash that completion by Tab adds
         own = PurePosixPath("data/own") in path.parents and ".." not in path.parts
         if own or name in DATASETS:
             return str(path)
@@ -42,14 +42,14 @@ class Download(Group):
 
 
 class Binarize(Group):
-    """When a pixel x of 0 to 255 becomes 1: from `threshold` on, or with probability x / 255."""
+    """A pixel x of 0 to 255 becomes 1 from `threshold` on, or with probability x / 255."""
 
     mode: Literal["threshold", "sample"]
     threshold: Annotated[int, Field(ge=1, le=255)]
 
 
 class Figures(Group):
-    """What training records of its course: test images by index, an `interval` in batches."""
+    """What training records for the figures; `images` are indices, `interval` is in batches."""
 
     images: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
     interval: Count
@@ -66,10 +66,10 @@ class Figures(Group):
 
 
 class Train(Group):
-    """How either model is trained; `beta` weighs the KL in the objective, not in the losses.
+    """How both models are trained; `beta` weighs the KL in the objective, not in the losses.
 
-    `arithmetic` says what computes: src/exact, with the same bits on every machine, or PyTorch's
-    own kernels, which are also what computes on the device cuda.
+    `arithmetic` is that of src/exact, with the same bits on every machine, or of PyTorch's kernels,
+    which also compute on the device cuda.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
@@ -83,10 +83,7 @@ class Train(Group):
 
 
 class Architecture(Group):
-    """A VAE's class and its sizes. The decoder mirrors the encoder when its sizes are not given.
-
-    The class is the post's, or one of src/networks, as in `networks.FILE.CLASS`.
-    """
+    """A VAE's class and sizes; without `decoder_hidden_sizes` the decoder mirrors the encoder."""
 
     network: str = POST_NETWORK
     hidden_sizes: LayerSizes
@@ -105,19 +102,19 @@ class Architecture(Group):
 
 
 class Model(Architecture):
-    """A model to train, and the one that drew from the random stream before it, if any."""
+    """A model to train, and the model that used the random stream before it, if any."""
 
     preceded_by: Architecture | None = None
 
 
 class PlaneModel(Model):
-    """A model whose latent space is a plane, so that its manifold can be drawn."""
+    """A model with a 2-d latent space, whose manifold can be drawn."""
 
     latent_size: Literal[2]
 
 
 class Animation(Group):
-    """Every `every`-th of the `first` frames (all when null), each shown for `milliseconds`."""
+    """A GIF: every `every`-th of the `first` frames (null: all), each for `milliseconds`."""
 
     first: Count | None
     every: Count
@@ -125,7 +122,7 @@ class Animation(Group):
 
 
 class Visualize(Group):
-    """How the recorded frames and the trained models are drawn."""
+    """How frames and models are drawn."""
 
     whole: Animation
     early_reconstruction: Animation
@@ -135,7 +132,7 @@ class Visualize(Group):
 
 
 class Anomaly(Group):
-    """How anomalies are scored and separated from training images."""
+    """How anomalies are detected."""
 
     batch_size: Count
     threshold_percentile: Annotated[float, Field(gt=0, lt=100)]
@@ -143,23 +140,23 @@ class Anomaly(Group):
 
 
 class Likelihood(Group):
-    """Of how many test images the likelihood is estimated, from how many samples each."""
+    """How many test images and samples the likelihood is estimated from."""
 
     images: Annotated[int, Field(ge=2, le=1_000_000_000)]  # one alone has no standard error
     samples: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Tracking(Group):
-    """Whether and under which experiment results are mirrored to MLflow."""
+    """Whether results are logged to MLflow, and to which experiment."""
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1, max_length=250)]
 
 
 class Params(Group):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
-    # NumPy's legacy generator, which the noise image comes from, takes 32 bits.
+    # NumPy's legacy generator, which draws the noise image, takes 32 bits.
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     download: Download
     binarize: Binarize
@@ -174,16 +171,13 @@ class Params(Group):
 
 
 def read_params(*groups: str, path: Path = Path("params.yaml")) -> list[Any]:
-    """Check all of `path` and return the typed groups of these names, in this order.
-
-    A stage names the groups of which it declares keys in dvc.yaml. Raises UserError.
-    """
+    """Check all of `path` and return the groups of these names, in this order. Raises UserError."""
     params = check_params(path)
     return [attrgetter(group.replace("-", "_"))(params) for group in groups]
 
 
 def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read and check `path`, with other values for some keys, as `{"train.epochs": 2}`.
+    """Read and check `path`; `overrides` are other values, as `{"train.epochs": 2}`.
 
     Raises UserError with every mistake: its key, its value and what is allowed.
     """
@@ -191,15 +185,17 @@ def check_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Para
 
 
 def training_params(params: Params, name: str) -> dict[str, Any]:
-    """The parameters of model `name`'s training, its own group as `model`."""
+    """Return the parameters of the training of model `name`, its own group as `model`."""
     shared = {key: getattr(params, key) for key in ("seed", "figures", "train")}
     return {**shared, "model": getattr(params, f"train_{name}")}
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as text under flat names: those of a group as `group.key`."""
+    """Return parameters as text by name; those of a group are named `group.key`."""
     found = {}
     for name, value in params.items():
-        group = value.model_dump() if isinstance(value, BaseModel) else None
-        found |= {f"{name}.{key}": v for key, v in group.items()} if group else {name: value}
+        if isinstance(value, BaseModel):
+            found |= {f"{name}.{key}": v for key, v in value.model_dump().items()}
+        else:
+            found[name] = value
     return {key: str(list(v) if isinstance(v, tuple) else v) for key, v in found.items()}

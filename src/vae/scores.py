@@ -1,4 +1,4 @@
-"""What separates anomalies: images of several kinds, thresholds, and how well scores do it."""
+"""Anomaly detection: thresholds, anomalous images of several kinds, and how well scores do."""
 
 from collections.abc import Mapping
 
@@ -7,35 +7,35 @@ import numpy as np
 from vae.data import PIXELS, binarize, upscaled_digits
 
 SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
-# What metrics/anomaly.json has, which the report and MLflow read.
+# Keys of metrics/anomaly.json that the report and MLflow read.
 ANOMALY_KEYS = ("kinds", "fails_on", "fails_below")
 ANOMALY_KEYS += ("noise_kl", "noise_images_caught", "training_share_above_noise")
-# A detector that is wrong once in ten pairs of an ordinary image and an anomaly fails.
+# A score fails on a kind of anomaly if the area under its ROC curve is smaller.
 FAILS_BELOW = 0.9
 
 
 def limits(training: Mapping[str, np.ndarray], percentile: float) -> dict[str, float]:
-    """Beyond which score, in nats, an image is anomalous, from the training images' scores.
+    """Return the threshold of each score, in nats: a percentile of the training images' scores.
 
-    Above for `kl` and `negative_elbo`; below for `reconstruction`, since too easy is strange too:
-    the blank image is.
+    An image is anomalous above that of `kl` or `negative_elbo`, or below that of `reconstruction`:
+    a blank image is too easy.
     """
     sides = {"kl": percentile, "negative_elbo": percentile, "reconstruction": 100 - percentile}
     return {name: float(np.percentile(training[name], side)) for name, side in sides.items()}
 
 
 def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
-    """Images of fair coin flips, `(count, 784)` uint8, drawn as the post drew its one."""
+    """Draw images of fair coin flips as the post does, `(count, 784)`, uint8."""
     return generator.randint(0, 2, (count, PIXELS)).astype(np.uint8)
 
 
 def noise_summary(
     training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float
 ) -> dict[str, float]:
-    """Where the KL of a noise image, and of more `(images,)`, falls among the training images'.
+    """Compare the KL of one noise image, and of more `(images,)`, with the training images' KL.
 
-    All KL are in nats; shares are fractions. The z-score is the distance from the training images'
-    mean in their standard deviations, as of a normal distribution fitted to them.
+    KL are in nats, shares are fractions. The z-score is the distance to the training images' mean
+    in their standard deviations.
     """
     mean, deviation = training.mean(), training.std()
     threshold = np.percentile(training, percentile)
@@ -55,10 +55,10 @@ def noise_summary(
 def anomalies(
     ordinary: np.ndarray, count: int, threshold: int, generator: np.random.RandomState
 ) -> dict[str, np.ndarray]:
-    """Make `count` images `(count, 784)`, 0 or 1 as uint8, of each kind, or as many as there are.
+    """Make at most `count` images of each kind of anomaly, `(count, 784)` uint8 of 0 and 1.
 
-    `ordinary` images are inverted, or each one's pixels shuffled; scikit-learn's digits, binarized
-    at `threshold`, are real digits from another source.
+    Some are made of `ordinary` images. scikit-learn's digits, binarized at `threshold`, are real
+    digits from another source.
     """
     first = ordinary[:count]
     return {
@@ -73,11 +73,11 @@ def anomalies(
 def detection(
     ordinary: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """How well each score, `(images,)` by name, separates ordinary from anomalous images.
+    """Measure how well each score, `(images,)` by name, separates ordinary from anomalous images.
 
-    The area under the ROC curve is 0.5 by chance; the average precision, the anomalies' share.
+    By chance, the area under the ROC curve is 0.5 and the average precision the anomalies' share.
     """
-    # A second to import, and scoring does not need it.
+    # Takes a second to import, and scoring does not need it.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     found = {}
@@ -92,7 +92,7 @@ def detection(
 
 
 def fails_on(kinds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, list[str]]:
-    """For each score, the kinds of anomalies that it does not separate from ordinary images."""
+    """List for each score the kinds of anomalies that it does not separate from ordinary images."""
     return {
         name: [kind for kind, scores in kinds.items() if scores[name]["roc_auc"] < FAILS_BELOW]
         for name in next(iter(kinds.values()))

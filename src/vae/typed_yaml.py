@@ -1,4 +1,4 @@
-"""YAML files as frozen typed objects; a mistake in one stops before work starts."""
+"""YAML files as frozen typed objects."""
 
 import difflib
 import re
@@ -15,14 +15,14 @@ Kind = TypeVar("Kind", bound="Group")
 
 
 class Group(BaseModel):
-    """A group of parameters: unknown keys, wrong types and impossible values are errors."""
+    """A group of parameters; unknown keys, wrong types and impossible values are errors."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
-        """Name the keys that are allowed, where pydantic only forbids the others."""
+        """Raise ValueError for an unknown key; unlike pydantic, name the allowed ones."""
         allowed = [field.alias or name for name, field in cls.model_fields.items()]
         for key in values if isinstance(values, dict) else ():
             if key not in allowed:
@@ -33,16 +33,17 @@ class Group(BaseModel):
 
 
 def read_yaml(path: Path, kind: type[Kind], overrides: Mapping[str, Any] | None = None) -> Kind:
-    """Read a YAML file as a `kind` of group; otherwise as `check_params`."""
+    """Read a YAML file as a `kind` of group, with `overrides` as in `check_params`.
+
+    Raises UserError with every mistake.
+    """
     try:
-        if path.is_fifo():
-            raise OSError("it is a pipe, and reading it would never end")
-        # DVC's own reader: YAML 1.2, in which 1e-3 is a number and a repeated key is an error.
+        # DVC's reader: in YAML 1.2, 1e-3 is a number and a repeated key is an error.
         values = YAML(typ="safe").load(path)
     except OSError as error:
         where = f"{path} in {Path.cwd()}"
         raise UserError(f"cannot read {where}: {error}; run from the repository's root") from None
-    except Exception as error:  # the reader's, or a conversion's: `!!bool 3` is a KeyError
+    except Exception as error:  # not only YAMLError: `!!bool 3` is a KeyError
         reason = one_line(error) or type(error).__name__
         raise UserError(f"{path} is not valid YAML: {reason}") from None
     for name, value in (overrides or {}).items():
@@ -60,15 +61,14 @@ def read_yaml(path: Path, kind: type[Kind], overrides: Mapping[str, Any] | None 
 
 
 def _describe(problem: Any) -> str:
-    """One mistake in the file's words: key, value, what is allowed."""
+    """Describe one mistake: the key, its value and what is allowed."""
     place = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"{place} is missing"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list")
     message = re.sub("^(Input|String|List) should", "it should", message)
-    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # a key of it
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # an unknown key
         return one_line(f"{place}.{message}".removeprefix("."))
     value = one_line(repr(problem["input"]))
-    return (
-        f"{place or 'the file'} is {value if len(value) <= 80 else f'{value[:77]}...'}; {message}"
-    )
+    value = value if len(value) <= 80 else f"{value[:77]}..."
+    return f"{place or 'the file'} is {value}; {message}"

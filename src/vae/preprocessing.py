@@ -1,4 +1,4 @@
-"""The user's own pictures in MNIST's form.
+"""Pictures of digits, brought into MNIST's form.
 
 That form (LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document
 Recognition", section III.A): a light digit on black, scaled with its proportions into a box of
@@ -13,18 +13,19 @@ from PIL import Image
 from scipy.ndimage import center_of_mass, label, maximum_filter
 
 from vae.cli import UserError, one_line
+from vae.custom_data import read_gray
 from vae.data import IMAGE_SIDE, PIXELS
-from vae.own_images import read_gray
 
 POLARITIES = ("auto", "dark-on-light", "light-on-dark")
 BOX = 20
 FEWEST = 20  # pixels; MNIST's thinnest digits have some more
-FAINTEST = 24  # gray values; where nothing differs more from the background, there is no ink
-PAPER = 170  # a border of a higher mean is paper; one of coin flips does not come near it
+FAINTEST = 24  # gray values; smaller differences from the background are no ink
+PAPER = 170  # a border of a higher mean is paper; that of an image of coin flips is lower
 
 
 class Picture(NamedTuple):
-    """Gray values, uint8, as read `(height, width)` and in MNIST's form `(784,)`, or inverted."""
+    """A user's image, uint8: gray values `(height, width)`, and pixels `(784,)` in MNIST's form,
+    for which it was `inverted` or not."""
 
     name: str
     gray: np.ndarray
@@ -32,10 +33,10 @@ class Picture(NamedTuple):
     inverted: bool
 
     def notes(self, threshold: int) -> list[str]:
-        """What a reader of its scores should know of it: that it may not be one digit."""
-        figure = self.pixels.reshape(IMAGE_SIDE, IMAGE_SIDE) >= threshold
-        count, light = figure.sum(), figure.mean()
-        sizes = np.bincount(label(figure, np.ones((3, 3)))[0].ravel())[1:]
+        """List why this may not be the picture of one digit."""
+        ink = self.pixels.reshape(IMAGE_SIDE, IMAGE_SIDE) >= threshold
+        count, light = ink.sum(), ink.mean()
+        sizes = np.bincount(label(ink, np.ones((3, 3)))[0].ravel())[1:]
         figures = (4 * sizes >= sizes.max(initial=1)).sum()
         notes = {
             "there is no figure on it": count == 0,
@@ -47,7 +48,7 @@ class Picture(NamedTuple):
 
 
 def read_pictures(path: Path, polarity: str) -> list[Picture]:
-    """Read a picture file, as `read_gray`, or the images of a .npy file. Raises UserError."""
+    """Read a picture file (see `read_gray`), or the images of a .npy file. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path} is no file; name a picture or a .npy array")
     images = _read_array(path) if path.suffix.lower() == ".npy" else [read_gray(path)]
@@ -61,9 +62,9 @@ def read_pictures(path: Path, polarity: str) -> list[Picture]:
 def _read_array(path: Path) -> np.ndarray:
     """Read gray values `(images, 28, 28)`, uint8, from a .npy file. Raises UserError."""
     try:
-        # This way of NumPy's reads no pickle, and takes no memory that the file does not fill.
+        # Reads no pickle, and takes no more memory than the file.
         array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a damaged header, which is Python, fails in many ways
+    except Exception as error:  # a damaged header fails in many ways
         raise UserError(f"cannot read {path} as a .npy array ({one_line(error)})") from None
     side = (IMAGE_SIDE, IMAGE_SIDE)
     shaped = array.shape[-2:] == side or array.shape[-1:] == (PIXELS,)
@@ -82,8 +83,8 @@ def _read_array(path: Path) -> np.ndarray:
 def as_mnist(gray: np.ndarray, polarity: str) -> tuple[np.ndarray, bool]:
     """Bring a picture `(height, width)`, uint8, into MNIST's form `(784,)`; say if it was inverted.
 
-    28 x 28 pixels, or as many equal squares, are taken as they are. In other pictures, ink is what
-    differs from the background, which is the median of the border.
+    A picture of 28 x 28 equal squares keeps their values. In others, ink is what differs from the
+    background, which is the median of the border.
     """
     scale = -(-len(gray) // IMAGE_SIDE)
     small = gray[::scale, ::scale]
@@ -111,8 +112,8 @@ def as_mnist(gray: np.ndarray, polarity: str) -> tuple[np.ndarray, bool]:
 def _boxed(ink: np.ndarray) -> np.ndarray:
     """Scale ink `(height, width)`, uint8, so that its longer side has 20 pixels, each a mean.
 
-    Where the pen is so thin that this loses most of the pixels it touches, it is first widened by
-    one and a half pixels: with less, some lines break.
+    A thin line, which would lose most of its pixels, is first made wider by one and a half of
+    these pixels: with less, some lines break.
     """
     size = [max(1, round(side * BOX / max(ink.shape))) for side in ink.shape[::-1]]
     wide = maximum_filter(ink, int(1.5 * max(ink.shape) / BOX) + 1)

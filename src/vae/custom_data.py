@@ -1,5 +1,7 @@
-"""A user's own 28 x 28 images, from a folder or an .npz file: data/own/README.md says how; and how
-any picture is read."""
+"""Custom data: a user's 28 x 28 images in data/own, a folder or an .npz file; and any picture.
+
+data/own/README.md describes the formats.
+"""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -13,24 +15,21 @@ from vae.cli import UserError, one_line
 from vae.data import IMAGE_SIDE
 from vae.files import dvc_files
 
-OWN = "data/own/"
+CUSTOM = "data/own/"
 SPLITS = ("train", "test")
 SIDE = (IMAGE_SIDE, IMAGE_SIDE)
-LARGEST = 40 * IMAGE_SIDE  # larger pictures are reduced to this side; equal squares stay equal
-# The white of deeper pictures than 8 bits, by format and Pillow's mode.
-WHITES = {(kind, "I;16"): 65535 for kind in ("PNG", "TIFF", "PPM", "JPEG2000")}
-WHITES |= {("TIFF", "I;16B"): 65535, ("PPM", "I"): 65535, ("TIFF", "F"): 1, ("PPM", "F"): 1}
+LARGEST = 40 * IMAGE_SIDE  # the longest side, to which larger pictures are reduced
 # Every seventh image is for test, as of MNIST's 70,000.
 TEST_SHARE = 7
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
 
-def own_images(path: Path) -> dict[str, Arrays]:
-    """Read gray images `(n, 28, 28)` and labels `(n,)`, or None, both uint8, by split.
+def read_custom_data(path: Path) -> dict[str, Arrays]:
+    """Read gray images `(n, 28, 28)` and labels `(n,)` or None, uint8, by split.
 
-    `path` is data/own/NAME. Raises UserError, naming the file, for all that is something else.
+    `path` is data/own/NAME. Raises UserError, which names the file.
     """
-    files = [file for file in dvc_files(Path(OWN)) if file.is_relative_to(path)]
+    files = [file for file in dvc_files(Path(CUSTOM)) if file.is_relative_to(path)]
     if files == [path] and path.suffix.lower() == ".npz":
         parts = _archive(path)
     elif files and files != [path]:
@@ -39,7 +38,7 @@ def own_images(path: Path) -> dict[str, Arrays]:
     else:
         raise UserError(
             f"{path} is neither a folder of pictures nor an .npz file, or .dvcignore names it; "
-            "data/own/README.md says how"
+            "data/own/README.md has the formats"
         )
     splits = parts if len(parts) > 1 else _split(path, *parts[""])
     if len({labels is None for _, labels in splits.values()}) > 1:
@@ -48,7 +47,7 @@ def own_images(path: Path) -> dict[str, Arrays]:
 
 
 def _split(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Arrays]:
-    """Make two splits of one."""
+    """Split images into train and test."""
     test = np.arange(len(images)) % TEST_SHARE == TEST_SHARE - 1
     if test.sum() < 2:  # one alone has no standard error
         raise UserError(f"{path} has {len(test)} images; it needs {2 * TEST_SHARE} for two splits")
@@ -59,16 +58,15 @@ def _split(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[st
 
 
 def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
-    """Read those of these files that are in a folder, or in its folders 0 to 9, in the order of
-    their names."""
+    """Read the files in `folder`, or in its folders 0 to 9, in the order of their names."""
     paths = [path for path in files if path.is_relative_to(folder)]
     names = {path.relative_to(folder).parent.as_posix() for path in paths}
     if not paths:
         raise UserError(f"{folder} holds no pictures")
     if not (names == {"."} or names <= set("0123456789")):
         raise UserError(
-            f"{folder} has pictures in {', '.join(sorted(names))}; they should lie in it, or, with "
-            "labels, in folders named 0 to 9"
+            f"{folder} has pictures in {', '.join(sorted(names))}; they should be in the folder "
+            "itself or, with labels, in folders named 0 to 9"
         )
     labels = None if names == {"."} else np.array([path.parent.name for path in paths], np.uint8)
     images = [read_gray(path) for path in paths]
@@ -80,7 +78,7 @@ def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
 
 
 def _archive(path: Path) -> dict[str, Arrays]:
-    """Read the splits of an .npz file, or all as one of an empty name."""
+    """Read an .npz file by split, or all of it under the name ""."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
@@ -92,7 +90,7 @@ def _archive(path: Path) -> dict[str, Arrays]:
 
 
 def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Arrays:
-    """Return images and labels by their names. Raises UserError unless they are as they should."""
+    """Return the arrays `x` and `y`, images and labels. Raises UserError where they do not fit."""
     images, labels = arrays.get(x), arrays.get(y)
     if images is None:
         raise UserError(f"{path} has no array {x}; there are {', '.join(sorted(arrays)) or 'none'}")
@@ -108,8 +106,10 @@ def _checked(path: Path, arrays: Mapping[str, np.ndarray], x: str, y: str) -> Ar
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """Read gray values `(height, width)`, uint8, upright and at most `LARGEST` a side, from a
-    picture of any format of Pillow's but EPS, which another program would run. Raises UserError."""
+    """Read a picture as gray values `(height, width)`, uint8, upright, at most `LARGEST` a side.
+
+    Any format of Pillow's will do but EPS, which another program would run. Raises UserError.
+    """
     Image.init()
     try:
         with (
@@ -119,7 +119,7 @@ def read_gray(path: Path) -> np.ndarray:
             gray, alpha = _eight_bits(image).convert("LA").split()
     except Exception as error:  # a damaged file fails in many ways
         raise UserError(f"cannot read {path} as a picture ({one_line(error)})") from None
-    # What is transparent contrasts with what can be seen.
+    # Transparent pixels contrast with the visible ones.
     seen = np.asarray(gray)[np.asarray(alpha) > 0]
     paper = Image.new("L", gray.size, 255 if seen.size and seen.mean() < 127.5 else 0)
     gray = Image.composite(gray, paper, alpha)
@@ -128,21 +128,15 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def _eight_bits(image: ImageFile) -> Image.Image:
-    """Return an open picture upright, in 8 bits. Raises ValueError where it is not known which gray
-    values are black and white, and for what Pillow 13.0 reads wrongly without an error."""
-    tag, tags = ExifTags.Base, getattr(image, "tag_v2", {})  # a TIFF's
-    if tags and image.n_frames > 1:
+    """Return an open picture upright, in 8 bits. Raises ValueError for what Pillow 13.0 reads
+    wrongly without an error, and where the values of black and white are unknown."""
+    if image.format == "TIFF" and image.n_frames > 1:
         raise ValueError(f"a TIFF of {image.n_frames} pages; save each as a picture of its own")
-    if tags and image.getexif().get(tag.Orientation, 1) > 4:
+    if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
         raise ValueError("a TIFF on its side; turn it, or save it as PNG")
-    unknown = tags.get(tag.SampleFormat) == (2,)  # signed
     upright = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # more than 8 bits of gray
-        unknown |= "transparency" in image.info or tags.get(tag.BitsPerSample) == (12,)
-        unknown |= tags.get(tag.PhotometricInterpretation) == 0  # white
-        shares = np.asarray(upright) / WHITES.get((image.format, image.mode), np.nan)
-        unknown |= not (shares.min() >= 0 and shares.max() <= 1)
-        upright = None if unknown else Image.fromarray(np.rint(shares * 255).astype(np.uint8))
-    if unknown:
-        raise ValueError("black and white are unknown; save it with 8 bits, or as 16-bit PNG")
-    return upright
+    if image.mode[0] not in "IF":
+        return upright
+    if image.format != "PNG" or "transparency" in image.info:
+        raise ValueError("gray values of more than 8 bits; save it as PNG of 8 or 16 bits")
+    return Image.fromarray(np.rint(np.asarray(upright) / 65535 * 255).astype(np.uint8))

@@ -121,7 +121,8 @@ def test_each_model_has_charts_of_its_own(client, runs, site, browser):
     browser.get(site + link(client, "2d"))
     images = (
         "[...document.querySelectorAll('img')].filter(image => image.naturalWidth > 0"
-        " && image.src.includes('images~manifold+step+0')).map(image => image.src)"
+        " && decodeURIComponent(image.src).includes('images~manifold+step+0'))"
+        ".map(image => image.src)"
     )
     wait_for(browser, f"{images}.length >= 2")
     shown = "".join(browser.execute_script(f"return {images}"))

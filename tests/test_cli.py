@@ -54,7 +54,7 @@ def test_a_bug_keeps_its_traceback(error):
         cli.run(raises(error))
 
 
-def test_control_characters_of_a_file_name_do_not_reach_the_terminal():
+def test_control_characters_do_not_reach_the_terminal():
     with pytest.raises(SystemExit) as caught:
         cli.run(raises(cli.UserError("cannot read a\x1b[31m\x07é.png")))
     assert str(caught.value) == "error: cannot read a\\x1b[31m\\x07é.png"

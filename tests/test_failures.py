@@ -138,7 +138,7 @@ def remount(folder: Path, kibibytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", folder], check=True)
 
 
-def test_a_training_on_a_full_disk_ends_well_after_making_room(finished_demo, mounted):
+def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
     disk = mounted("-o", "size=1g", *TMPFS)
     folder = copy_demo(finished_demo, disk / "demo")
     shutil.rmtree(folder / "mlartifacts")
@@ -292,7 +292,7 @@ def an_epoch_twice(demo):
         (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
     ],
 )
-def test_a_damaged_file_between_stages_ends_a_script_in_one_line(demo, damage, stage, message):
+def test_a_damaged_intermediate_file_ends_a_script_in_one_line(demo, damage, stage, message):
     damage(demo)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     result = script(demo, stage, *stages[stage]["cmd"].split()[2:])

@@ -123,7 +123,7 @@ def test_a_read_only_environment_is_no_obstacle(nothing_compiled):
     assert library.compiled().parent == nothing_compiled / ".cache"
 
 
-def test_a_user_without_a_name_and_a_home_gets_a_library(nothing_compiled, monkeypatch):
+def test_a_user_without_name_and_home_gets_a_library(nothing_compiled, monkeypatch):
     (nothing_compiled / "prefix").write_text("no folder")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])

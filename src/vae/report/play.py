@@ -42,7 +42,8 @@ def play_data(
     axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     columns = ["epoch", "train_loss", "test_loss"]
     return {
-        "models": playable_models(trained, test.images),
+        # The page scores binarized images.
+        "models": playable_models(trained, test.images) if test.images.dtype == np.uint8 else None,
         "scores": {
             "quantiles": {name: packed(row, "<f4") for name, row in rows},
             "limits": limits(known, params.anomaly.threshold_percentile),
@@ -54,7 +55,7 @@ def play_data(
             "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
-        "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),
+        "examples": packed(np.packbits(test.images[list(params.figures.images)] > 0.5), "u1"),
         "training": training_moments(params, len(train.images), models),
         "losses": {name: table[columns].to_dict("list") for name, table in losses.items()},
     }

@@ -224,7 +224,7 @@ def test(model: VAE, images: Tensor, draws: Draws, rows: int = 256) -> Losses:
 
 
 def mean_losses(terms: Tensor) -> Losses:
-    """Return the means of reconstruction and KL `(2, images)`, from exact sums: no order shows."""
+    """Return the means of reconstruction and KL `(2, images)`, by exact sums."""
     return Losses(*(math.fsum(row) / len(row) for row in terms.tolist()))
 
 
@@ -248,7 +248,7 @@ def inexact_steps(start: Start, settings: Train) -> list[str]:
 def training_state(
     model: VAE, optimizer: torch.optim.Optimizer, stream: RandomStream
 ) -> dict[str, Tensor]:
-    """Return all that the next step depends on, after one step at least, by name."""
+    """Return everything that the next step depends on, by name, after at least one step."""
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -263,7 +263,7 @@ def resume(
     stream: RandomStream,
     recorder: FrameRecorder,
 ) -> list[list[float]]:
-    """Continue from the state that a checkpoint holds; return the losses of its epochs, if any."""
+    """Restore the state that a checkpoint holds; return the losses of its epochs, if any."""
     state = checkpoint.load()
     if state is None:
         return []

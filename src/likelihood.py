@@ -1,5 +1,4 @@
-"""Estimate the log-likelihood of test images, the number by which VAEs are compared; split the KL,
-and give the loss in other units."""
+"""Estimate the log-likelihood of test images, split the KL, and give the loss in other units."""
 
 import vae.environment  # noqa: F401
 
@@ -18,30 +17,29 @@ from vae.report.score_charts import kl_bars
 
 
 def main() -> None:
-    raw, data, models, output, plots = cli.arguments(
-        __doc__, "raw", "binarized", "models", "metrics", "plots"
-    )
+    paths = cli.arguments(__doc__, "raw", "binarized", "models", "output", "plots")
     seed, settings = read_params("seed", "likelihood")
-    test = load_split(data, "test").images
-    gray = read_idx(raw_files(raw)["test"][0], 3).reshape(test.shape)
+    test = load_split(paths.binarized, "test").images
+    gray = read_idx(raw_files(paths.raw)["test"][0], 3).reshape(test.shape)
     images = test[: settings.images]
     metrics = {"images": len(images), "samples": settings.samples, "test_images": len(test)}
     for name in MODELS:
-        model = load_model(models / f"{name}.safetensors")
+        model = load_model(paths.models / f"{name}.safetensors")
         values, sizes = log_likelihoods(model, images, settings.samples, Generator(seed))
         mean, error = mean_and_error(values)
         metrics[name] = {
             "test_log_likelihood": mean,
             "standard_error": error,
-            # NumPy's exp differs between processors in its last bits.
+            # The last bits of NumPy's exp depend on the processor.
             "effective_samples": round(float(np.mean(sizes)), 3),
             "decomposition": decomposition(model, test, Generator(seed)),
             "units": units(model, test, gray),
         }
-        print(f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats")
-    write_json(output, metrics)
+        found = f"{name}: log-likelihood of {len(images)} images: {mean:.3f} +- {error:.3f} nats"
+        print(found, flush=True)
+    write_json(paths.output, metrics)
     kl = {name: metrics[name]["decomposition"]["kl_by_dimension"] for name in MODELS}
-    draw.save_figure(plots / "kl-by-dimension.png", kl_bars(kl))
+    draw.save_figure(paths.plots / "kl-by-dimension.png", kl_bars(kl))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from vae.report import figures as draw
 from vae.report.plane import digit_shares, manifold_plane, manifold_regions
 from vae.reproduction.published import load_published
 
-# Of the figure of samples: how many from the prior, and the images from one to another.
-SAMPLES, ACROSS = 40, 10
+# Of samples.png: images from the prior, and images from one test image to another.
+SAMPLES, STEPS = 40, 10
 
 
 def main() -> None:
@@ -40,54 +40,57 @@ def main() -> None:
     originals = draw.enlarged(tiled(quantized(images), 1), settings.image_scale)
     draw.save_png(plots / "originals.png", originals)
 
-    def rows(frames: np.ndarray) -> np.ndarray:
-        """Reconstructions `(frames, pictures, 784)` below the originals."""
+    def pairs(frames: np.ndarray) -> np.ndarray:
+        """Put reconstructions `(frames, images, 784)` below the originals."""
         below = draw.enlarged(tiled(frames, 1), settings.image_scale)
         return np.concatenate((np.broadcast_to(originals, below.shape), below), axis=1)
 
     size = recorded.grid_size
+    grids = partial(tiled, rows=size)
     passed = draw.frame_epochs(len(train.images), training, recorded.interval)
-    for model, name, kind, count, picture in (
-        ("20d", "reconstruction", "reconstructions", len(images), rows),
-        ("2d", "manifold", "manifold", size**2, partial(tiled, rows=size)),
+    for model, name, column, count, drawn in (
+        ("20d", "reconstruction", "reconstructions", len(images), pairs),
+        ("2d", "manifold", "manifold", size**2, grids),
     ):
-        frames = load_frames(models / f"{model}-frames.arrow", kind, count)
-        trained = load_frames(models / f"{model}-epochs.arrow", kind, count)[-1:]
+        frames = load_frames(models / f"{model}-frames.arrow", column, count)
+        trained = load_frames(models / f"{model}-epochs.arrow", column, count)[-1:]
         early = getattr(settings, f"early_{name}")
         for path, animation in ((f"{name}.gif", settings.whole), (f"{name}-early.gif", early)):
             chosen = slice(None, animation.first, animation.every)
             shown, epochs = frames[chosen], passed[chosen]
-            if animation.first is None:  # to the end, which is after the last batch
+            if animation.first is None:  # the trained model is its end
                 shown = np.concatenate((shown, trained))
                 epochs = np.append(epochs, training.epochs)
-            draw.save_gif(plots / path, picture(shown), epochs, animation.milliseconds)
-            print(f"{path}: {len(shown)} frames of {animation.milliseconds} ms")
+            draw.save_gif(plots / path, drawn(shown), epochs, animation.milliseconds)
+            print(f"{path}: {len(shown)} frames of {animation.milliseconds} ms", flush=True)
         if name == "reconstruction":
-            draw.save_png(plots / "reconstruction.png", rows(trained)[0])
+            draw.save_png(plots / "reconstruction.png", pairs(trained)[0])
 
     vaes = {name: load_model(models / f"{name}.safetensors", sizes[name]) for name in MODELS}
     fakes = {name: fake_images(model, images, seed) for name, model in vaes.items()}
-    draw.save_figure(plots / "samples.png", draw.sample_pictures(fakes, sizes))
+    draw.save_figure(plots / "samples.png", draw.sample_images(fakes, sizes))
 
-    model, axis = vaes["2d"], grid_axis(size, recorded.grid_quantiles)
-    manifold = tiled(decoded(model, latent_grid(axis)), size)
+    axis = grid_axis(size, recorded.grid_quantiles)
+    manifold = grids(decoded(vaes["2d"], latent_grid(axis)))
     draw.save_figure(plots / "manifold.png", manifold_plane(manifold, axis))
-    means = posterior_means(model, train.images)
-    shares = np.empty((0, 1, 1))  # without labels there are no boundaries to draw
+    shares = np.empty((0, 1, 1))  # without labels there are no boundaries
     if train.labels is not None:
-        place = size, recorded.grid_quantiles
-        shares = digit_shares(means, train.labels, *place, settings.neighbours)
+        means = posterior_means(vaes["2d"], train.images)
+        quantiles, voters = recorded.grid_quantiles, settings.neighbours
+        shares = digit_shares(means, train.labels, size, quantiles, voters)
     draw.save_figure(plots / "manifold-regions.png", manifold_regions(manifold, shares))
-    means = posterior_means(model, test.images)
+    means = posterior_means(vaes["2d"], test.images)
     draw.save_figure(plots / "latent.png", draw.latent_scatter(means, test.labels))
 
 
 def fake_images(model: VAE, images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decode images, uint8: from samples of the prior, `(SAMPLES, 784)`; and in equal steps between
-    the posterior means of the first and the last of `images` `(n, 784)`, `(ACROSS, 784)`."""
+    """Decode samples of the prior, `(SAMPLES, 784)`, and points of a line, `(STEPS, 784)`; uint8.
+
+    The line leads from the posterior mean of the first of `images` `(n, 784)` to the last one's.
+    """
     first, last = posterior_means(model, images[[0, -1]])
     noise = Generator(seed).normal(SAMPLES, len(first)).numpy()
-    steps = np.linspace(0, 1, ACROSS, dtype=np.float32)[:, None]
+    steps = np.linspace(0, 1, STEPS, dtype=np.float32)[:, None]
     grays = decoded(model, np.concatenate((noise, first + steps * (last - first))))
     return grays[:SAMPLES], grays[SAMPLES:]
 

@@ -1,4 +1,4 @@
-"""Find how the estimated log-likelihood moves with the number of importance samples, to 5,000."""
+"""Estimate the log-likelihood with 1 to 5,000 importance samples."""
 
 import sys
 import vae.environment  # noqa: F401
@@ -20,9 +20,11 @@ SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def main() -> None:
-    """Write a row for each model and number of samples, the estimate in nats from the first 1, 2,
-    ... of the same samples: `model, samples, log_likelihood, standard_error` and `weights`, the MD5
-    sum of the model's file."""
+    """Write one row per model and number of samples; all use the first of the same samples.
+
+    Columns: `model, samples, log_likelihood, standard_error`, in nats, and `weights`, the checksum
+    of the model's file.
+    """
     data, models, output = cli.arguments(__doc__, "binarized", "models", "output")
     (seed,) = read_params("seed")
     images = load_split(data, "test").images[:IMAGES]

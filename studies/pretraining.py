@@ -1,7 +1,7 @@
-"""Find what the 2-d loss table would read after some batches of earlier training, for 8 seeds.
+"""Compute the 2-d loss table of models that were trained on some batches before, for 8 seeds.
 
-The post's 2-d table begins where no fresh model does. A run of one more epoch holds, for any number
-of batches before, the losses of the ten epochs after them: each a window of an epoch's batches.
+The post's 2-d table does not start from a fresh model. One run of an extra epoch gives the table
+for each number of earlier batches: its epochs are windows over the batches of the run.
 """
 
 import math
@@ -36,13 +36,15 @@ def main() -> None:
 def shifted_losses(
     params: Params, seed: int, before: range, train: Split, test: Split
 ) -> pd.DataFrame:
-    """The 2-d model's losses by epoch after each number of batches in `before`, one seed: rows of
-    `seed, batches, epoch, train_loss, test_loss`."""
+    """Return the 2-d model's losses by epoch for each number of earlier batches in `before`.
+
+    Columns: `seed, batches, epoch, train_loss, test_loss`.
+    """
     settings = params.train.model_copy(update={"epochs": params.train.epochs + 1})
     start = prepare(seed, params.figures, settings, params.train_2d, train, test)
     batches = -(-len(train.images) // settings.batch_size)
     losses: list[float] = []  # of each batch, summed over its images
-    tests: dict[int, float] = {}  # after so many batches
+    tests: dict[int, float] = {}  # by the number of batches
 
     def on_batch(terms: Tensor) -> None:
         first = len(losses) % batches * settings.batch_size

@@ -20,8 +20,13 @@ def model() -> VAE:
     return model_of(Architecture(hidden_sizes=(8,), latent_size=1)).requires_grad_(False)
 
 
+@pytest.fixture
+def larger() -> VAE:
+    return model_of(Architecture(hidden_sizes=(8,), latent_size=5))
+
+
 def posteriors(model: VAE, mean: float | None, log_variance: float) -> None:
-    """Make every image's posterior this one; its mean stays as it is where none is given."""
+    """Give every image this posterior, but with its own mean if none is given."""
     layer = model.encoder[-1]
     (mean_rows, variance_rows), biases = layer.weight.chunk(2), layer.bias.chunk(2)
     variance_rows[...], biases[1][...] = 0, log_variance
@@ -29,16 +34,15 @@ def posteriors(model: VAE, mean: float | None, log_variance: float) -> None:
         mean_rows[...], biases[0][...] = 0, mean
 
 
-def test_the_parts_of_the_kl_add_up_to_it(images):
-    model = model_of(Architecture(hidden_sizes=(8,), latent_size=5))
-    parts = decomposition(model, images, Generator(0))
-    kl = kl_scores(model, images).mean()
+def test_the_parts_of_the_kl_add_up_to_it(larger, images):
+    parts = decomposition(larger, images, Generator(0))
+    kl = kl_scores(larger, images).mean()
     assert parts["kl"] == pytest.approx(kl, abs=1e-5)
     assert sum(parts["kl_by_dimension"]) == pytest.approx(kl, abs=1e-5)
     assert parts["mutual_information"] + parts["aggregated_kl"] == pytest.approx(kl, abs=1e-5)
 
 
-def test_equal_posteriors_tell_nothing_of_an_image(model, images):
+def test_equal_posteriors_have_no_information(model, images):
     posteriors(model, mean=2.0, log_variance=0.0)
     parts = decomposition(model, images, Generator(0))
     assert parts["mutual_information"] == pytest.approx(0, abs=1e-5)
@@ -46,50 +50,39 @@ def test_equal_posteriors_tell_nothing_of_an_image(model, images):
     assert parts["active_units"] == 0
 
 
-def test_posteriors_far_apart_tell_each_image_from_all_others(model, images):
+def test_posteriors_far_apart_tell_all_images_apart(model, images):
     posteriors(model, mean=None, log_variance=-30.0)
     parts = decomposition(model, images, Generator(0))
     assert parts["mutual_information"] == pytest.approx(math.log(len(images)), abs=1e-3)
     assert parts["mutual_information"] <= parts["most_information"]
 
 
-def test_the_information_is_the_integral_over_a_1_d_latent_space(model, images):
+def test_the_information_is_the_integral_over_a_1_d_space(model, images):
     """Of log q(z | x) - log q(z), against a sum over a fine grid."""
     model.encoder[-1].weight[0] *= 10
     posteriors(model, mean=None, log_variance=-2.0)
     means = posterior_means(model, images)[:, 0].astype(float)
     grid = np.linspace(means.min() - 3, means.max() + 3, 20001)
-    densities = np.exp(-0.5 * (grid - means[:, None]) ** 2 / math.exp(-2)) / math.sqrt(
-        2 * math.pi * math.exp(-2)
-    )
-    entropy = -(densities.mean(0) * np.log(densities.mean(0) + 1e-300)).sum() * (grid[1] - grid[0])
+    densities = np.exp(-0.5 * (grid - means[:, None]) ** 2 / math.exp(-2))
+    mixed = densities.mean(0) / math.sqrt(2 * math.pi * math.exp(-2))
+    entropy = -(mixed * np.log(mixed + 1e-300)).sum() * (grid[1] - grid[0])
     exact = entropy - 0.5 * math.log(2 * math.pi * math.e * math.exp(-2))
     assert exact > 0.3
-    # 100 images, a sample of each.
+    # From one sample of each of 100 images.
     found = decomposition(model, images, Generator(0))["mutual_information"]
     assert found == pytest.approx(exact, abs=0.2)
 
 
-def test_the_loss_in_other_units_is_what_such_programs_print(images):
-    model = model_of(Architecture(hidden_sizes=(8,), latent_size=5))
+def test_the_loss_in_other_units_is_what_others_print(larger, images):
     gray = np.random.default_rng(1).integers(0, 256, images.shape, dtype=np.uint8)
-    found = units(model, images, gray)
-    ours = anomaly_scores(model, images)["negative_elbo"].mean()
-    kl = kl_scores(model, images).mean()
-    shares, light = reconstruct(model, images), gray / 255
-    logits = model.decode(torch.from_numpy(posterior_means(model, images))).detach()
+    found = units(larger, images, gray)
+    ours = anomaly_scores(larger, images)["negative_elbo"].mean()
+    kl = kl_scores(larger, images).mean()
+    shares, light = reconstruct(larger, images), gray / 255
+    logits = larger.decode(torch.from_numpy(posterior_means(larger, images))).detach()
     target = torch.from_numpy(light).float()
     to_gray = cross_entropy(logits, target, reduction="none").sum(dim=1).mean().item()
-    assert [row["value"] for row in found] == pytest.approx(
-        [
-            ours,
-            128 * ours,
-            ours / 784,
-            ours / 784 / math.log(2),
-            (ours - kl) / 784 + kl,
-            to_gray + kl,
-            ((shares - images) ** 2).sum(axis=1).mean() + kl,
-            ((shares - light) ** 2).sum(axis=1).mean() + kl,
-        ],
-        rel=1e-5,
-    )
+    expected = [ours, 128 * ours, ours / 784, ours / 784 / math.log(2), (ours - kl) / 784 + kl]
+    expected.append(to_gray + kl)
+    expected += [((shares - x) ** 2).sum(axis=1).mean() + kl for x in (images, light)]
+    assert [row["value"] for row in found] == pytest.approx(expected, rel=1e-5)

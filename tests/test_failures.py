@@ -75,7 +75,7 @@ def assert_restored(folder: Path, before: dict[str, str]) -> None:
     [
         ("params.yaml", "learning_rate:", "learning_rat:", "train-2d", "did you mean learning_"),
         ("data/published/tables.yaml", "epochs: 10", "epochs: ten", "report", "is 'ten'; it"),
-        ("studies/seeds.csv", "noise_kl", "kl", "report", "seeds.csv is no table of a study"),
+        ("studies/seeds.csv", "noise_kl", "kl", "report", "seeds.csv is not a study's table"),
     ],
 )
 def test_bad_input_ends_repro_in_one_line_and_loses_nothing(

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
+import matplotlib
 import numpy as np
-import pytest
 from PIL import Image, ImageSequence
 
 from vae.data import tiled
@@ -13,15 +13,15 @@ from vae.report.score_charts import kl_bars, kl_histogram
 
 def test_images_are_tiled_row_by_row():
     images = np.arange(2 * 6 * 784).reshape(2, 6, 784)
-    pictures = tiled(images, 2)
-    assert pictures.shape == (2, 56, 84)
+    tiles = tiled(images, 2)
+    assert tiles.shape == (2, 56, 84)
     for row in range(2):
         for column in range(3):
-            part = pictures[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
+            part = tiles[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
             assert (part == images[1, 3 * row + column].reshape(28, 28)).all()
 
 
-def test_a_gif_is_lossless_gray_counts_epochs_and_holds_its_end(tmp_path):
+def test_a_gif_is_lossless_counts_epochs_and_holds_its_end(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 28, 56), dtype=np.uint8)
     for name in ("a.gif", "b.gif"):
         draw.save_gif(tmp_path / name, frames, np.array([0, 0.25, 1, 2]), milliseconds=50)
@@ -34,14 +34,12 @@ def test_a_gif_is_lossless_gray_counts_epochs_and_holds_its_end(tmp_path):
         ]
     shown, durations = zip(*played, strict=True)
     assert durations == (50, 50, 50, 2000)
-    for picture, expected in zip(shown, frames, strict=True):
-        assert (picture[-28:] == expected).all()
-    strips = [picture[:-28] for picture in shown]
-    assert all((one != other).any() for one, other in pairwise(strips))
+    assert all((one[-28:] == two).all() for one, two in zip(shown, frames, strict=True))
+    assert all((one[:-28] != two[:-28]).any() for one, two in pairwise(shown))
 
 
 def test_frames_are_placed_by_the_batches_before_them(params):
-    """Of 469 batches an epoch: before training, after the first and then after each tenth."""
+    """Of 469 batches per epoch: before training, after the first and then after each tenth."""
     passed = draw.frame_epochs(60_000, params.train, 10)
     batches = np.append(0, (np.arange(10)[:, None] * 469 + np.arange(1, 470, 10)).ravel())
     assert np.abs(passed - batches / 469).max() < 1e-12
@@ -54,53 +52,35 @@ def test_the_plane_keeps_its_pixels_and_names_its_coordinates(tmp_path):
     for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [ticks[0].get_text(), ticks[-1].get_text()] == ["-1.64", "1.64"]
     draw.save_figure(tmp_path / "a.png", figure)
-    with Image.open(tmp_path / "a.png") as picture:
+    with Image.open(tmp_path / "a.png") as image:
         # The frame of the axes covers their outermost pixels.
-        inside = np.array(picture.convert("L"))[10 : 10 + 560, 60 : 60 + 560][2:-2, 2:-2]
+        inside = np.array(image.convert("L"))[10 : 10 + 560, 60 : 60 + 560][2:-2, 2:-2]
     assert (inside == manifold[2:-2, 2:-2]).all()
 
 
 def test_no_label_of_a_narrow_panel_is_cut_off(tmp_path):
-    figure = kl_bars({"20d": [1.0] * 20, "2d": [3.0, 2.0]})
-    draw.save_figure(tmp_path / "a.png", figure)
-    with Image.open(tmp_path / "a.png") as picture:
-        edges = np.array(picture.convert("L"))[:, [0, 1, -2, -1]]
-    assert (edges == 255).all()
+    draw.save_figure(tmp_path / "a.png", kl_bars({"20d": [1.0] * 20, "2d": [3.0, 2.0]}))
+    with Image.open(tmp_path / "a.png") as image:
+        assert (np.array(image.convert("L"))[:, [0, 1, -2, -1]] == 255).all()
 
 
-def test_a_digit_holds_the_part_of_the_manifold_where_its_images_lie():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 2000)
-    # Digit 0 has a low first coordinate, so it lies in the left columns.
-    means = np.stack(
-        (np.where(labels, 1, -1) + rng.normal(0, 0.3, 2000), rng.normal(0, 1, 2000)), axis=1
-    )
-    shares = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=20)
-    assert shares.shape == (10, 140, 140)
-    np.testing.assert_allclose(shares.sum(axis=0), 1)
-    winners = shares.argmax(axis=0)
-    assert (winners[:, :60] == 0).all()
-    assert (winners[:, 80:] == 1).all()
-
-
-def test_regions_are_placed_in_the_manifolds_own_coordinates():
-    """One training image at every grid point, bands of two rows for each digit."""
+def test_a_digits_share_is_highest_where_its_images_lie():
+    """One training image at every grid point, in bands of two rows or columns for each digit."""
     axis = grid_axis(20, (0.05, 0.95))
     second, first = np.meshgrid(axis, axis, indexing="ij")
-    means, labels = (
-        np.stack((first.ravel(), second.ravel()), axis=1),
-        np.repeat(np.arange(20) // 2, 20),
-    )
-    winners = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1).argmax(axis=0)
-    for row in range(20):
-        assert (winners[7 * row + 3] == row // 2).all()
+    means = np.stack((first.ravel(), second.ravel()), axis=1)
+    bands = np.arange(20) // 2
+    for labels, axes in ((np.repeat(bands, 20), (0, 1)), (np.tile(bands, 20), (1, 0))):
+        shares = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1)
+        assert shares.shape == (10, 140, 140)
+        np.testing.assert_allclose(shares.sum(axis=0), 1)
+        winners = shares.argmax(axis=0).transpose(axes)
+        assert (winners[3::7] == bands[:, None]).all()
 
 
-@pytest.mark.parametrize("setting", ["savefig.dpi", "font.size"])
-def test_the_users_own_matplotlib_settings_do_not_show(setting):
-    import matplotlib
-
-    assert matplotlib.rcParams[setting] == matplotlib.rcParamsDefault[setting]
+def test_the_users_own_matplotlib_settings_do_not_show():
+    for setting in ("savefig.dpi", "font.size"):
+        assert matplotlib.rcParams[setting] == matplotlib.rcParamsDefault[setting]
 
 
 def test_a_chart_repeats_byte_for_byte_and_names_no_version(tmp_path):

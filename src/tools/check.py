@@ -1,4 +1,4 @@
-"""Judge a run's published numbers in seconds; fail when a verdict is below the committed one."""
+"""Judge the run in this folder; fail if a verdict is worse than the committed one."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,13 @@ from vae.report.text import verdict_lines
 from vae.reproduction.verdicts import judge_run, worse_than
 
 RESULT = "metrics/reproduction.json"
-FOLDERS = [Path(name) for name in ("data/published", "studies", "plots", "metrics")]
 
 
 def main() -> None:
     arguments(__doc__)
-    verdicts = judge_run(check_params(Path("params.yaml")), *FOLDERS)
+    folders = {name: Path(name) for name in ("studies", "plots", "metrics")}
+    params = check_params(Path("params.yaml"))
+    verdicts = judge_run(params, published=Path("data/published"), **folders)
     print("\n".join(verdict_lines(verdicts)))
     if verdicts.values.empty:
         return

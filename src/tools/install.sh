@@ -1,28 +1,27 @@
 #!/bin/bash -p
-# Install a lock into .venv, each package checked by its hash: requirements.lock, which makes .venv what it names, or
-# another one, which adds to it. Further arguments are files that packages of .venv have lost.
+# Install a lock file into .venv and check each package's hash. requirements.lock replaces what .venv has; other lock
+# files add to it. Further arguments are missing files of installed packages.
 set -euo pipefail
 lock=$1
 shift
 
-# An environment has its folder's name in it, and its interpreter is the system's: one that was copied, or whose
-# interpreter has gone, is made again.
+# Create the environment again after the folder was copied or moved, or if its interpreter is missing.
 if test "$(head -n 1 .venv/.installed 2> /dev/null)" != "$(pwd -P)" || ! .venv/bin/python -c 'import pip' 2> /dev/null; then
     echo "Making the environment .venv"
     rm -rf .venv
     "${PYTHON:-python3}" -m venv .venv
 fi
-# A package that has lost something does not count as installed.
-for lost; do
-    grep -lE "(^|/bin/)${lost##*/}[/,]" .venv/lib/python3.*/site-packages/*.dist-info/RECORD |
+# A package with a missing file does not count as installed.
+for missing; do
+    grep -lE "(^|/bin/)${missing##*/}[/,]" .venv/lib/python3.*/site-packages/*.dist-info/RECORD |
         while read -r record; do rm -r "${record%/*}"; done || true
 done
 
-# Where packages come from is in pip's settings or in uv's, and holds for both; the hashes decide what is
-# installed. pip's other settings are kept out, such as a --target for packages to go to.
+# The user's package sources, in the settings of pip or uv, apply to both tools. pip's other settings, such as a
+# --target to install to, do not apply.
 settings=$(.venv/bin/pip config list)
 export PIP_CONFIG_FILE=/dev/null
-shared() { # SETTING VARIABLE...: all variables get what pip's setting says, else what the first says that is set
+shared() { # SETTING VARIABLE...: set all variables to pip's setting, else to the first of them that is set
     local setting=$1 name section value=''
     shift
     for section in :env: install global; do
@@ -44,7 +43,7 @@ shared default-timeout PIP_TIMEOUT UV_HTTP_TIMEOUT
 shared no-cache-dir PIP_NO_CACHE_DIR UV_NO_CACHE
 if test "${PIP_PROXY-}"; then export HTTP_PROXY=$PIP_PROXY HTTPS_PROXY=$PIP_PROXY; fi
 if test "${UV_FIND_LINKS-}"; then export UV_FIND_LINKS=${UV_FIND_LINKS// /,}; fi
-# As pip does: the version that the lock names, from whichever place has it.
+# As in pip, any source may have the locked version.
 export UV_INDEX_STRATEGY=unsafe-best-match
 options=(--require-hashes --python .venv/bin/python ${PIP_NO_INDEX:+--no-index})
 
@@ -53,15 +52,15 @@ if test "$lock" != requirements.lock; then
     exec uv pip install "${options[@]}" --requirement "$lock"
 fi
 echo "Installing the packages of requirements.lock; the first time this takes a minute"
-# uv comes from the lock too, by the entry that starts with its name.
+# uv itself is installed from its entry in the lock.
 awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > .venv/uv.lock
 .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock
 cache=$(uv cache dir)
 { mkdir -p "$cache" && test -w "$cache"; } 2> /dev/null || export UV_NO_CACHE=1
-# What other locks have added goes.
+# Packages of other lock files are removed.
 rm -f .venv/.{study,bench,services,ci}
 uv pip sync "${options[@]}" requirements.lock
-# Python compiles what it imports, and keeps that: here at once, not in the silence before the first result.
+# Python compiles modules at their first import: here rather than in silence before the first result.
 printf 'Compiling what the pipeline imports'
 python -c 'import safetensors, torch' & one=$!
 python -c 'import dvc.cli, matplotlib.figure, mlflow, pandas, sklearn.datasets' & other=$!

@@ -1,4 +1,4 @@
-"""Bring MLflow up to date with the files: `make track`, and the stage `track`."""
+"""Bring MLflow up to date with the results: `make track`, and the stage `track`."""
 
 from pathlib import Path
 import src_path  # noqa: F401
@@ -11,7 +11,7 @@ from vae.tracking.sync import sync
 
 def main() -> None:
     sync(*arguments(__doc__, "models", "metrics", "plots", "report"))
-    write_text(Path(".tracked"), "The stage track has run in this folder.\n")
+    write_text(Path(".tracked"), "The stage track has run.\n")
 
 
 if __name__ == "__main__":

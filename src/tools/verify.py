@@ -1,8 +1,8 @@
-"""Rebuild the committed state twice, with all varied that must not matter, and compare the outputs.
+"""Run the committed pipeline twice, in surroundings that differ, and compare the outputs.
 
 Two clones are built without any cache. They differ in folder, time zone, locale, umask, hash seed,
-home with its matplotlib and DVC settings, visible cores, threads, the libraries' choice of code for
-the processor, and tracking. Each output must have the same bits in both, as in dvc.lock.
+settings of matplotlib and DVC, visible cores, threads, the libraries' code for the processor, and
+tracking. Each output must have the same bits in both clones and in dvc.lock.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from vae.files import write_json, write_text
 from vae.rebuild.build import ROOT, build
 from vae.rebuild.compare import compare, hashes
 
-# The quick form: an epoch of the demo, so it needs neither MNIST nor minutes.
+# One epoch of the demo: seconds, without MNIST.
 QUICK = {**demo.OVERRIDES, "train": {**demo.OVERRIDES["train"], "epochs": 1}}
 FIRST = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
 SECOND = {
@@ -36,7 +36,7 @@ SECOND = {
     "OPENBLAS_CORETYPE": "Nehalem",
     "NPY_DISABLE_CPU_FEATURES": "X86_V3",
 }
-# In the second build's home.
+# Files below ~/.config of the second build.
 SETTINGS = {
     "matplotlib/matplotlibrc": "font.size: 20\nsavefig.dpi: 40\nimage.cmap: jet\n",
     "dvc/config": "[core]\n    autostage = true\n[cache]\n    type = hardlink,symlink\n",
@@ -54,7 +54,6 @@ def main() -> None:
         differing = compare(*folders, {} if options.quick else hashes(ROOT / "dvc.lock"))
     digest = hashlib.md5(json.dumps(found, sort_keys=True).encode()).hexdigest()
     if options.output:
-        # What a difference may be blamed on.
         machine = {"processor": processor(), "system": platform.platform()}
         machine |= {"compiler": compilers()[0][-1], "python": platform.python_version()}
         write_json(options.output, {**machine, "outputs": digest, "differing": differing})

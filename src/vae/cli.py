@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 # Packages whose versions can change a result.
 PACKAGES = ("dvc", "imageio", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pyarrow")
@@ -22,15 +24,14 @@ class UserError(Exception):
     """An error that the user can fix; its message says what is wrong, where and what to do."""
 
 
-def arguments(description: str, *names: str) -> list[Path]:
-    """Parse a stage's command line: one path per name, in this order. A mistake exits with 2."""
+def arguments(description: str, *names: str) -> Any:
+    """Parse a stage's command line: one path per name, in a named tuple. A mistake exits with 2."""
     parser = argparse.ArgumentParser(
         description=description, epilog="dvc.yaml has the values; `dvc repro` runs it."
     )
     for name in names:
         parser.add_argument(name, type=Path)
-    parsed = parser.parse_args()
-    return [getattr(parsed, name) for name in names]
+    return namedtuple("Arguments", names)(**vars(parser.parse_args()))
 
 
 def printable(text: object) -> str:

@@ -1,4 +1,4 @@
-"""Git's answers about this folder, which may be the root of a repository or a folder in one."""
+"""What git knows of this folder, which is a repository or a folder in one."""
 
 import re
 import subprocess
@@ -7,8 +7,8 @@ from vae.cli import UserError
 
 
 def git(*arguments: str) -> str:
-    """The output of a git command; empty where it fails, or there is no git or no repository."""
-    # File names without quotes.
+    """The output of a git command; empty if it fails."""
+    # Without quotes around file names.
     command = ["git", "-c", "core.quotePath=false", *arguments]
     form = {"encoding": "utf-8", "errors": "replace"}
     try:
@@ -18,22 +18,22 @@ def git(*arguments: str) -> str:
 
 
 def committed(path: str) -> str:
-    """The text of a file in the last commit, by its path from here; empty without one."""
+    """The text of a file in the last commit, by its path from here; empty if it has none."""
     return git("show", f"HEAD:./{path}")
 
 
 def check_merged() -> None:
-    """Raise UserError where a merge left both sides in a file; DVC could not read it."""
+    """Raise UserError if files contain a merge's conflict markers, which DVC cannot read."""
     if names := git("grep", "--files-with-matches", "^<<<<<<< ").splitlines():
         side = "HEAD" if git("ls-files", "--unmerged") else "HEAD^"
         raise UserError(
-            f"a merge left conflicts in {', '.join(names)}. For results, take either side: "
-            f"git checkout {side} dvc.lock metrics; correct other files by hand; then run it again"
+            f"a merge left conflicts in {', '.join(names)}; for results take either side: git "
+            f"checkout {side} dvc.lock metrics; edit other files; then run it again"
         )
 
 
 def check_whole() -> None:
-    """Raise UserError in a clone without all of the history, where DVC would lose experiments."""
+    """Raise UserError in a shallow or partial clone, where DVC would lose experiments."""
     objects = git("rev-list", "--objects", "--missing=print", "HEAD")
     partial = re.search(r"^\?", objects, re.MULTILINE)
     if git("rev-parse", "--is-shallow-repository") == "true" or partial:

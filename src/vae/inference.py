@@ -1,4 +1,4 @@
-"""What a trained model makes of images: posteriors, reconstructions and scores.
+"""Inference with a trained model: posteriors, reconstructions and scores.
 
 The images go through a model in batches, without gradients; no result depends on the batches.
 """

@@ -23,7 +23,7 @@ from vae.params import POST_NETWORK, Architecture
 
 
 class VAE(nn.Module):
-    """A variational autoencoder: what `encode` and `decode` of a subclass make together."""
+    """Base class of the models; a subclass defines `encode` and `decode`."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the posteriors q(z | x) of `images`, `(batch, 784)` uint8 of zeros and ones: the

@@ -1,4 +1,4 @@
-"""What DVC shows of an experiment, and how it gets to another clone."""
+"""What DVC shows of an experiment, and how another clone gets it."""
 
 import json
 import re
@@ -23,7 +23,7 @@ HEADLINES = {
 
 @pytest.fixture(scope="module")
 def experiment(finished_demo, tmp_path_factory):
-    """A repository with a DVC remote, after an experiment named `short`; tests only read it."""
+    """A repository with a DVC remote and an experiment named `short`; tests only read it."""
     repository = copy_demo(finished_demo, tmp_path_factory.mktemp("experiment") / "vae")
     commit_all(repository)
     store = tmp_path_factory.mktemp("store")
@@ -33,7 +33,7 @@ def experiment(finished_demo, tmp_path_factory):
     return repository
 
 
-def test_make_experiments_shows_losses_and_changed_parameters_in_80_columns(experiment):
+def test_make_experiments_shows_losses_and_parameters_in_80_columns(experiment):
     command = shlex.split(call(ROOT, "make", "--dry-run", "experiments").splitlines()[-1])
     table = call(experiment, *command)
     assert max(map(len, table.splitlines())) <= 80
@@ -67,62 +67,44 @@ def test_a_grid_counts_what_failed_and_earlier_experiments_stay(repository):
     assert line.split()[1:] == ["failed", "train.epochs=1"]
     for hint in ("is frozen", "dvc push", "Ran experiment"):
         assert hint not in result.stdout
-    before = [
-        line for line in output if line.endswith(("train.epochs=1", "train.learning_rate=0.002"))
-    ]
+    (other,) = [line for line in output if line.endswith("train.learning_rate=0.002")]
     call(repository, "git", "commit", "--quiet", "--allow-empty", "--message", "later")
-    assert set(before) - {line} <= set(call(repository, *command).splitlines())
+    assert other in call(repository, *command).splitlines()
 
 
-def test_metrics_diff_of_the_summary_has_the_few_numbers_that_matter(experiment):
+def test_metrics_diff_has_the_few_numbers_that_matter(experiment):
     summary = ("--targets", "metrics/summary.json")
     changes = json.loads(call(experiment, "dvc", "metrics", "diff", "--json", *summary))
-    # The demo's digits are not those of the study, so nothing is said in deviations of its seeds.
+    # The study has other data than the demo, so there are no deviations of its seeds.
     assert set(changes["metrics/summary.json"]) == HEADLINES
     losses = changes["metrics/summary.json"]["20d.test_loss"]
     assert losses["diff"] == pytest.approx(losses["new"] - losses["old"])
-    more = json.loads(
-        call(experiment, "dvc", "metrics", "diff", "--json", "--targets", "metrics/anomaly.json")
-    )
+    scores = ("--targets", "metrics/anomaly.json")
+    more = json.loads(call(experiment, "dvc", "metrics", "diff", "--json", *scores))
     assert "kinds.coin flips.kl.roc_auc" in more["metrics/anomaly.json"]
 
 
-def specifications(page: str) -> dict[str, dict]:
-    """Find the curves of a page of DVC's plots, by title."""
-    found = [json.loads(text) for text in re.findall(r"var spec = (\{.*\});", page)]
-    return {specification["title"]["text"]: specification for specification in found}
-
-
 @pytest.mark.parametrize("revisions", [(), ("HEAD~1",), ("HEAD~1", "HEAD")])
-def test_plots_have_titles_units_published_curves_and_every_figure(experiment, tmp_path, revisions):
+def test_plots_have_titles_units_and_published_curves(experiment, tmp_path, revisions):
     words = ("diff", *revisions) if revisions else ("show",)
     call(experiment, "dvc", "plots", *words, "--out", tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert '<meta charset="utf-8">' in page
-    curves = specifications(page)
-    assert list(curves) == ["Losses, 20-d latent space", "Losses, 2-d latent space"]
-    for title, specification in curves.items():
-        model = re.search(r"\d+-d", title)[0].replace("-", "")
-        axes = specification["spec"]["encoding"]
+    curves = [json.loads(text) for text in re.findall(r"var spec = (\{.*\});", page)]
+    for curve, model in zip(curves, ("20", "2"), strict=True):
+        assert curve["title"]["text"] == f"Losses, {model}-d latent space"
+        axes = curve["spec"]["encoding"]
         assert (axes["x"]["title"], axes["y"]["title"]) == ("Epoch", "Loss (nats per image)")
-        assert "<DVC_METRIC" not in json.dumps(specification)
-        sources = {value["filename::field"] for value in specification["data"]["values"]}
-        files = (
-            "plots/{}-losses",
-            "data/published/post-{}",
-            "data/published/notebook-2019-06-05-{}",
-        )
-        assert sources == {
-            f"{file.format(model)}.csv::{split}_loss"
-            for file in files
-            for split in ("train", "test")
-        }
-        ours = [
-            v for v in specification["data"]["values"] if v["filename::field"].startswith("plots/")
-        ]
-        assert {value["rev"] for value in ours} == {*revisions, "workspace"} - {
-            "workspace" * (len(revisions) == 2)
-        }
+        assert "<DVC_METRIC" not in json.dumps(curve)
+        values = curve["data"]["values"]
+        paths = ("plots/{}d-losses", "data/published/post-{}d")
+        paths += ("data/published/notebook-2019-06-05-{}d",)
+        names = {path.format(model) for path in paths}
+        sources = {value["filename::field"] for value in values}
+        splits = ("train", "test")
+        assert sources == {f"{name}.csv::{split}_loss" for name in names for split in splits}
+        ours = {v["rev"] for v in values if v["filename::field"].startswith("plots/")}
+        assert ours == (set(revisions) if len(revisions) == 2 else {*revisions, "workspace"})
     if len(revisions) < 2:
         for name in ("reconstruction.gif", "manifold-early.gif", "latent.png", "anomalies.png"):
             assert (tmp_path / f"static/workspace_plots_{name}").is_file()
@@ -141,7 +123,7 @@ def test_the_curves_are_drawn_without_a_network(experiment, tmp_path):
     assert drawn.count('class="marks"') == 2
 
 
-def test_an_experiment_goes_to_a_clone_which_need_not_run_it(experiment, tmp_path):
+def test_an_experiment_goes_to_a_clone_that_runs_no_stage(experiment, tmp_path):
     hub, clone = tmp_path / "hub.git", tmp_path / "clone"
     call(tmp_path, "git", "clone", "--quiet", "--bare", experiment, hub)
     call(experiment, "dvc", "exp", "push", str(hub), "short")

@@ -1,4 +1,4 @@
-"""A training tracked on a real MLflow server with PostgreSQL behind it and a password before it."""
+"""Tracking with a real MLflow server on PostgreSQL, behind a proxy that asks for a password."""
 
 import base64
 import contextlib
@@ -20,6 +20,7 @@ import requests
 from mlflow import MlflowClient
 
 from conftest import copy_demo
+from vae.rebuild.build import scratch_environment
 
 pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-all")
 INITDB = shutil.which("initdb") or next(
@@ -47,38 +48,21 @@ def wait_for(ready, process: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def postgres():
-    """The port of a PostgreSQL on the loopback that wants a password; its superuser is `mlflow`."""
-    folder = Path(
-        tempfile.mkdtemp(prefix="postgres-")
-    )  # pytest's folders are closed to other users
-    owner = {}
-    if os.getuid() == 0:  # as whom PostgreSQL does not start
+    """The port of a PostgreSQL on loopback that asks for a password; its superuser is `mlflow`."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # other users cannot read pytest's folders
+    form = {"cwd": folder}
+    if os.getuid() == 0:  # PostgreSQL does not run as root
         shutil.chown(folder, "nobody", "nogroup")
-        owner = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        form |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
     (folder / "password").write_text(DATABASE_PASSWORD)
     port, binaries = free_port(), Path(INITDB).resolve().parent
     initdb = [INITDB, "-D", folder / "data", "-U", "mlflow", "--auth=scram-sha-256"]
-    subprocess.run(
-        [*initdb, f"--pwfile={folder}/password"],
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        **owner,
-    )
-    settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": folder,
-        "fsync": "off",
-    }
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    initdb.append(f"--pwfile={folder}/password")
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **form)
+    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off".split()
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", folder / "data", *options],
-            cwd=folder,
-            stderr=log,
-            **owner,
-        )
+        command = [binaries / "postgres", "-D", folder / "data", *options]
+        server = subprocess.Popen(command, stderr=log, **form)
     ready = [binaries / "pg_isready", "--quiet", "--host", "127.0.0.1", "--port", str(port)]
     wait_for(lambda: not subprocess.run(ready).returncode, server)
     yield port
@@ -88,21 +72,18 @@ def postgres():
 
 
 class PasswordProxy(BaseHTTPRequestHandler):
-    """Do what nginx with a password file does: pass on what names user and password."""
+    """Forward requests that have the user and password, as nginx does with a password file."""
 
     upstream: str
 
     def handle_request(self) -> None:
-        wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        expected = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Authorization") != f"Basic {wanted}":
-            status, headers, content = 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
-        else:
-            passed = {
-                name: value for name, value in self.headers.items() if name != "Authorization"
-            }
+        status, headers, content = 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
+        if self.headers["Authorization"] == f"Basic {expected}":
+            del self.headers["Authorization"]
             answer = requests.request(
-                self.command, self.upstream + self.path, headers=passed, data=body
+                self.command, self.upstream + self.path, headers=dict(self.headers), data=body
             )
             headers = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
             status, content = answer.status_code, answer.content
@@ -120,23 +101,16 @@ class PasswordProxy(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
-    """The folder, with artifacts and log, of an MLflow server started as docs/sharing.md says."""
+    """The folder, with files and log, of an MLflow server started as docs/sharing.md says."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow@127.0.0.1:{postgres}/postgres",
-        "PGPASSWORD": DATABASE_PASSWORD,
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--workers", "1", "--artifacts-destination", folder / "artifacts"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
     PasswordProxy.upstream = f"http://127.0.0.1:{port}"
+    options = f"--host 127.0.0.1 --port {port} --workers 1 --artifacts-destination".split()
+    command = [sys.executable, "-m", "mlflow", "server", *options, folder / "artifacts"]
+    database = f"postgresql+psycopg2://mlflow@127.0.0.1:{postgres}/postgres"
+    variables = {"MLFLOW_BACKEND_STORE_URI": database, "PGPASSWORD": DATABASE_PASSWORD}
+    with (folder / "log").open("w") as log:
+        form = {"env": {**os.environ, **variables}, "stdout": log, "stderr": log}
+        process = subprocess.Popen(command, cwd=folder, **form)
 
     def healthy() -> bool:
         try:
@@ -145,7 +119,7 @@ def server(postgres, tmp_path_factory):
             return False
 
     wait_for(healthy, process)
-    assert not [arg for arg in psutil.Process(process.pid).cmdline() if DATABASE_PASSWORD in arg]
+    assert DATABASE_PASSWORD not in str(psutil.Process(process.pid).cmdline())
     yield folder
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -155,59 +129,46 @@ def server(postgres, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(server):
-    """Where the server is reached: a proxy that asks for the password."""
+    """The address of the proxy."""
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), PasswordProxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{proxy.server_port}"
     proxy.shutdown()
 
 
-def tracked(address: str, password: str = PASSWORD) -> dict[str, str]:
-    """The environment of a user who tracks on the server."""
-    return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": address,
-        "MLFLOW_TRACKING_USERNAME": USER,
-        "MLFLOW_TRACKING_PASSWORD": password,
-    }
+def variables(address: str, password: str = PASSWORD) -> dict[str, str]:
+    """The variables of a user who tracks on the server."""
+    names = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": password}
+    return {"MLFLOW_TRACKING_URI": address, **names}
 
 
 @pytest.fixture(scope="module")
 def demo(finished_demo, tmp_path_factory):
-    """A finished demo for the whole module."""
-    return copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+    """A finished demo without its own tracking, for the whole module."""
+    folder = copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
+    for path in folder.glob("ml*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
 
 
 @pytest.fixture(scope="module")
 def output(demo, address):
-    """What DVC printed when it trained a model of the demo and tracked the rest, on the server."""
-    for path in demo.glob("ml*"):  # what the demo's own tracking left
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """The output of DVC as it trains a model of the demo and tracks the rest on the server."""
     printed = ""
+    environment = {**scratch_environment(), **variables(address)}
     for stage in ("train-20d", "track"):
-        command = [
-            sys.executable,
-            "-m",
-            "dvc",
-            "repro",
-            "--force",
-            "--single-item",
-            "--verbose",
-            stage,
-        ]
-        result = subprocess.run(
-            command, cwd=demo, env=tracked(address), capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        printed += result.stdout + result.stderr
+        options = f"repro --force --single-item --verbose {stage}".split()
+        form = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        result = subprocess.run(["dvc", *options], cwd=demo, env=environment, **form)
+        assert result.returncode == 0, result.stdout
+        printed += result.stdout
     return printed
 
 
 @pytest.fixture
 def client(address, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    for name, value in variables(address).items():
+        monkeypatch.setenv(name, value)
     return MlflowClient(address)
 
 
@@ -216,12 +177,12 @@ def runs(client: MlflowClient):
 
 
 def trained(client: MlflowClient):
-    """The run that the training began; `track` has logged the other model from its files."""
+    """The run that the training started; `track` has logged the other model from its files."""
     (run,) = (run for run in runs(client) if "logged.from" not in run.data.tags)
     return run
 
 
-def test_the_server_has_the_run_with_its_parameters_losses_and_scores(output, client):
+def test_the_server_has_the_run(output, client, demo):
     run = trained(client)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.batch_size"] == "32"
@@ -229,25 +190,19 @@ def test_the_server_has_the_run_with_its_parameters_losses_and_scores(output, cl
         points = client.get_metric_history(run.info.run_id, loss)
         assert [point.step for point in points] == list(range(1, 11))
     assert "scores/noise_kl" in run.data.metrics
+    assert not list(demo.glob("ml*"))
 
 
-def test_figures_go_through_the_server_to_its_folder_and_back_unchanged(
-    output, client, demo, server, tmp_path
-):
+def test_files_are_in_the_servers_folder_unchanged(output, client, demo, server, tmp_path):
     run = trained(client)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     for name in ("plots/reconstruction.gif", "plots/losses.png", "report.html"):
         copy = client.download_artifacts(run.info.run_id, name, tmp_path)
-        assert Path(copy).read_bytes() == (demo / name).read_bytes()
         (kept,) = (server / "artifacts").rglob(f"{run.info.run_id}/artifacts/{name}")
-        assert kept.read_bytes() == (demo / name).read_bytes()
+        assert kept.read_bytes() == Path(copy).read_bytes() == (demo / name).read_bytes()
     (model,) = run.outputs.model_outputs
-    (weights,) = (server / "artifacts").rglob(f"{model.model_id}/artifacts/20d.safetensors")
+    (weights,) = (server / "artifacts").rglob(f"{model.model_id}/artifacts/**/20d.safetensors")
     assert weights.read_bytes() == (demo / "models/20d.safetensors").read_bytes()
-
-
-def test_nothing_is_tracked_in_the_working_folder(output, demo):
-    assert not list(demo.glob("ml*"))
 
 
 def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
@@ -260,14 +215,15 @@ def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
 
 
 @pytest.mark.parametrize("place", ["environment", "address", "address/"])
-def test_a_wrong_password_ends_in_one_line_that_does_not_show_it(
-    output, demo, address, client, place
-):
+def test_a_wrong_password_ends_in_one_line_without_it(output, demo, address, client, place):
     before = len(runs(client))
-    environment = tracked(address, "wrong-wrong-3X")
-    if place != "environment":
+    wrong = "wrong-wrong-3X"
+    environment = scratch_environment()
+    if place == "environment":
+        environment |= variables(address, wrong)
+    else:
         del environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"]
-        uri = address.replace("http://", f"http://{USER}:wrong-wrong-3X@")
+        uri = address.replace("http://", f"http://{USER}:{wrong}@")
         environment["MLFLOW_TRACKING_URI"] = uri + place.removeprefix("address")
     command = [sys.executable, "src/train.py", "20d", "data/binarized"]
     result = subprocess.run(command, cwd=demo, env=environment, capture_output=True, text=True)
@@ -275,5 +231,5 @@ def test_a_wrong_password_ends_in_one_line_that_does_not_show_it(
     assert result.stderr.startswith("error: cannot use the MLflow store")
     assert result.stderr.count("\n") == 1
     assert "401" in result.stderr
-    assert "wrong-wrong-3X" not in result.stdout + result.stderr
+    assert wrong not in result.stdout + result.stderr
     assert len(runs(client)) == before

@@ -27,8 +27,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-# PNG files of plots/ but the two that compare with published numbers, one in two parts.
-PICTURES = 12
+# The report's images: one per PNG, two for the losses, none that compares with published numbers.
+FIGURES = 12
 # The gray values of a canvas.
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;
@@ -40,7 +40,7 @@ FLAGS = (
 IMAGES = (
     "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.slice(0, 14)])"
 )
-# What reaches beyond the page and is in no box that scrolls; paper has none.
+# What is wider than the page and not in a box that scrolls; on paper nothing scrolls.
 CUT = """return [...document.querySelectorAll('table, figure, img, pre, p')].filter(element =>
     (matchMedia('print').matches || !element.closest('.wide')) &&
     element.getBoundingClientRect().right > innerWidth + 1).map(element => element.tagName)"""
@@ -62,14 +62,14 @@ def browser(finished_demo, tmp_path_factory):
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     driver.execute_cdp_cmd("Network.enable", {})
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    # Alone in a folder, so that it finds nothing beside it.
+    # In a folder of its own, without the files that lie beside it.
     alone = Path(shutil.copy(finished_demo / "report.html", tmp_path_factory.mktemp("alone")))
     yield lambda **wishes: opened(driver, alone.as_uri(), **wishes)
     driver.quit()
 
 
 def opened(driver, address, medium="screen", width=1280, script=True, **features):
-    """Open the page on a screen this wide, or on paper, by a reader who prefers these features."""
+    """Open the page on a screen of this width, or on paper, with these media features."""
     chosen = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": chosen})
     screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -82,7 +82,7 @@ def opened(driver, address, medium="screen", width=1280, script=True, **features
 def test_every_figure_is_shown_and_nothing_is_fetched_or_refused(browser):
     page = browser()
     shown = page.execute_script(IMAGES)
-    assert len(shown) == PICTURES + 2  # those of the slider
+    assert len(shown) == FIGURES + 2  # those of the slider
     assert all(complete and width > 0 for complete, width, _ in shown)
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
@@ -94,7 +94,7 @@ def test_every_figure_is_shown_and_nothing_is_fetched_or_refused(browser):
 
 
 @pytest.mark.parametrize("width", [390, 768])
-def test_only_wide_tables_and_charts_scroll_sideways_and_each_in_its_box(browser, width):
+def test_only_wide_tables_and_charts_scroll_sideways(browser, width):
     page = browser(width=width)
     assert page.execute_script("return document.documentElement.scrollWidth") == width
     boxes = page.execute_script(
@@ -115,7 +115,7 @@ def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
         assert abs(sum(paper) - sum(ink)) > 500
 
 
-def test_in_the_dark_charts_turn_dark_and_pictures_among_them_stay_white_on_black(browser):
+def test_in_the_dark_charts_turn_dark_and_digits_stay_white(browser):
     page = browser(prefers_color_scheme="dark")
     look = "return getComputedStyle(document.querySelector(arguments[0])).filter"
     assert page.execute_script(look, "[data-name=losses]").startswith("invert")
@@ -123,28 +123,28 @@ def test_in_the_dark_charts_turn_dark_and_pictures_among_them_stay_white_on_blac
         assert page.execute_script(look, f"[data-name={name}]") == "none"
 
 
-def test_on_paper_the_page_is_light_whole_and_its_pictures_stand_for_the_playground(browser):
+def test_a_print_is_light_and_complete(browser):
     page = browser(medium="print", width=680, prefers_color_scheme="dark")
     assert page.execute_script(COLOR.format("backgroundColor")) == [255, 255, 255]
     seen = (
         "return [...document.images].filter(i => i.checkVisibility())"
         ".map(i => i.currentSrc.slice(0, 14))"
     )
-    assert page.execute_script(seen) == ["data:image/png"] * PICTURES
+    assert page.execute_script(seen) == ["data:image/png"] * FIGURES
     assert page.execute_script("return document.querySelector('.play').checkVisibility()") is False
     assert page.execute_script(CUT) == []
 
 
-def test_without_a_script_the_page_has_its_pictures_and_no_empty_places(browser):
+def test_without_javascript_the_figures_stay_and_no_place_is_empty(browser):
     page = browser(script=False)
-    assert len(page.execute_script(IMAGES)) == PICTURES
+    assert len(page.execute_script(IMAGES)) == FIGURES
     places = "return [...document.querySelectorAll('.play')].map(p => p.checkVisibility())"
     assert page.execute_script(places) == [False] * 3
     assert page.execute_script(DRAW) == [False] * 3
 
 
 @pytest.mark.parametrize("inches", [(8.27, 11.69), (8.5, 11)], ids=["A4", "Letter"])
-def test_the_printed_page_has_at_most_eight_sheets(browser, inches):
+def test_a_print_has_at_most_eight_pages(browser, inches):
     page = browser(medium="print")
     paper = dict(zip(("paperWidth", "paperHeight"), inches, strict=True))
     printed = b64decode(page.execute_cdp_cmd("Page.printToPDF", paper)["data"])
@@ -153,32 +153,26 @@ def test_the_printed_page_has_at_most_eight_sheets(browser, inches):
     assert page.execute_script(SPLIT) == ["avoid"]
 
 
-def test_the_page_scores_a_hundred_test_images_as_python_does_within_a_hundredth_of_a_nat(
-    browser, finished_demo
-):
+def test_the_page_scores_and_places_images_as_python_does(browser, finished_demo):
+    """Within a hundredth of a nat, or of a latent unit."""
     page = browser()
     images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = anomaly_scores(load_model(finished_demo / "models/20d.safetensors"), images)
+    models = {n: load_model(finished_demo / f"models/{n}.safetensors") for n in ("20d", "2d")}
     found = page.execute_script(
-        "return arguments[0].map(image => vae.scores(vae.models['20d'], image))"
-        ".map(({kl, reconstruction, negative_elbo}) => [kl, reconstruction, negative_elbo])",
+        "const scores = name => arguments[0].map(image => vae.scores(vae.models[name], image));"
+        "return [scores('20d').map(({kl, reconstruction, negative_elbo}) =>"
+        " [kl, reconstruction, negative_elbo]), scores('2d').map(({mean}) => [...mean])]",
         images.tolist(),
     )
-    for score, theirs in zip(ours, np.transpose(found), strict=True):
-        assert np.abs(ours[score] - theirs).max() < 1e-2, score
+    scores, means = map(np.array, found)
+    for (name, ours), theirs in zip(
+        anomaly_scores(models["20d"], images).items(), scores.T, strict=True
+    ):
+        assert np.abs(ours - theirs).max() < 1e-2, name
+    assert np.abs(posterior_means(models["2d"], images) - means).max() < 1e-2
 
 
-def test_the_page_finds_the_same_places_on_the_plane_as_python(browser, finished_demo):
-    images = load_split(finished_demo / "data/binarized", "test").images[:100]
-    ours = posterior_means(load_model(finished_demo / "models/2d.safetensors"), images)
-    found = browser().execute_script(
-        "return arguments[0].map(image => [...vae.scores(vae.models['2d'], image).mean])",
-        images.tolist(),
-    )
-    assert np.abs(ours - found).max() < 1e-2
-
-
-def test_arrow_keys_move_the_point_on_the_plane_and_say_where_it_is(browser):
+def test_arrow_keys_move_the_point_on_the_plane(browser):
     page = browser()
     said = page.find_element(By.CSS_SELECTOR, "#plane [role=status]")
     plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
@@ -194,7 +188,7 @@ def test_arrow_keys_move_the_point_on_the_plane_and_say_where_it_is(browser):
 
 
 @pytest.mark.parametrize("view", ["decoded images", "test images"])
-def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_demo, view):
+def test_a_pointer_on_the_plane_shows_the_digit_there(browser, finished_demo, view):
     page = browser()
     page.find_element(By.XPATH, f"//label[contains(., '{view}')]/input").click()
     plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
@@ -204,7 +198,7 @@ def test_a_pointer_on_the_plane_shows_the_digit_decoded_there(browser, finished_
     model = load_model(finished_demo / "models/2d.safetensors")
     expected = 255 * sigmoid(model.decode(torch.tensor([point]))).numpy()[0]
     shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
-    # The coordinates are shown with two decimals.
+    # The page shows two decimals of the coordinates.
     assert np.abs(shown - expected).max() < 8
 
 
@@ -224,7 +218,7 @@ def test_a_point_beyond_the_plane_is_marked_at_its_edge(browser):
     assert page.execute_script(at_edge, plane) > inside + 20
 
 
-def test_a_drawn_digit_gets_the_scores_and_the_verdict_of_score_py(browser, finished_demo):
+def test_a_drawn_digit_gets_the_scores_of_score_py(browser, finished_demo):
     page = browser()
     sheet = page.find_element(By.CSS_SELECTOR, "#draw .sheet")
     page.find_element(By.XPATH, "//button[.='Clear']").click()
@@ -248,7 +242,7 @@ def test_a_drawn_digit_gets_the_scores_and_the_verdict_of_score_py(browser, fini
     assert verdict.lower().startswith(row["verdict"])
 
 
-def test_one_slider_moves_the_losses_the_reconstructions_and_the_manifold(browser):
+def test_one_slider_moves_losses_reconstructions_and_manifold(browser):
     page = browser()
     shown = (
         "return [...document.querySelectorAll('#training img')].map(i => i.src)"
@@ -265,7 +259,7 @@ def test_one_slider_moves_the_losses_the_reconstructions_and_the_manifold(browse
     assert page.execute_script(shown)[:2] != first[:2]
 
 
-def test_all_that_one_can_use_has_a_name_and_can_be_reached_by_the_keyboard(browser):
+def test_all_controls_have_names_and_work_by_keyboard(browser):
     page = browser()
     named = """return [...document.querySelectorAll('.play button, .play input, .play canvas')]
         .filter(e => e.tabIndex >= 0 || e.tagName === 'CANVAS')

@@ -1,4 +1,4 @@
-"""The pipeline run in scratch folders: under this Python, away from the user's settings."""
+"""The pipeline in scratch folders, with this Python and without the user's settings."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ from vae.files import written_whole
 from vae.git import git
 
 ROOT = Path(__file__).resolve().parents[3]
-# This checkout's own files, where it has any: a clone need not fetch them.
+# This checkout's own data, so that a clone need not download it.
 MNIST = ROOT / "data/raw/MNIST/raw"
-# Places that a user's environment may name; a pipeline in a scratch folder has its own.
+# A pipeline in a scratch folder has its own places for these.
 PLACES = ("MLFLOW_TRACKING_URI", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "DVC_ROOT")
 
 
 def build(clone: Path, overrides: dict[str, Any], variables: dict[str, str], umask: int) -> Path:
-    """Clone the committed state and run its pipeline without any cache; return its folder.
+    """Clone the last commit and run its pipeline without any cache; return its folder.
 
-    `overrides` change params.yaml; `variables` are added to an environment whose home is the
-    clone's parent. Raises UserError.
+    `overrides` change params.yaml, `variables` the environment, whose home is the clone's parent.
+    Raises UserError.
     """
     # The project may be a folder of a larger repository.
     top, place = (git("-C", str(ROOT), "rev-parse", f"--show-{n}") for n in ("toplevel", "prefix"))
@@ -41,14 +41,14 @@ def build(clone: Path, overrides: dict[str, Any], variables: dict[str, str], uma
 
 
 def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
-    """Run the pipeline in `folder`; if this is interrupted, end it first. Raises UserError."""
+    """Run the pipeline in `folder`; an interrupt ends it, too. Raises UserError."""
     command = [sys.executable, "src/tools/repro.py", *options]
     popen = {"env": scratch_environment(), "start_new_session": True, **popen}
     process = subprocess.Popen(command, cwd=folder, **popen)
     try:
         status = process.wait()
     except BaseException:
-        # As Ctrl-C on a terminal does, to DVC, which waits, and its stage.
+        # To the whole group, as Ctrl-C on a terminal: DVC waits for its stage to end.
         os.killpg(process.pid, signal.SIGINT)
         process.wait()
         raise
@@ -57,7 +57,7 @@ def run_pipeline(folder: Path, *options: str, **popen: Any) -> None:
 
 
 def override_params(path: Path, overrides: dict[str, Any]) -> None:
-    """Change values in a params.yaml, by group and key, or by key alone at the top."""
+    """Change values in a params.yaml: whole top-level keys, or keys of a group."""
     yaml = YAML()
     params = yaml.load(path)
     for name, value in overrides.items():
@@ -67,7 +67,7 @@ def override_params(path: Path, overrides: dict[str, Any]) -> None:
 
 
 def scratch_environment() -> dict[str, str]:
-    """Give this process's environment, without `PLACES`, to a pipeline elsewhere."""
+    """Return this process's environment without `PLACES`, for a pipeline in another folder."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     return {**kept, "PATH": path}

@@ -6,15 +6,17 @@ from ruamel.yaml import YAML
 
 
 def hashes(lock: Path) -> dict[str, str]:
-    """Read the hash of every output that a dvc.lock names, sorted by path."""
+    """Read the hash of every output in a dvc.lock, sorted by path."""
     stages = YAML(typ="safe").load(lock)["stages"].values()
     outputs = [output for stage in stages for output in stage.get("outs", ())]
     return dict(sorted((output["path"], output["md5"]) for output in outputs))
 
 
 def compare(one: Path, other: Path, committed: dict[str, str]) -> list[str]:
-    """Print the hash of each output of two builds; return what differs between them and where, or
-    from the `committed` hashes, if any."""
+    """Print the hash of each output; describe each one that differs between the two builds.
+
+    If there are `committed` hashes, also describe each output that differs from them.
+    """
     found, again = hashes(one / "dvc.lock"), hashes(other / "dvc.lock")
     differing = []
     for name, value in found.items():
@@ -28,15 +30,14 @@ def compare(one: Path, other: Path, committed: dict[str, str]) -> list[str]:
 
 
 def first_difference(one: Path, other: Path) -> str:
-    """Name where two files or folders first differ: the line of a text, else the byte."""
+    """Name the place where two outputs first differ: a folder's file, a text's line, or a byte."""
     if one.is_dir():
-        for path in sorted(path for path in one.rglob("*") if path.is_file()):
-            name = path.relative_to(one)
-            if not (other / name).exists():
-                return f"{name}, missing in the other"
-            if path.read_bytes() != (other / name).read_bytes():
-                return f"{name}, {first_difference(path, other / name)}"
-        return "a file is missing in the first"
+        paths = (path.relative_to(top) for top in (one, other) for path in top.rglob("*"))
+        for name in sorted(name for name in paths if not (one / name).is_dir()):
+            if not ((one / name).exists() and (other / name).exists()):
+                return f"{name}, missing in one of them"
+            if (one / name).read_bytes() != (other / name).read_bytes():
+                return f"{name}, {first_difference(one / name, other / name)}"
     a, b = one.read_bytes(), other.read_bytes()
     pairs = enumerate(zip(a, b, strict=False))
     same = next((index for index, pair in pairs if pair[0] != pair[1]), min(len(a), len(b)))

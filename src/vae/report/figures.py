@@ -1,4 +1,4 @@
-"""The figures: pictures and animations as gray arrays, charts as matplotlib figures."""
+"""Figures: images and animations from gray arrays, and charts by matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -19,79 +19,72 @@ from vae.data import tiled
 from vae.files import written_whole
 from vae.params import Train
 
-# As decorators, so that neither the user's own matplotlibrc shows in the figures, nor these
-# settings elsewhere. What holds pictures, white on black, is dark itself.
+# Used as decorators, these replace the user's matplotlibrc. Figures of images are dark.
 FRAME = {"axes.spines.top": False, "axes.spines.right": False}
 styled = matplotlib.style.context(["default", FRAME | {"axes.grid": True, "grid.alpha": 0.25}])
 dark = matplotlib.style.context(["default", "dark_background"])
 
 DIGIT_COLORS = colormaps["tab10"].colors
 SPLIT_COLORS = {"train": "tab:blue", "test": "tab:orange"}
-# Of published sources, in their order.
+# For the first published source, the second, ...
 STYLES = ("o-", "x:", "+--", "d-.")
 LOSS = "Loss (nats per image)"
 
 
-def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
-    """Make each pixel of `(..., height, width)` a square of `scale` by `scale`."""
-    return picture.repeat(scale, axis=-2).repeat(scale, axis=-1)
+def enlarged(images: np.ndarray, scale: int) -> np.ndarray:
+    """Enlarge each pixel of `(..., height, width)` to `scale` by `scale` pixels."""
+    return images.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
-def save_png(path: Path, picture: np.ndarray) -> None:
-    """Write a gray picture `(height, width)`, uint8, whole."""
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write a gray image `(height, width)`, uint8."""
     with written_whole(path) as file:
-        Image.fromarray(picture).save(file)
+        Image.fromarray(image).save(file)
 
 
 def save_gif(path: Path, frames: np.ndarray, epochs: np.ndarray, milliseconds: int) -> None:
-    """Write gray frames `(frames, height, width)`, uint8, as a GIF that loops, without loss.
-
-    A strip above each frame says how many epochs had passed; the last frame stays two seconds.
-    """
+    """Write gray frames `(frames, height, width)`, uint8, as a lossless GIF with epochs on top."""
     scale = 2 if frames.shape[2] >= 140 else 1
-    pictures = []
+    images = []
     for frame, epoch in zip(frames, epochs, strict=True):
         strip = Image.new("L", (frames.shape[2] // scale, 13))
-        # A bitmap font of Pillow's own: the same pixels everywhere.
+        # Pillow's own bitmap font has the same pixels everywhere.
         font = ImageFont.load_default_imagefont()
         ImageDraw.Draw(strip).text((3, 1), f"epoch {epoch:.2f}", 255, font)
-        pictures.append(np.concatenate((enlarged(np.array(strip), scale), frame)))
-    times = [milliseconds] * (len(pictures) - 1) + [2000]
-    # Pillow's optimizing moves some gray values by one when a frame has all 256.
-    form = {"plugin": "pillow", "mode": "L", "optimize": False}
+        images.append(np.concatenate((enlarged(np.array(strip), scale), frame)))
+    # The last frame stays for two seconds.
+    times = [milliseconds] * (len(images) - 1) + [2000]
+    # With `optimize`, Pillow changes some gray values by one in frames that have all 256.
+    options = {"plugin": "pillow", "mode": "L", "optimize": False, "loop": 0}
     with written_whole(path) as file:
-        imageio.imwrite(file, np.stack(pictures), duration=times, loop=0, **form)
+        imageio.imwrite(file, np.stack(images), duration=times, **options)
 
 
 def frame_epochs(images: int, train: Train, interval: int) -> np.ndarray:
-    """Return how many epochs had passed at each frame of a training on so many images, `(frames,)`:
-    one before training, and one after each epoch's first batch and each `interval` more."""
+    """Return the number of epochs at each frame of a training on so many images, `(frames,)`."""
     batches = -(-images // train.batch_size)
+    # Frames are taken before training, and in each epoch after batch 1 and every `interval` more.
     after = np.arange(0, batches, interval) + 1
     return np.append(0, np.arange(train.epochs)[:, None] + after / batches)
 
 
 @styled
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a chart as PNG, whole, without naming matplotlib's version in it."""
+    """Write a chart as PNG, without the version of matplotlib in it."""
     with written_whole(path) as file:
         figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
 def model_panels(
-    sizes: Mapping[str, int], height: float, **more: Any
+    sizes: Mapping[str, int], height: float, **options: Any
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Make a figure with a panel for each model, side by side, or a note where there is none.
-
-    `sizes` are latent sizes by model, `height` is in inches, `more` as matplotlib's `subplots`
-    takes it.
-    """
+    """Make a figure with a panel for each model, given their latent `sizes`; height in inches."""
     figure = Figure(figsize=(11, height), layout="constrained")
     if not sizes:
         note = "Nothing to show: the published or studied numbers are of other data or models."
         figure.text(0.5, 0.5, note, ha="center")
         return figure, {}
-    panels = figure.subplots(1, len(sizes), squeeze=False, **more)[0]
+    panels = figure.subplots(1, len(sizes), squeeze=False, **options)[0]
     for size, axes in zip(sizes.values(), panels, strict=True):
         axes.set_title(f"{size}-d latent space")
     return figure, dict(zip(sizes, panels, strict=True))
@@ -101,30 +94,32 @@ def model_panels(
 def loss_curves(
     losses: Mapping[str, pd.DataFrame], published: pd.DataFrame, sizes: Mapping[str, int]
 ) -> Figure:
-    """Draw each model's losses by epoch, beside those of `load_published`."""
+    """Draw each model's losses by epoch, and the published ones of `load_published`."""
     figure, panels = model_panels(sizes, 4.5)
     for model, axes in panels.items():
         axes.set(xlabel="Epoch", ylabel=LOSS)
         for split, color in SPLIT_COLORS.items():
             look = {"color": color, "marker": ".", "label": f"this run, {split}"}
             axes.plot("epoch", f"{split}_loss", data=losses[model], **look)
-            _mark(axes, published, model, split, color=color, label=f"{{}}, {split}")
+            _mark(axes, published, model, split, color, f", {split}")
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _mark(axes: Axes, published: pd.DataFrame, model: str, split: str, color, label: str) -> None:
-    """Draw a model's published losses as marks, a kind for each source, which `label` names."""
+def _mark(
+    axes: Axes, published: pd.DataFrame, model: str, split: str, color: str, suffix: str = ""
+) -> None:
+    """Draw a model's published losses as markers, labelled with their source and a suffix."""
     shown = published[(published["model"] == model) & (published["split"] == split)]
     groups = shown.groupby("source", sort=False)
     for style, (source, table) in zip(cycle(STYLES), groups, strict=False):
-        look = {"color": color, "fillstyle": "none", "label": label.format(source)}
+        look = {"color": color, "fillstyle": "none", "label": f"{source}{suffix}"}
         axes.plot("epoch", "published", style[0], data=table, **look)
 
 
 @styled
 def difference_curves(values: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
-    """Draw ours minus published by epoch, for each model, from the rows of `judge_run`."""
+    """Draw ours minus published by epoch, for each model, from `Verdicts.values`."""
     values = values[values["split"] != "noise"]
     styles = dict(zip(values["source"].unique(), cycle(STYLES), strict=False))
     figure, panels = model_panels({name: sizes[name] for name in values["model"].unique()}, 4.5)
@@ -141,13 +136,13 @@ def difference_curves(values: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
 
 @styled
 def latent_scatter(means: np.ndarray, labels: np.ndarray | None) -> Figure:
-    """Draw posterior means `(images, 2)` in the latent plane, coloured by label, if any."""
+    """Draw posterior means `(images, 2)` in the latent plane, colored by label if there are any."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     axes.set(title="Posterior means of the test images", aspect="equal")
     axes.set(xlabel="First latent coordinate")
     axes.set_ylabel("Second latent coordinate, downwards as in the decoded plane")
-    # Image by image in the data set's order, so that no digit lies on top of all others.
+    # All in one call, in the data set's order: no digit covers all others.
     colors = DIGIT_COLORS[:1] if labels is None else np.array(DIGIT_COLORS)[labels]
     axes.scatter(*means.T, s=4, c=colors, alpha=0.6, linewidths=0)
     axes.invert_yaxis()
@@ -159,46 +154,45 @@ def latent_scatter(means: np.ndarray, labels: np.ndarray | None) -> Figure:
 
 
 def manifold_axis(size: int, quantiles: Sequence[float], points: int) -> np.ndarray:
-    """Latent coordinates along a side of the manifold, `(size * points,)`: so many points in each
-    of its `size` digits, evenly spaced in the prior's quantiles like the digits."""
+    """Return latent coordinates of so many points in each of `size` digits, `(size * points,)`.
+
+    They run along a side of the manifold, spaced evenly in the prior's quantiles.
+    """
     low, high = quantiles
     position = (np.arange(size * points) + 0.5) / points - 0.5
-    # Half a digit beyond the first and the last one; quantiles 0 and 1 would be infinitely far.
+    # From half a digit before the first to half a digit after the last; finite at 0 and 1.
     shares = np.clip(low + (high - low) * position / (size - 1), 1e-4, 1 - 1e-4)
     return np.array([NormalDist().inv_cdf(share) for share in shares])
 
 
-def show_pixels(figure: Figure, picture: np.ndarray, left: int, top: int) -> Axes:
-    """Show a gray picture `(height, width)`, uint8, pixel by pixel, so many pixels from the left
-    and the top of the figure."""
-    (height, width), (across, down) = picture.shape, figure.get_size_inches() * figure.dpi
+def show_pixels(figure: Figure, image: np.ndarray, left: int, top: int) -> Axes:
+    """Show a gray image `(height, width)`, uint8, pixel by pixel, at a place in pixels."""
+    (height, width), (across, down) = image.shape, figure.get_size_inches() * figure.dpi
     box = left / across, 1 - (top + height) / down, width / across, height / down
     axes = figure.add_axes(box, xticks=[], yticks=[])
-    # As colors: a color map moves some gray values by one.
-    axes.imshow(np.dstack([picture] * 3), interpolation="nearest")
+    # As RGB: a color map changes some gray values by one.
+    axes.imshow(np.dstack([image] * 3), interpolation="nearest")
     return axes
 
 
 @dark
-def sample_pictures(
+def sample_images(
     fakes: Mapping[str, tuple[np.ndarray, np.ndarray]], sizes: Mapping[str, int]
 ) -> Figure:
-    """Draw for each model images decoded from samples of the prior `(40, 784)`, and a row of images
-    `(10, 784)` from one test image to another; uint8."""
+    """Draw samples from the prior `(40, 784)` and images between two test images `(10, 784)`."""
     figure = Figure(figsize=(11.8, 3.84), dpi=100)
     for left, (model, (samples, between)) in zip((20, 600), fakes.items(), strict=True):
-        for top, picture, title in (
+        for top, image, title in (
             (35, tiled(samples, 4), f"{sizes[model]}-d latent space: samples from the prior"),
             (309, tiled(between, 1), "From one test image to another, between their posteriors"),
         ):
-            show_pixels(figure, enlarged(picture, 2), left, top).set_title(title, fontsize=11)
+            show_pixels(figure, enlarged(image, 2), left, top).set_title(title, fontsize=11)
     return figure
 
 
 @styled
 def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Draw a study's mean losses by epoch, and bands in which 99 % of further trials fall, with the
-    published losses on top: a panel for each model and split, a color for each arm."""
+    """Draw a study's mean losses and 99 % prediction bands by arm, and the published losses."""
     models = intervals["model"].unique()
     figure = Figure(figsize=(11, 4.2 * len(models)), layout="constrained")
     for model, row in zip(models, figure.subplots(len(models), 2, squeeze=False), strict=True):
@@ -211,6 +205,6 @@ def study_bands(intervals: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 axes.plot("epoch", "mean", data=band, color=color, label=label)
                 shade = {"color": color, "alpha": 0.25, "linewidth": 0}
                 axes.fill_between("epoch", "low", "high", data=band, **shade)
-            _mark(axes, published, model, split, color="black", label="{}")
+            _mark(axes, published, model, split, "black")
             axes.legend(frameon=False)
     return figure

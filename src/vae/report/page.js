@@ -1,6 +1,6 @@
 "use strict";
-// The page's playground: both models run here, on the numbers in #data (see play.py).
-// Arrays of a batch do not occur: every function takes one image of 784 zeros and ones, or one point.
+// The page's playground: both models run here, with the data of play.py in the element #data.
+// Functions take one image of 784 zeros and ones, or one latent point; there are no batches.
 
 const SIDE = 28, PIXELS = SIDE * SIDE;
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -15,7 +15,7 @@ const floats = text => new Float32Array(bytes(text).buffer);
 
 // ---- the models
 
-// A weight is a whole number of its input's steps.
+// Weights are 16-bit multiples of a step per input.
 function readModel({latent, encoders, layers}) {
   const read = layers.map(({weights, steps, bias}) =>
     ({weights: new Int16Array(bytes(weights).buffer), steps: floats(steps), bias: floats(bias)}));
@@ -43,7 +43,7 @@ function encode(model, image) {
 const decode = (model, point) => forward(model.decoder, point);
 const probabilities = logits => logits.map(logit => 1 / (1 + Math.exp(-logit)));
 
-// KL and reconstruction at the posterior's mean, in nats, as vae/scores.py has them.
+// KL, and reconstruction at the posterior mean, in nats, as anomaly_scores in vae/inference.py.
 function scores(model, image) {
   const {mean, logVariance} = encode(model, image), logits = decode(model, mean);
   let kl = 0, reconstruction = 0;
@@ -62,7 +62,7 @@ function percentile(name, score) {
   return 100 * known.filter(value => value <= score).length / known.length;
 }
 
-// A scale of percentiles, from 0.1 to 99.9, which shows their ends as well: log odds from 0 to 1.
+// The place of a percentage on a scale from 0.1 to 99.9: log odds, scaled to 0 to 1.
 function onScale(percentage) {
   const share = Math.min(Math.max(percentage / 100, .001), .999);
   return .5 + Math.log(share / (1 - share)) / (2 * Math.log(999));
@@ -83,7 +83,7 @@ const examples = Array.from({length: bits.length * 8 / PIXELS}, (_, image) =>
 
 // ---- elements
 
-// An element with attributes and children; a text is a child too.
+// Makes an element with attributes and children; a text is a child, too.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElementNS(
     ["svg", "path", "line", "text"].includes(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", tag);
@@ -101,14 +101,14 @@ function button(label, action) {
   return element;
 }
 
-// Gray values of 0 to 1 as an image of 28 x 28 pixels.
+// Shows gray values of 0 to 1 on a canvas of 28 x 28 pixels.
 function showDigit(place, gray) {
-  const context = place.getContext("2d"), picture = context.createImageData(SIDE, SIDE);
-  gray.forEach((value, index) => picture.data.set([255 * value, 255 * value, 255 * value, 255], 4 * index));
-  context.putImageData(picture, 0, 0);
+  const context = place.getContext("2d"), pixels = context.createImageData(SIDE, SIDE);
+  gray.forEach((value, index) => pixels.data.set([255 * value, 255 * value, 255 * value, 255], 4 * index));
+  context.putImageData(pixels, 0, 0);
 }
 
-// Where on a canvas a pointer is, from 0 to 1 in both directions.
+// The place of a pointer on a canvas, from 0 to 1 in both directions.
 function place(event) {
   const box = event.currentTarget.getBoundingClientRect();
   const share = (at, from, length) => Math.min(Math.max((at - from) / length, 0), 1 - 1e-6);
@@ -119,7 +119,7 @@ const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 
 // ---- the latent plane
 
-// The label of most of the 25 nearest test images.
+// The most frequent label among the 25 nearest test images.
 function nearestLabel(x, y) {
   const distances = Array.from(labels, (label, index) => [(means[2 * index] - x) ** 2 + (means[2 * index + 1] - y) ** 2, label]);
   const votes = new Array(10).fill(0);
@@ -129,9 +129,9 @@ function nearestLabel(x, y) {
 
 function plane(box) {
   const size = axis.length, reach = 1.05 * means.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  // The plane after training, without the margin that plots/manifold.png has; and the boundaries.
-  const pictures = {manifold: make("img", {src: `data:image/png;base64,${data.training.manifolds.at(-1)}`})};
-  for (const image of document.querySelectorAll("img[data-name=manifold-regions]")) pictures[image.dataset.name] = image;
+  // The plane after training, without the margin of plots/manifold.png; and the boundaries.
+  const images = {manifold: make("img", {src: `data:image/png;base64,${data.training.manifold.at(-1)}`})};
+  for (const image of document.querySelectorAll("img[data-name=manifold-regions]")) images[image.dataset.name] = image;
   const map = canvas(size, "Latent plane: arrow keys move the point, with Shift in larger steps", {tabindex: 0, role: "application", class: "map"});
   const digit = canvas(SIDE, "The decoded image", {class: "digit"});
   const said = make("p", {role: "status"});
@@ -143,7 +143,7 @@ function plane(box) {
   const views = {"decoded images": "manifold", ...(labels && {"boundaries": "manifold-regions"}), "test images": null};
   let view = "decoded images", point = [0, 0];
 
-  // From a share of the canvas to a latent coordinate, and back.
+  // A share of the canvas as a latent coordinate, and back.
   const coordinate = share => views[view] ? axis[Math.floor(share * size)] : (2 * share - 1) * reach;
   const share = value => views[view] ? axis.filter(each => each < value).length / size : (value / reach + 1) / 2;
 
@@ -152,8 +152,8 @@ function plane(box) {
     if (drawings[view]) return drawings[view];
     const layer = canvas(size, ""), context = layer.getContext("2d");
     if (views[view]) {
-      const picture = pictures[views[view]];
-      if (picture.naturalWidth) context.drawImage(picture, 0, 0, size, size);
+      const image = images[views[view]];
+      if (image.naturalWidth) context.drawImage(image, 0, 0, size, size);
       else return layer;
     } else {
       for (let index = 0; 2 * index < means.length; index++) {
@@ -184,7 +184,7 @@ function plane(box) {
       context.arc(left, top, 9, 0, 7);
       Object.assign(context, {strokeStyle: color, fillStyle: color, lineWidth: width});
       context.stroke();
-      // At the edge, the coordinates say where the point really is.
+      // The coordinates of a point beyond the edge.
       if (outside) context[width > 2 ? "strokeText" : "fillText"](name, left + (left < size / 2 ? 16 : -16), top);
     }
   }
@@ -206,7 +206,7 @@ function plane(box) {
   }
   box.append(make("div", {}, choice, map, legend), make("div", {}, digit, said));
   const ready = () => show(...point);
-  Object.values(pictures).forEach(picture => picture.complete || picture.addEventListener("load", ready));
+  Object.values(images).forEach(image => image.complete || image.addEventListener("load", ready));
   ready();
   return show;
 }
@@ -236,7 +236,7 @@ function drawing(box, showOnPlane) {
     showOnPlane(...onPlane.mean);
   }
 
-  // A pen of some two pixels, from one point to another.
+  // Draws a line with a pen of about two pixels.
   function stroke([x0, y0], [x1, y1]) {
     const steps = Math.ceil(4 * Math.hypot(x1 - x0, y1 - y0)) || 1;
     for (let step = 0; step <= steps; step++) {
@@ -311,7 +311,7 @@ function chart(name) {
 }
 
 function training(box) {
-  const {epochs, reconstructions, manifolds} = data.training;
+  const {epochs, reconstructions, manifold} = data.training;
   const charts = ["20d", "2d"].map(chart);
   const strip = make("img", {class: "strip", alt: "Reconstructions of the images by the first model"});
   const grid = make("img", {class: "grid", alt: "Images decoded from the latent plane"});
@@ -322,7 +322,7 @@ function training(box) {
     said.textContent = epochs[moment] ? `after ${epochs[moment].toFixed(2)} epochs` : "before training";
     slider.setAttribute("aria-valuetext", said.textContent);
     strip.src = `data:image/png;base64,${reconstructions[moment]}`;
-    grid.src = `data:image/png;base64,${manifolds[moment]}`;
+    grid.src = `data:image/png;base64,${manifold[moment]}`;
     charts.forEach(each => each.show(epochs[moment]));
   }
   let timer = null;
@@ -342,7 +342,7 @@ function training(box) {
   show(epochs.length - 1);
 }
 
-// For tests: the scores of an image under a model, as scores() gives them.
+// For tests.
 window.vae = {models, scores};
 
 const boxes = Object.fromEntries(["training", "plane", "draw"].map(name => [name, document.getElementById(name)]));

@@ -1,4 +1,4 @@
-"""A Markdown text as one HTML page that needs no other file: figures, numbers and script inside."""
+"""A Markdown text as one HTML page that needs no other file."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from PIL import Image
 from vae.cli import UserError
 
 TEMPLATE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "js"))
-# Where the text has a word alone in brackets, the script shows something to play with.
+# A word alone in brackets is a place that the script fills.
 PLACE = re.compile(r"<p>\[(\w+)\]</p>")
 BOXES = {
     "<table>": '<div class="wide" tabindex="0"><table>',
@@ -31,53 +31,49 @@ BOXES = {
 
 
 class Renderer(RendererHTML):
-    """Markdown's elements, images among them as figures that hold what they show."""
+    """Markdown's elements in HTML, with images as figures that contain their files."""
 
     def image(self, tokens, index, options, env) -> str:
-        """Write a figure and its caption. A chart of two panels is cut between them."""
+        """Write a figure and its caption; a chart of two panels is cut between them."""
         path, alt = env["folder"] / tokens[index].attrs["src"], escape(tokens[index].content)
         try:
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()
         except OSError as error:
             raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
-        width, height = picture.size
-        # Charts are on white, pictures on black.
-        chart = picture.convert("L").getpixel((0, 0)) == 255
-        kind = "chart" if chart else "picture"
-        kind += " wide" if width > max(1000, height) else ""
-        whole = b64encode(path.read_bytes()).decode()
-        parts, images = panels(picture) if chart and width > 2 * height else [picture], ""
-        for part in parts:
-            content = whole if part is picture else png(np.asarray(part))
-            images += (
+        # Charts are on white, images on black.
+        kind = "chart" if image.convert("L").getpixel((0, 0)) == 255 else "images"
+        kind += " wide" if image.width > max(1000, image.height) else ""
+        shown = ""
+        for part in panels(image):
+            content = b64encode(path.read_bytes()).decode() if part is image else png(part)
+            shown += (
                 f'<img src="data:image/png;base64,{content}" data-name="{escape(path.stem)}" '
-                f'width="{part.width}" height="{height}" alt="{"" if images else alt}">'
+                f'width="{part.width}" height="{part.height}" alt="{"" if shown else alt}">'
             )
         caption = f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption>"
-        return f'<figure class="{kind}"><div class="panels">{images}</div>{caption}</figure>'
+        return f'<figure class="{kind}"><div class="panels">{shown}</div>{caption}</figure>'
 
 
-def png(picture: np.ndarray) -> str:
-    """Write a picture as PNG, in base64. Pillow brings its own zlib, so the bytes are the same
-    everywhere; a higher level than its default takes six times as long for a twentieth less."""
-    Image.fromarray(picture).save(file := BytesIO(), "PNG")
+def png(image: Image.Image) -> str:
+    """Write an image as PNG in base64; Pillow's own zlib gives the same bytes everywhere."""
+    image.save(file := BytesIO(), "PNG")
     return b64encode(file.getvalue()).decode()
 
 
-def panels(chart: Image.Image) -> list[Image.Image]:
-    """Cut a wide chart of two panels between them, where no column near its middle has ink, so that
-    they stand one below the other on a phone; another chart stays whole."""
-    width, height = chart.size
-    empty = np.flatnonzero((np.asarray(chart.convert("L")) == 255).all(axis=0))
-    cut = int(empty[np.abs(empty - width // 2).argmin()]) if len(empty) else 0
-    if abs(cut - width // 2) > width / 20:
-        return [chart]
-    return [chart.crop(box) for box in ((0, 0, cut, height), (cut, 0, width, height))]
+def panels(image: Image.Image) -> list[Image.Image]:
+    """Cut a chart of two panels after the first: a phone shows them one below the other."""
+    width, height = image.size
+    white = np.flatnonzero((np.asarray(image.convert("L")) == 255).all(axis=0))
+    near = white[np.abs(white - width // 2) < width // 20]
+    if width <= 2 * height or not near.size:
+        return [image]
+    cut = int(near[0])
+    return [image.crop(box) for box in ((0, 0, cut, height), (cut, 0, width, height))]
 
 
 def page(text: str, folder: Path, data: Any) -> str:
-    """Write the page of a Markdown text that links to images in `folder`; the script reads `data`.
+    """Write the page of a Markdown text, with images of `folder` and `data` for the script.
 
     Raises UserError if an image is missing.
     """
@@ -93,7 +89,7 @@ def page(text: str, folder: Path, data: Any) -> str:
     body = body.replace("<h2", f"<nav>{' '.join(links)}</nav>\n<h2", 1)
     body = PLACE.sub(r'<div class="play" id="\1" hidden></div>', body)
     script = f"\n{SCRIPT.read_text(encoding='utf-8')}"
-    # By its hash the browser knows the one script that it may run.
+    # The page's policy lets the browser run only the script with this hash.
     known = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {"script": script, "hash": known, "data": json.dumps(data).replace("<", "\\u003c")}
     template = Template(TEMPLATE.read_text(encoding="utf-8"))

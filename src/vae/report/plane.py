@@ -1,4 +1,4 @@
-"""The latent plane: the digits decoded from it, and which digit's images lie where."""
+"""The latent plane: images decoded from it, and where each digit's images lie."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,13 @@ from scipy.spatial import KDTree
 from vae.data import IMAGE_SIDE
 from vae.report.figures import dark, manifold_axis, show_pixels, styled
 
-# Of the map of digits, along a side of a decoded digit.
+# Points of `digit_shares` along a side of a decoded digit.
 POINTS = 7
 
 
 @dark
 def manifold_plane(manifold: np.ndarray, axis: np.ndarray) -> Figure:
-    """Draw the final manifold `(side, side)`, uint8, with the latent coordinates of its digits,
-    `axis` `(digits,)` along a side."""
+    """Draw the manifold `(side, side)`, uint8, with the latent coordinates `axis` of a side."""
     side, left = len(manifold), 60
     figure = Figure(figsize=((side + left + 10) / 100, (side + left) / 100), dpi=100)
     axes = show_pixels(figure, manifold, left, 10)
@@ -33,19 +32,17 @@ def manifold_plane(manifold: np.ndarray, axis: np.ndarray) -> Figure:
 def digit_shares(
     means: np.ndarray, labels: np.ndarray, size: int, quantiles: Sequence[float], neighbours: int
 ) -> np.ndarray:
-    """Say which digits lie where on the manifold: shares `(10, points, points)`, placed as there.
+    """Return each digit's share of the votes at each point of the manifold, `(10, points, points)`.
 
-    At each point of the plane the `neighbours` training images vote whose posterior means
-    `(images, 2)` lie nearest; the votes are blurred by half a decoded digit, or every stray image
-    would have an island of its own. Along a side, each of the `size` decoded digits has 7 points,
-    spaced like the digits: evenly in the quantiles of the prior.
+    The `neighbours` training images vote whose posterior means `(images, 2)` are nearest. The votes
+    are blurred by half a decoded digit, or every stray image would be an island.
     """
     axis = manifold_axis(size, quantiles, POINTS)
     points = np.stack(np.meshgrid(axis, axis), axis=-1)
     nearest_first = [*range(1, min(neighbours, len(means)) + 1)]
     votes = labels[KDTree(means).query(points, k=nearest_first, workers=-1)[1]]
     shares = np.stack([(votes == digit).mean(axis=-1) for digit in range(10)])
-    # A Gaussian of half a digit. Rounded, since NumPy's exp has other last bits under AVX-512.
+    # A Gaussian, rounded because the last bits of NumPy's exp depend on the processor.
     weights = np.exp(-0.5 * (np.arange(-2 * POINTS, 2 * POINTS + 1) / (POINTS / 2)) ** 2).round(12)
     for axis in (1, 2):
         shares = ndimage.correlate1d(shares, weights / weights.sum(), axis)
@@ -54,14 +51,14 @@ def digit_shares(
 
 @styled
 def manifold_regions(manifold: np.ndarray, shares: np.ndarray) -> Figure:
-    """Draw the boundaries between digits on the final manifold `(height, width)`.
+    """Draw the boundaries between digits on the manifold `(height, width)`.
 
-    A boundary is where the largest of the `digit_shares` `(10, points, points)` changes. Every
-    connected region of at least one decoded digit's size is named where it is widest.
+    A boundary is where the largest of the `digit_shares` changes. A connected region of at least
+    one decoded digit's size has the digit's number where it is widest.
     """
     height, width = manifold.shape
     step = width / shares.shape[-1]
-    # Two screen pixels to a pixel.
+    # Two screen pixels per pixel.
     figure = Figure(figsize=(width / 50, height / 50), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")

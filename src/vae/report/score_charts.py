@@ -1,4 +1,4 @@
-"""Charts of what the trained models say of images: scores, KL by dimension, likelihood."""
+"""Charts of the trained models' scores, KL by dimension and likelihood."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +10,14 @@ from vae.data import IMAGE_SIDE
 from vae.report.figures import model_panels, styled
 from vae.scores import SCORE_NAMES
 
-# A histogram as one shape: a hundred bars would take a second to draw.
+# A histogram as one shape; a hundred bars would take a second.
 FILLED = {"histtype": "stepfilled"}
 MARKS = ("tab:orange", "tab:red", "black")
 
 
 @styled
 def kl_histogram(scores: np.ndarray, marks: Mapping[str, float]) -> Figure:
-    """Draw how the training images' KL spreads, with other KLs, such as the threshold, as lines."""
+    """Draw the distribution of the training images' KL, with a line for each of the `marks`."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axes.set(title="Distribution of KL Divergences in Training Set")
@@ -31,8 +31,7 @@ def kl_histogram(scores: np.ndarray, marks: Mapping[str, float]) -> Figure:
 
 @styled
 def bias_curves(table: pd.DataFrame, sizes: Mapping[str, int]) -> Figure:
-    """Draw each model's estimated log-likelihood by the number of samples, with standard errors;
-    columns as of studies/likelihood.csv."""
+    """Draw log-likelihood against samples for each model, from studies/likelihood.csv."""
     figure, panels = model_panels({name: sizes[name] for name in table["model"].unique()}, 3.5)
     for model, axes in panels.items():
         rows = table[table["model"] == model]
@@ -65,14 +64,16 @@ def score_histograms(
     anomalous: Mapping[str, Mapping[str, np.ndarray]],
     kinds: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> Figure:
-    """Draw a row for each kind of anomaly: an image with its reconstruction `(784,)`, and how each
-    score `(images,)`, in nats, spreads over ordinary images and over these."""
+    """Draw a row for each kind of anomaly: an example, and histograms of the scores.
+
+    `examples` are an image and its reconstruction, `(784,)`; scores are `(images,)`, in nats.
+    """
     figure = Figure(figsize=(13, 2.1 * len(examples)), layout="constrained")
     widths = [0.7, 0.7, *[1.6] * len(ordinary)]
     panels = figure.subplots(len(examples), len(widths), squeeze=False, width_ratios=widths)
-    for row, (kind, pictures) in zip(panels, examples.items(), strict=True):
-        for axes, picture, title in zip(row, pictures, (kind, "reconstruction"), strict=False):
-            axes.imshow(picture.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
+    for row, (kind, images) in zip(panels, examples.items(), strict=True):
+        for axes, image, title in zip(row, images, (kind, "reconstruction"), strict=False):
+            axes.imshow(image.reshape(IMAGE_SIDE, IMAGE_SIDE), cmap="gray", vmin=0, vmax=1)
             axes.set_title(title, fontsize=9)
             axes.axis("off")
         for axes, (name, scores) in zip(row[2:], ordinary.items(), strict=True):

@@ -1,4 +1,4 @@
-"""The report's text, in Markdown: text.md, a Jinja template, has the prose; here are the tables."""
+"""The report's text in Markdown: text.md, a Jinja template, has the prose; here are the tables."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,10 @@ def report_text(
 ) -> str:
     """Write the report in Markdown; images in one paragraph belong together.
 
-    `losses` are this run's by model; `facts` are more by their names in text.md: the models'
-    latent `sizes`, `anomaly` and `likelihood` of metrics/, whether there are labels (`labelled`)
-    and a likelihood study of these very models (`studied`), whether the page can run the models
-    (`playable`), `versions` of packages, `parameters` by group, `checksums` by file.
+    `losses` are this run's by model. `facts` are the template's other names: latent `sizes` by
+    model, `anomaly` and `likelihood` of metrics/, `labelled` (are there labels), `studied` (is the
+    likelihood study of these models), `playable` (can the page run the models), `versions` of
+    packages, `parameters` by group and `checksums` by file.
     """
     values = verdicts.values
     by_interval = values[values["verdict"].isin(VERDICTS[1:3])]
@@ -61,36 +61,35 @@ def verdict_counts(values: pd.DataFrame) -> pd.DataFrame:
     what = losses.where(values["split"] != "noise", "KL of the noise image")
     counts = pd.crosstab(values["source"] + ", " + what, values["verdict"])
     shown = [verdict for verdict in VERDICTS if verdict in counts or verdict != VERDICTS[3]]
-    counts = counts.reindex(columns=shown, fill_value=0).rename_axis(index=None)
-    return counts.rename_axis(columns="Published values").rename(
-        columns=lambda v: f"{v} {SIGNS[v]}"
-    )
+    counts = counts.reindex(columns=shown, fill_value=0).rename_axis(None)
+    counts.columns = pd.Index([f"{v} {SIGNS[v]}" for v in shown], name="Published values")
+    return counts
 
 
 def verdict_lines(verdicts: Verdicts) -> Iterator[str]:
-    """Say in lines for a terminal what was replayed, count the verdicts, and name parameters that
-    are not the study's."""
+    """Write the replays, the verdicts and the changed parameters as lines for a terminal."""
     if verdicts.values.empty:
         yield "data/published has no numbers of this data: the report has no verdicts"
     for source, found in verdicts.replays.items():
         yield f"{source}: {replay_answer(found)}"
         yield replay_table(found).to_string()
+    # A title is a verdict and its sign.
     if len(counts := verdict_counts(verdicts.values)):
         yield counts.rename(columns=lambda title: title[-1]).to_string()
         yield " ".join(f"{title[-1]} {title[:-2]}" for title in counts)
     for name, change in verdicts.changes.items():
-        yield f"other parameters: {name} {change}"
+        yield f"changed parameter: {name} {change}"
 
 
 def replay_answer(found: Mapping[str, Any]) -> str:
-    """Say whether a run is replayed, and by how many of its losses, from `count_replays`."""
+    """Say whether a run is replayed and by how many losses, from a result of `count_replays`."""
     verdict, others = "replayed" if found["replayed"] else "not replayed", found["other_seeds"]
     share = f"{found['within_tolerance']} of {found['losses']} losses"
     return f"{verdict}, {share}; other seeds reach {others['fewest']} to {others['most']}"
 
 
 def replay_table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """Tell, by model and split, how far the farthest loss is, and how near other seeds come."""
+    """List the largest difference and the share of other seeds, by model and split."""
     places = pd.DataFrame(found["places"])
     columns = {
         "farthest, nats": places["farthest"].map(NATS),
@@ -102,7 +101,7 @@ def replay_table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def loss_table(losses: pd.DataFrame, values: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Write one model's losses by epoch, ours beside each published one and its verdict."""
+    """List one model's losses by epoch, with the published ones, their signs and differences."""
     columns = {}
     for split in SPLITS:
         columns[f"{split}, ours"] = losses.set_index("epoch")[f"{split}_loss"].map(NATS)

@@ -1,4 +1,4 @@
-"""What many seeds say: intervals, and differences between arms."""
+"""Statistics over many seeds: prediction intervals, and differences between arms."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from vae.losses import LOSSES, read_table
 from vae.params import MODELS
 
 LEVEL = 0.99
-# Seeds of each model that a study needs to judge by.
+# A study needs so many seeds of each model before numbers are judged by it.
 SEEDS = 20
 # The arm in which only the seed differs from params.yaml.
 DEFAULTS = "defaults"
@@ -23,11 +23,11 @@ TYPES |= dict.fromkeys([*LOSSES, "noise_kl"], float)
 def prediction_intervals(
     rows: pd.DataFrame, columns: list[str], by: list[str], more: int = 1
 ) -> pd.DataFrame:
-    """Give the mean of each column in each group of rows, and where one more value would fall.
+    """Compute the mean of each column in each group of rows, and a 99 % interval.
 
-    Columns: `by, column, n, mean, deviation, low, high`, in the order the groups come. Low and high
-    bound the two-sided 99 % interval of one more value, or, if `more` is 0, of the mean of the `n`
-    values: mean +- t s sqrt(more + 1/n), with the t of n - 1 degrees of freedom; NaN for one.
+    Columns: `by, column, n, mean, deviation, low, high`. The interval is that of one more value or,
+    if `more` is 0, of the mean of the `n` values: mean +- t s sqrt(more + 1/n), with Student's t of
+    n - 1 degrees of freedom. It is NaN for a single value.
     """
     by = [*by, "column"]
     values = rows.melt(by[:-1], columns, "column").dropna(subset="value")
@@ -39,10 +39,10 @@ def prediction_intervals(
 
 
 def paired_differences(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Compare each arm's last epoch with that of the model's first arm, seed by seed.
+    """Compare each arm with the model's first arm, in the last epoch and seed by seed.
 
     Columns: `model, arm, n, difference, low, high`; the bounds are the 99 % confidence interval of
-    the mean difference, which the seeds' own differences do not widen.
+    the mean of the paired differences.
     """
     last = rows[rows["epoch"] == rows.groupby("trial")["epoch"].transform("max")]
     parts = []
@@ -55,34 +55,33 @@ def paired_differences(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read a study's finished trials, without what a kill left of another; none without a file.
+    """Read the finished trials of a study; an empty table if there is no file.
 
-    Raises UserError when it is something else.
+    A line cut off by a kill is left out. Raises UserError if the file is not a study's.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         table = read_table(io.StringIO(text[: text.rfind("\n") + 1] or ",".join(TYPES)), TYPES)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is no table of a study ({one_line(error)}); name another, or delete it"
+            f"{path} is not a study's table ({one_line(error)}); name another file, or delete it"
         ) from None
     finished = table.loc[table["noise_kl"].notna(), "trial"]
     return table[table["trial"].isin(finished)].drop_duplicates(["trial", "epoch"])
 
 
 def load_study(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the trials of a study in which only the seed differs from params.yaml, and their 99 %
-    prediction intervals, indexed by model, split and epoch.
+    """Read a study's trials with default parameters, and their 99 % prediction intervals.
 
-    The KL of the noise images is the split "noise" in epoch 0. Raises UserError when there are
-    fewer than `SEEDS`.
+    The intervals are indexed by model, split and epoch; the noise images' KL is the split "noise"
+    in epoch 0. Raises UserError if there are fewer seeds than `SEEDS`.
     """
     rows = read_rows(path)
     rows = rows[rows["arm"] == DEFAULTS]
     seeds = rows.groupby("model")["seed"].nunique().reindex(MODELS, fill_value=0)
     if seeds.min() < SEEDS:
-        few = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
-        raise UserError(f"{few}; {SEEDS} are needed: make study")
+        found = f"{path} has {seeds.min()} seeds of the {seeds.idxmin()} model"
+        raise UserError(f"{found}; at least {SEEDS} are needed: run `make study`")
     table = prediction_intervals(rows, [*LOSSES, "noise_kl"], ["model", "epoch"])
     table["split"] = table["column"].replace(r"_.*", "", regex=True)
     table["epoch"] = table["epoch"].where(table["split"] != "noise", 0)

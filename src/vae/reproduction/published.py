@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -16,14 +16,16 @@ COLUMNS = ["model", "source", "epoch", "split", "published", "tolerance"]
 
 
 class Data(Binarize):
-    """On which data numbers were measured, in the words of params.yaml."""
+    """The data that numbers were measured on, as params.yaml names it."""
 
     dataset: str
 
 
 class Table(Group):
-    """A CSV of one model's losses by epoch; `replay` is the tolerance of its run's replay: how far
-    rounding alone carries it by the last epoch, in nats per image."""
+    """A CSV of one model's losses by epoch.
+
+    `replay` is the tolerance of its run's replay, in nats per image, by split.
+    """
 
     source: Annotated[str, Field(min_length=1)]
     model: Literal[MODELS]
@@ -33,61 +35,58 @@ class Table(Group):
 
 
 class NoiseKL(Group):
-    """The KL, in nats, of an image of coin flips under the 20-d model."""
+    """The KL of an image of coin flips under the 20-d model, in nats."""
 
     source: str
     value: float
 
 
 class Index(Group):
-    """data/published/tables.yaml: `about` and `cite` are Markdown, `seed` is that of the runs with
-    a `replay`."""
+    """data/published/tables.yaml. `about` and `cite` are Markdown."""
 
     title: str = ""
     about: str
     cite: str = ""
     data: Data
-    seed: int | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
     tables: Annotated[tuple[Table, ...], Field(strict=False)]
     noise_kl: NoiseKL | None = None
     earlier_training: str | None = None
 
 
 class Published(NamedTuple):
-    """The index, and its tables as one, with `COLUMNS`; `tolerance` is NaN without a `replay`."""
+    """The index, and all its tables as one with `COLUMNS`; without a replay, `tolerance` is NaN."""
 
     index: Index
     losses: pd.DataFrame
 
 
 def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
-    """Read what is published of this data: nothing where tables.yaml has numbers of other data.
+    """Read the numbers published for this data; none if tables.yaml is about other data.
 
     Raises UserError.
     """
     index = read_yaml(folder / "tables.yaml", Index)
     if index.data != Data(dataset=dataset, **dict(binarize)):
-        index = Index(about="", data=index.data, tables=())
-    tables = []
+        index = Index(about="", data=index.data, parameters=index.parameters, tables=())
+    tables = [pd.DataFrame(columns=COLUMNS)]
     for entry in index.tables:
         path = folder / entry.file
         table = load_losses(path)
         if table["epoch"].tolist() != [*range(1, entry.epochs + 1)]:
-            raise UserError(
-                f"{path} should have a row for each epoch, 1 to {entry.epochs}; {RESTORE}"
-            )
+            raise UserError(f"{path} should have one row per epoch, 1 to {entry.epochs}; {RESTORE}")
         table = table.assign(model=entry.model, source=entry.source)
         table = by_split(table, "published", "model", "source")
         tolerance = table["split"].map(entry.replay or {}).astype(float)
         tables.append(table.assign(tolerance=tolerance))
-    if not tables:
-        return Published(index, pd.DataFrame(columns=COLUMNS))
-    return Published(index, pd.concat(tables, ignore_index=True))
+    return Published(index, pd.concat(tables[1:] or tables, ignore_index=True))
 
 
 def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
-    """Add to each of the `Published.losses` `ours` and `difference`, ours minus published: NaN
-    where this run has no such epoch. `ours` has a run's losses by model."""
+    """Add a run's losses to `Published.losses` as `ours`, and `difference`, ours minus published.
+
+    Both are NaN where the run has no such epoch. `ours` has the run's losses by model.
+    """
     run = pd.concat([by_split(ours[model].assign(model=model), "ours", "model") for model in ours])
     values = published.merge(run, "left", ["model", "epoch", "split"])
     return values.assign(difference=values["ours"] - values["published"])

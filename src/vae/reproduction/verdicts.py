@@ -11,9 +11,9 @@ from vae.files import read_json, records
 from vae.losses import LOSSES, by_split, load_losses
 from vae.params import MODELS, Params, flat, training_params
 from vae.reproduction.intervals import load_study
-from vae.reproduction.published import Index, compare_losses, load_published
+from vae.reproduction.published import Index, Published, compare_losses, load_published
 
-# From the best to the worst; the last where a model's parameters are not the study's.
+# From best to worst; the last one is for models whose parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
 # What identifies a published value.
 KEY = ["source", "model", "split", "epoch"]
@@ -22,9 +22,9 @@ KEY = ["source", "model", "split", "epoch"]
 class Verdicts(NamedTuple):
     """A run beside the published numbers.
 
-    `values` are the rows of `judge`, `intervals` those it judges by, `replays` what `count_replays`
-    found; `others` are the models of other parameters than the study's, `changes` these parameters,
-    and the seed if it is not the published one, as text; `earlier` is what `fit_batches` found.
+    `values` are the rows of `judge`, `intervals` those of `load_study`, `replays` the result of
+    `count_replays`, `others` the models of other parameters than the study's, `changes` all
+    parameters that differ from the committed results', and `earlier` the result of `fit_batches`.
     """
 
     index: Index
@@ -39,51 +39,54 @@ class Verdicts(NamedTuple):
 def judge_run(
     params: Params, published: Path, studies: Path, plots: Path, metrics: Path
 ) -> Verdicts:
-    """Judge every value in the folder `published` beside this run's losses and noise KL, by the
-    tables in `studies`. Raises UserError."""
-    index, tables = load_published(published, params.download.dataset, params.binarize)
+    """Judge the published values against this run's losses and noise KL. Raises UserError."""
+    tables = load_published(published, params.download.dataset, params.binarize)
+    values = compare_run(tables, plots, metrics)
+    trials, intervals = load_study(studies / "seeds.csv")
+    study = read_json(studies / "seeds.json", "parameters")["parameters"]
+    others = [model for model in MODELS if seedless(params, model) != study[model]]
+    judged = values[~values["model"].isin(others)]
+    replays = count_replays(judged, trials[trials["seed"] != params.seed])
+    replayed = [source for source, found in replays.items() if found["replayed"]]
+    earlier = None
+    if tables.index.earlier_training and "2d" not in others:
+        losses = tables.losses[tables.losses["source"] == tables.index.earlier_training]
+        shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
+        earlier = fit_batches(shifted, losses[losses["model"] == "2d"], intervals)
+    values = judge(values, intervals, others, replayed)
+    changes = changed_parameters(params, study, tables.index)
+    return Verdicts(tables.index, values, intervals, replays, others, changes, earlier)
+
+
+def compare_run(tables: Published, plots: Path, metrics: Path) -> pd.DataFrame:
+    """Compare a run's losses, and the KL of its noise image, with the published ones."""
     ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
-    values = compare_losses(ours, tables)
-    if noise := index.noise_kl:
+    values = compare_losses(ours, tables.losses)
+    if noise := tables.index.noise_kl:
         row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
         row |= {"published": noise.value, "tolerance": np.nan}
         row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
         row["difference"] = row["ours"] - noise.value
         values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    rows, intervals = load_study(studies / "seeds.csv")
-    others = other_parameters(params, studies / "seeds.json")
-    changes = {key: text for changed in others.values() for key, text in changed.items()}
-    if index.seed not in (None, params.seed):
-        changes["seed"] = f"{params.seed} instead of {index.seed}"
-    same = values[~values["model"].isin([*others])]
-    replays = count_replays(same, rows[rows["seed"] != params.seed])
-    replayed = [source for source, found in replays.items() if found["replayed"]]
-    earlier = None
-    if index.earlier_training and "2d" not in others:
-        explained = (tables["source"] == index.earlier_training) & (tables["model"] == "2d")
-        shifted = load_losses(studies / "pretraining.csv", "seed", "batches")
-        earlier = fit_batches(shifted, tables[explained], intervals)
-    values = judge(values, intervals, others, replayed)
-    return Verdicts(index, values, intervals, replays, [*others], changes, earlier)
+    return values
 
 
 def within_tolerance(values: pd.DataFrame) -> pd.Series:
-    """Say of each row of `compare_losses` whether our loss is within the tolerance of a replay."""
+    """Say for each row of `compare_losses` whether our loss is within the tolerance of a replay."""
     return values["difference"].abs() <= values["tolerance"]
 
 
-def count_replays(values: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Count, by source, how many losses are within the tolerance of a replay: of this run, and of
-    the other seeds of a study.
+def count_replays(values: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Count how many losses are within the tolerance of a replay, by source.
 
-    `values` are rows of `compare_losses`, `seeds` rows of the study. The source's run is replayed
-    if more losses are within than with any other seed; by chance a seed exceeds 20 others once in
-    21 times at most. `places` has by model and split the farthest difference in nats and the share
-    of the other seeds' losses within the tolerance.
+    `values` are rows of `compare_losses`, `trials` those of a study's other seeds. The source's run
+    is replayed if more losses are within the tolerance than with any of these seeds: among 21 runs,
+    chance alone does this for one at most. `places` has the largest difference, in nats, and the
+    share of the other seeds' losses within the tolerance, by model and split.
     """
     values = values.dropna(subset="tolerance")
-    trials = by_split(seeds[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")
-    pairs = values.merge(trials, on=["model", "split", "epoch"])
+    losses = by_split(trials[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")
+    pairs = values.merge(losses, on=["model", "split", "epoch"])
     pairs["within"] = (pairs["theirs"] - pairs["published"]).abs() <= pairs["tolerance"]
     found = {}
     for source, of_run in values.groupby("source", sort=False):
@@ -103,28 +106,28 @@ def count_replays(values: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, dict[s
     return found
 
 
-def other_parameters(params: Params, study: Path) -> dict[str, dict[str, str]]:
-    """Find the models that `params` would train otherwise than the study did, beside the seed, and
-    by which parameters: this run's value and the study's, as text.
-
-    `study` is its summary in JSON. Raises UserError.
-    """
-    studied, found = read_json(study, "parameters")["parameters"], {}
-    for name in MODELS:
-        ours, theirs = seedless(params, name), studied[name]
-        found[name] = {
-            key.replace("model.", f"train-{name}."): f"{ours[key]} instead of {theirs.get(key)}"
-            for key in ours
-            if ours[key] != theirs.get(key)
-        }
-    return {name: changes for name, changes in found.items() if changes}
+def changed_parameters(
+    params: Params, study: dict[str, dict[str, str]], index: Index
+) -> dict[str, str]:
+    """Describe each parameter, by its flat name, that differs from those of the study or index."""
+    ours = flat({name.replace("_", "-"): group for name, group in params})
+    data = {"download.dataset": index.data.dataset, "binarize.mode": index.data.mode}
+    data["binarize.threshold"] = index.data.threshold
+    theirs = {name: str(value) for name, value in (data | index.parameters).items()}
+    for model in MODELS:
+        theirs |= {k.replace("model.", f"train-{model}."): v for k, v in study[model].items()}
+    return {
+        name: f"{ours.get(name)} instead of {value}"
+        for name, value in theirs.items()
+        if ours.get(name) != value
+    }
 
 
 def seedless(params: Params, name: str) -> dict[str, str]:
-    """The flat parameters of model `name`'s training that decide its losses, beside the seed."""
+    """Return the flat parameters that decide the losses of model `name`, apart from the seed."""
     values = flat(training_params(params, name))
-    drawn = ("figures.gray_levels", "figures.grid_size", "figures.grid_quantiles")
-    return {key: value for key, value in values.items() if key not in ("seed", *drawn)}
+    unused = ("seed", "figures.gray_levels", "figures.grid_size", "figures.grid_quantiles")
+    return {key: value for key, value in values.items() if key not in unused}
 
 
 def judge(
@@ -133,28 +136,27 @@ def judge(
     others: Collection[str] = (),
     replayed: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Add to the rows of `compare_losses`, or others like them, a `verdict`, and what it rests on.
+    """Add a `verdict` to the rows of `compare_losses`, with the numbers that it rests on.
 
-    `n` is the number of the study's seeds, `low, high` are the bounds of its 99 % prediction
-    interval, `outside` is how far the published value is from the nearer one in nats, 0 inside.
+    `n` is the number of the study's seeds, `low` and `high` bound its 99 % prediction interval, and
+    `outside` is how far the published value lies outside, in nats.
 
-    - replayed: within the tolerance of a replay, and of one of the sources `replayed`, the runs of
-      which are replayed as a whole;
+    - replayed: within the tolerance of a replay, and the run of its source is `replayed`;
     - consistent: inside the interval, so another seed may well give it;
     - not reproducible as published: outside;
-    - other parameters: of one of the models `others`, which no seed of the study can judge.
+    - other parameters: its model is in `others`, which the study cannot judge.
     """
     table = values.join(intervals[["n", "low", "high"]], on=["model", "split", "epoch"])
     below, above = table["low"] - table["published"], table["published"] - table["high"]
     outside = np.maximum(below, above).clip(lower=0)
-    as_run = values["source"].isin([*replayed]) & within_tolerance(values)
-    cases = [values["model"].isin([*others]), as_run, outside == 0]
+    as_run = values["source"].isin(replayed) & within_tolerance(values)
+    cases = [values["model"].isin(others), as_run, outside == 0]
     verdict = np.select(cases, [VERDICTS[3], *VERDICTS[:2]], VERDICTS[2])
     return table.assign(outside=outside, verdict=verdict)
 
 
 def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[str]:
-    """Describe each value of which the verdict has fallen below the committed one, in a line."""
+    """Describe each value whose verdict has fallen below the committed one, in one line."""
     before = pd.DataFrame(committed, columns=[*KEY, "verdict"]).set_index(KEY)["verdict"]
     before = before.rename("before")
     gone = before.index.difference(pd.MultiIndex.from_frame(values[KEY]))
@@ -171,11 +173,11 @@ def worse_than(values: pd.DataFrame, committed: list[dict[str, Any]]) -> list[st
 def fit_batches(shifted: pd.DataFrame, post: pd.DataFrame, study: pd.DataFrame) -> dict[str, float]:
     """Find the number of batches of earlier training that explains the post's 2-d table best.
 
-    `shifted` are rows of studies/pretraining.csv, `post` those of `Published.losses`. Between the
-    numbers of batches tried, the seeds' mean loss is interpolated; the best number has the least
-    sum, over the 20 published losses, of squared distances in the study's deviations. Returns it
-    with the root mean square distance in nats there and without earlier training, and how many of
-    the 20 losses lie inside the study's 99 % intervals, moved to the means at that number.
+    `shifted` are rows of studies/pretraining.csv, `post` those of `Published.losses`, `study` the
+    intervals. Between the numbers of batches tried, the seeds' mean loss is interpolated; the best
+    number has the least sum of squared distances in the study's standard deviations. Returns it
+    with the root mean square distance in nats, there and without earlier training, and the number
+    of losses inside the study's 99 % intervals moved to the means at that number.
     """
     published = post.set_index(["split", "epoch"])["published"]
     losses = by_split(shifted, "loss", "batches")

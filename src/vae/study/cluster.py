@@ -1,4 +1,4 @@
-"""A study's trials on Ray: this machine's cores, or a cluster's."""
+"""A study's trials on Ray: on this machine's cores or on a cluster."""
 
 import os
 import platform
@@ -13,9 +13,7 @@ from vae.data import Split
 from vae.identity import torch_version
 from vae.study.trials import Trial, run_trial
 
-# Trials handed to Ray at a time, so that a study of very many does not wait on all of them.
-PENDING = 500
-# How HTTP/2, which Ray speaks, begins: a text, then settings by each side, a frame of type 4.
+# An HTTP/2 connection, which Ray uses, begins with this text and a settings frame (type 4).
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 Rows = list[dict[str, Any]]
@@ -24,24 +22,22 @@ Rows = list[dict[str, Any]]
 def run_trials(
     trials: list[Trial], splits: tuple[Split, Split], address: str | None
 ) -> Iterator[tuple[Trial, Rows | str]]:
-    """Yield each trial as it ends, with its rows, or with the reason why it failed.
+    """Yield each trial when it ends, with its rows or the reason why it failed.
 
-    Each takes a core and, where the cluster has GPUs, a quarter of one. Raises UserError when Ray
+    A trial takes one core and, in a cluster with GPUs, a quarter of a GPU. Raises UserError if Ray
     is missing or its cluster cannot be reached.
     """
     if not trials:
         return
     ray = _start(address)
     try:
-        # One copy on each node, which its trials share.
+        # The trials of a node share one copy.
         shared = [ray.put(split) for split in splits]
         gpus = 0.25 if ray.cluster_resources().get("GPU") else 0
-        # A worker or a node that is lost costs another try; a trial that raises would raise again.
-        remote = ray.remote(run_as_keyed).options(num_cpus=1, num_gpus=gpus, max_retries=5)
-        waiting, pending = iter(trials), {}
+        # A trial is retried if its worker or node is lost, not if it raises.
+        remote = ray.remote(run_on_node).options(num_cpus=1, num_gpus=gpus, max_retries=5)
+        pending = {remote.remote(torch_version(), trial, *shared): trial for trial in trials}
         for done in range(1, len(trials) + 1):
-            while len(pending) < PENDING and (trial := next(waiting, None)):
-                pending[remote.remote(torch_version(), trial, *shared)] = trial
             (ended,), _ = ray.wait(list(pending), num_returns=1)
             trial = pending.pop(ended)
             try:
@@ -55,12 +51,11 @@ def run_trials(
         ray.shutdown()
 
 
-def run_as_keyed(torch: str, trial: Trial, train: Split, test: Split) -> Rows:
-    """Run a trial on a node. Its key was made where the study was started, with that version of
-    PyTorch. Raises UserError where this node has another."""
+def run_on_node(torch: str, trial: Trial, train: Split, test: Split) -> Rows:
+    """Run a trial on a node. Raises UserError if its PyTorch is not of version `torch`."""
     if (here := torch_version()) != torch:
         raise UserError(
-            f"{platform.node()} has torch {here}, and the study's keys {torch}; install "
+            f"{platform.node()} has torch {here}, and the study torch {torch}; install "
             "requirements.lock there"
         )
     return run_trial(trial, train, test)
@@ -70,10 +65,10 @@ def _start(address: str | None) -> ModuleType:
     """Import Ray and connect it to the cluster at `address` or RAY_ADDRESS, or start it here."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        # Makes Ray listen on the loopback alone, on Linux too: its ports have no password.
+        # Makes Ray listen on loopback only, also on Linux: its ports have no password.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
-        import ray  # installed for studies only; it reads the variable above when imported
+        import ray  # an optional package, which reads the variable above when imported
     except ImportError:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
@@ -82,12 +77,12 @@ def _start(address: str | None) -> ModuleType:
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
         if address not in ("auto", "local") and "RAY_USE_TLS" not in os.environ:
-            # Ray itself would try for minutes.
+            # Ray itself tries for minutes.
             host, _, port = address.rpartition("://")[2].rpartition(":")
             with socket.create_connection((host, int(port)), timeout=10) as server:
                 server.sendall(HTTP_2)
                 if server.recv(9)[3:4] != b"\x04":
-                    raise OSError("what answers there is not Ray")
+                    raise OSError("the server there is not Ray")
         ray.init(address, runtime_env=code, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(

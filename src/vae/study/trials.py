@@ -1,4 +1,4 @@
-"""The trials of a study: the stages' training, many times, with other seeds and parameters."""
+"""A study's trials: the stages' training, repeated with other seeds and parameters."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,7 @@ from vae.training import fit, prepare
 
 
 class Trial(NamedTuple):
-    """One training of `model`. `arm` names what its parameters differ in from params.yaml's, beside
-    the seed: the same parameters have the same arm, whichever way they were asked for."""
+    """One training of `model`; `arm` names the parameters that differ from params.yaml's."""
 
     model: str
     arm: str
@@ -35,10 +34,10 @@ class Trial(NamedTuple):
 
 
 def plan(models: Sequence[str], seeds: Iterable[int], grid: Grid, data: list[str]) -> list[Trial]:
-    """Make a trial for each model, seed and combination of the grid's values.
+    """Make one trial per model, seed and combination of the grid's values.
 
-    `data` has the MD5 sums of the data files. Raises UserError where params.yaml allows no such
-    key or value, and for a key that no training of these models reads.
+    `data` has the checksums of the data files. Raises UserError for a key that params.yaml does not
+    have or that no training of these models reads, and for a value that is not allowed.
     """
     groups = ["figures", "train", *(f"train-{model}" for model in models)]
     for key in grid:
@@ -49,14 +48,15 @@ def plan(models: Sequence[str], seeds: Iterable[int], grid: Grid, data: list[str
             )
     trials = {}
     committed = check_params(Path("params.yaml"))
-    for of_arm in combinations(grid):
+    for arm_params in combinations(grid):
         for model, seed in itertools.product(models, seeds):
-            params, before = (p.model_copy(update={"seed": seed}) for p in (of_arm, committed))
-            values, before = (flat(training_params(p, model)) for p in (params, before))
+            params = arm_params.model_copy(update={"seed": seed})
+            values = flat(training_params(params, model))
+            defaults = flat(training_params(committed, model)) | {"seed": str(seed)}
             differs = [
                 f"{name.replace('model.', f'train-{model}.')}={value}"
                 for name, value in values.items()
-                if before[name] != value
+                if defaults[name] != value
             ]
             key = identity(values, data)
             trials[key] = Trial(model, " ".join(differs) or DEFAULTS, seed, params, key)
@@ -64,9 +64,9 @@ def plan(models: Sequence[str], seeds: Iterable[int], grid: Grid, data: list[str
 
 
 def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
-    """Train with the bits of the stages. Return a row for each epoch.
+    """Train as the stages do, with the same bits; return one row per epoch.
 
-    The last one has the KL of the seed's noise image, in nats.
+    The last row has the KL of the seed's noise image, in nats.
     """
     params = trial.params
     architecture = training_params(params, trial.model)["model"]
@@ -80,15 +80,17 @@ def run_trial(trial: Trial, train: Split, test: Split) -> list[dict[str, Any]]:
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append a finished trial's rows to a CSV, with one write."""
+    """Append a finished trial's rows to a CSV in a single write."""
     text = pd.DataFrame(rows).to_csv(index=False, header=not path.exists(), lineterminator="\n")
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text)
 
 
-def take_over(output: Path, trials: list[Trial]) -> pd.DataFrame:
-    """Read the rows of trials that ended before, and leave the table with these alone, without
-    what a kill cut off. Raises UserError where it has other trials."""
+def resume_study(output: Path, trials: list[Trial]) -> pd.DataFrame:
+    """Read the finished trials of an interrupted study and remove unfinished rows from its table.
+
+    Raises UserError if the table has trials of another study.
+    """
     arms = {trial.fingerprint: trial.arm for trial in trials}
     rows = read_rows(output)
     if not rows["trial"].isin(arms).all():
@@ -96,7 +98,7 @@ def take_over(output: Path, trials: list[Trial]) -> pd.DataFrame:
             f"{output} holds trials of another study (other parameters, seeds, data or PyTorch); "
             "name another --output, or move it away"
         )
-    # What an arm is called may differ from study to study: defaults, or a value that equals them.
+    # The same parameters have another arm in a study with other defaults.
     rows["arm"] = rows["trial"].map(arms)
     if len(rows):
         write_csv(output, rows)

@@ -1,6 +1,6 @@
-"""A trained model as MLflow's logged model: `mlflow.pyfunc.load_model` loads it, without pickle.
+"""A trained model as MLflow's logged model: `mlflow.pyfunc.load_model` loads it without pickle.
 
-It has the code that it needs beside its weights, so that it needs no checkout.
+The logged model contains the code that it needs, so it can be used without this repository.
 """
 
 import re
@@ -22,21 +22,18 @@ if TYPE_CHECKING:
 
 # What the code imports that does not come with MLflow.
 REQUIREMENTS = ("ruamel.yaml", "safetensors", "torch")
-NOT_IMPORTED = ("__pycache__", "rebuild", "report", "reproduction", "study")
-OUTPUTS = {"probabilities": ("float32", (-1, PIXELS))}
-OUTPUTS |= dict.fromkeys(SCORE_NAMES, ("float64", (-1,)))
 
 
 def log_model(store: "Store", run_id: str, weights: Path) -> str:
-    """Log weights, architecture and code as the run's logged model, which it has once, with the
-    losses after the last epoch; return its id."""
+    """Log weights, architecture, code and last losses as the run's only logged model, unless it is
+    there; return its id."""
     from mlflow.entities import LoggedModelOutput
 
-    client, of_run = store.client, f"source_run_id = '{run_id}'"
-    found = list(client.search_logged_models([store.experiment], of_run))
+    client = store.client
+    found = list(client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"))
     if not found:
         params = {key: str(value) for key, value in read_json(weights.with_suffix(".json")).items()}
-        # MLflow takes none of these in a logged model's name.
+        # MLflow allows none of these characters in a logged model's name.
         name = re.sub("[/:.%\"']", ",", client.get_run(run_id).info.run_name)
         found = [client.create_logged_model(store.experiment, name, run_id, params=params)]
         client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
@@ -53,44 +50,44 @@ def log_model(store: "Store", run_id: str, weights: Path) -> str:
 
 
 def save_logged(weights: Path, folder: Path, model_id: str) -> Path:
-    """Save a model in MLflow's format; return its folder, in `folder`."""
+    """Save a model in MLflow's format below `folder`; return its path."""
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types import Schema, TensorSpec
 
-    for name in ("exact", "networks", "vae"):
-        ignored = shutil.ignore_patterns(*NOT_IMPORTED)
-        shutil.copytree(Path(__file__).parents[2] / name, folder / name, ignore=ignored)
-    (folder / weights.stem).mkdir()
+    data = folder / weights.stem
+    data.mkdir()
     for path in (weights, weights.with_suffix(".json")):
-        shutil.copy(path, folder / weights.stem)
-    data = Path("data/binarized")
-    kind = load_split(data, "test").images.dtype if data.exists() else np.uint8
-    images = np.zeros((1, PIXELS), kind)
-    outputs = [TensorSpec(np.dtype(kind), *rest, name) for name, (kind, *rest) in OUTPUTS.items()]
+        shutil.copy(path, data)
+    outputs = [TensorSpec(np.dtype("float32"), (-1, PIXELS), "probabilities")]
+    outputs += [TensorSpec(np.dtype("float64"), (-1,), name) for name in SCORE_NAMES]
+    binarized = Path("data/binarized")
+    kind = load_split(binarized, "test").images.dtype if binarized.exists() else np.uint8
+    inputs = [TensorSpec(np.dtype(kind), (-1, PIXELS))]
+    src = Path(__file__).parents[2]
     save_model(
         folder / "model",
         loader_module=__name__,
-        data_path=folder / weights.stem,
-        code_paths=[folder / name for name in ("exact", "networks", "vae")],
+        data_path=data,
+        code_paths=[src / name for name in ("exact", "networks", "vae")],
         mlflow_model=Model(model_id=model_id),
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-        signature=ModelSignature(Schema([TensorSpec(images.dtype, (-1, PIXELS))]), Schema(outputs)),
-        input_example=images,
+        signature=ModelSignature(Schema(inputs), Schema(outputs)),
+        input_example=np.zeros((1, PIXELS), kind),
     )
     return folder / "model"
 
 
-def _load_pyfunc(folder: str) -> "Loaded":
-    """Load the model in `folder`: MLflow calls the function of this name."""
+def _load_pyfunc(folder: str) -> "LoadedModel":
+    """Load the model from `folder`. MLflow calls a function of this name."""
     from vae.model import load_model
 
     (weights,) = Path(folder).glob("*.safetensors")
-    return Loaded(load_model(weights))
+    return LoadedModel(load_model(weights))
 
 
-class Loaded:
-    """A loaded model: what `mlflow.pyfunc.load_model` calls."""
+class LoadedModel:
+    """What `mlflow.pyfunc.load_model` wraps."""
 
     def __init__(self, model: "VAE") -> None:
         self.model = model
@@ -100,11 +97,12 @@ class Loaded:
         return self.model
 
     def predict(self, images: np.ndarray, params: Any = None) -> dict[str, np.ndarray]:
-        """Return `OUTPUTS` of images `(n, 784)` as in data/binarized: the `probabilities` of
-        pixels, decoded at the posterior mean, and the scores of `vae.inference.anomaly_scores`."""
+        """Reconstruct and score images `(n, 784)`, as in data/binarized.
+
+        `probabilities` `(n, 784)` are decoded at the posterior mean; the scores `(n,)`, in nats,
+        are those of `vae.inference.anomaly_scores`.
+        """
         from vae.inference import anomaly_scores, reconstruct
 
-        return {
-            "probabilities": reconstruct(self.model, images),
-            **anomaly_scores(self.model, images),
-        }
+        probabilities = reconstruct(self.model, images)
+        return {"probabilities": probabilities, **anomaly_scores(self.model, images)}

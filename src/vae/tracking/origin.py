@@ -1,4 +1,4 @@
-"""Where a run comes from: git, DVC, and what its parameters differ in from the committed ones."""
+"""Where a run comes from: git, DVC, and parameters that differ from the committed ones."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SOURCES = ("src", "params.yaml", "dvc.yaml", "requirements.lock", "data/publishe
 
 
 def origin() -> dict[str, str]:
-    """Tags of where a run comes from: the git commit, and DVC's stage and experiment."""
+    """Tags with the git commit, and with DVC's stage and experiment."""
     tags = {
         "dvc.stage": os.environ.get("DVC_STAGE"),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME"),
@@ -26,17 +26,12 @@ def origin() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def committed_params() -> Params | None:
-    """The last commit's params.yaml; None where there is none, or one of another version."""
-    try:
-        return Params.model_validate(YAML(typ="safe").load(committed("params.yaml")))
-    except (ValidationError, YAMLError):
-        return None
-
-
 def differences(values: Mapping[str, str], name: str) -> dict[str, str]:
-    """Those of a training's flat parameters that are not as committed."""
-    if not (params := committed_params()):
+    """Those of a training's flat parameters that differ from the last commit's; none where the
+    commit has no params.yaml that this version can read."""
+    try:
+        params = Params.model_validate(YAML(typ="safe").load(committed("params.yaml")))
+    except (ValidationError, YAMLError):
         return {}
     before = flat(training_params(params, name))
     return {key: value for key, value in values.items() if before[key] != value}

@@ -20,32 +20,35 @@ from vae.files import shown, written_whole
 from vae.params import Tracking
 from vae.tracking.pages import experiment_tags
 
-# Seconds to wait for a server that says nothing, or for a locked database.
-PATIENCE = 4
-# They log each retry with its traceback; the errors come to `Store.errors`.
+# Seconds to wait for an answer of a server, or for a locked database.
+TIMEOUT = 4
+# Loggers of each retry with its traceback; `Store.errors` gets the error too.
 NOISY = ("mlflow.store.db.utils", "urllib3.connectionpool")
-# What a server's address may be: a password has neither / nor any other of what ends its parts.
-SERVER = re.compile(
-    r"https?://([^/?#@]*@)?(\[[\da-f:.]+\]|[^/?#@:\[\]]+)(:\d+)?([/?].*)?", re.IGNORECASE
-)
+# A server's address. A user's password has no @ / ? #, so that no part of it is taken for the host.
+SERVER = re.compile(r"https?://([^@/?#]*@)?[^@/?#]+([/?][^@#]*)?", re.IGNORECASE)
+# Removed from an error's message: SQL, all before the cause of an HTTP error, names of objects.
+NOISE = re.compile(r" \[SQL: .*|^.*\(Caused by |<[^<>]* at 0x\w+>: ")
 
 
 class Store:
-    """MLflow's client, and the experiment in which the runs are. Raises UserError."""
+    """MLflow's client and the experiment that has the runs. Raises UserError.
+
+    `artifacts` is the folder of the runs' files, beside a local database; None for a server.
+    """
 
     def __init__(self, settings: Tracking) -> None:
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        # One for each request where MLFLOW_TRACKING_INSECURE_TLS is set.
+        # Of which MLFLOW_TRACKING_INSECURE_TLS makes one for each request.
         urllib3.disable_warnings()
-        self.artifacts: Path | None = None  # a server's own affair
+        self.artifacts: Path | None = None
         self.uri = (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").rstrip("/")
         with self.errors():
             if self.uri.startswith("sqlite:///"):
                 self._open_database(settings.experiment)
             else:
-                self._reach()
-                self._open(settings.experiment)
+                self._check_server()
+                self._open_experiment(settings.experiment)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -56,17 +59,21 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            reason = _reason(one_line(error).replace(self.uri, shown(self.uri)))
+            message = NOISE.sub("", one_line(error).replace(self.uri, shown(self.uri)))
+            if "certificate" in message:
+                message += "; MLFLOW_TRACKING_SERVER_CERT_PATH names a file with the one to trust"
+            reason = textwrap.shorten(message, 300)
             raise UserError(
-                f"cannot use the MLflow store {shown(self.uri)} ({reason}). Correct that, name "
-                "another in MLFLOW_TRACKING_URI, or set tracking.enabled to false in params.yaml; "
-                "`make track` logs later what is missing"
+                f"cannot use the MLflow store {shown(self.uri)} ({reason}); fix it, name another "
+                "in MLFLOW_TRACKING_URI, or set tracking.enabled to false in params.yaml; `make "
+                "track` logs later what is missing"
             ) from None
 
-    def _open(self, name: str, artifacts: str | None = None) -> None:
-        """Make the client, and the experiment where it is missing; bring its note and its views,
-        and the status of killed runs, up to date."""
+    def _open_experiment(self, name: str, artifacts: str | None = None) -> None:
+        """Make the client, and the experiment if it is missing; update its note, its views and the
+        status of killed runs."""
         from mlflow import MlflowClient
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         self.client = MlflowClient(self.uri)
         if not (found := self.client.get_experiment_by_name(name)):
@@ -75,8 +82,12 @@ class Store:
         self.experiment = found.experiment_id
         if found.lifecycle_stage == "deleted":
             restore = f"mlflow experiments restore --experiment-id {self.experiment}"
-            raise OSError(f"the experiment {name} is deleted, and `{restore}` brings it back")
-        _expect_usable(found.artifact_location)
+            raise OSError(f"the experiment {name} is deleted; `{restore}` restores it")
+        place = found.artifact_location
+        try:
+            get_artifact_repository(place, self.uri).list_artifacts()
+        except Exception as error:  # a missing package of such a place, or any error that it raises
+            raise OSError(f"its files go to {shown(place)}: {one_line(error)}") from None
         for key, text in experiment_tags(self.experiment).items():
             if found.tags.get(key) != text:
                 self.client.set_experiment_tag(self.experiment, key, text)
@@ -85,25 +96,25 @@ class Store:
             if host == platform.node() and not psutil.pid_exists(int(process)):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def _reach(self) -> None:
-        """Raise UserError or OSError, soon, unless a server of MLflow 3 answers. It is asked as by
-        MLflow's client: with the user's certificates, passwords and proxies."""
+    def _check_server(self) -> None:
+        """Raise UserError or OSError, soon, unless a server of MLflow 3 answers. The request is one
+        of MLflow's client, with the user's certificates, passwords and proxies."""
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
 
-        if not SERVER.fullmatch(self.uri):  # in whose words may be a part of a password
+        if not SERVER.fullmatch(self.uri):  # an error's message could show a part of the password
             raise UserError(
-                "MLFLOW_TRACKING_URI is no valid address; it should be like http://HOST:5000 or "
-                "sqlite:///FILE, with what a password has of / : @ # ? as %2F %3A %40 %23 %3F"
+                "MLFLOW_TRACKING_URI should be like http://HOST:5000 or sqlite:///FILE, with "
+                "/ : @ # ? in a password written as %2F %3A %40 %23 %3F"
             )
-        asked = get_default_host_creds(self.uri), "/version", "GET"
-        answer = http_request(*asked, max_retries=0, timeout=PATIENCE, raise_on_status=False)
-        # A proxy before the server may keep this page to itself; the next request tells then.
+        request = get_default_host_creds(self.uri), "/version", "GET"
+        answer = http_request(*request, max_retries=0, timeout=TIMEOUT, raise_on_status=False)
+        # Where a proxy keeps this page to itself, the next request shows an error.
         if re.match(r"[0-2]\.\d", answer.text):
             raise OSError(f"the server has MLflow {answer.text}; 3 or later is needed")
 
     def _open_database(self, experiment: str) -> None:
-        """Open an SQLite file, made where it is missing."""
+        """Open an SQLite file; create it if it is missing."""
         from mlflow import MlflowClient
 
         path = unquote(self.uri.removeprefix("sqlite:///").partition("?")[0])
@@ -114,53 +125,29 @@ class Store:
         # Processes that open a new database at once would each create its tables, and crash.
         with FileLock(f"{database}.lock", timeout=60):
             if not database.exists():
-                # It gets its name when it is whole: MLflow cannot go on with half of the tables.
+                # MLflow cannot use a database with half of the tables, which a kill may leave.
                 with written_whole(database) as temporary:
                     for left in temporary.parent.glob(f"{temporary.name}*"):
                         left.unlink()
                     MlflowClient(_sqlite_uri(temporary)).search_experiments(max_results=1)
             self.artifacts = database.parent / "mlartifacts"
             # MLflow would try a locked or damaged file for minutes.
-            with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
+            with closing(sqlite3.connect(database, timeout=TIMEOUT)) as connection, connection:
                 connection.execute("BEGIN IMMEDIATE")
                 _move_artifacts(connection, experiment, self.artifacts)
-            self._open(experiment, self.artifacts.as_uri())
-
-
-def _reason(words: str) -> str:
-    """Shorten the words of an error: no SQL, no page of a server, and of a chain of the HTTP
-    library's errors the last, and whether it is the proxy's."""
-    words, _, chain = words.partition(" [SQL: ")[0].partition("(Caused by ")
-    if chain:
-        proxy = "the proxy: " if chain.startswith("ProxyError") else ""
-        last = re.split(r": (?![A-Z_]+\])|\('|, '", chain)[-1]
-        words = proxy + re.sub(r" \(_ssl\..*", "", last).rstrip("\")'")
-    if "certificate" in words:
-        words += "; MLFLOW_TRACKING_SERVER_CERT_PATH names a file with the one to trust"
-    return textwrap.shorten(words, 300)
+            self._open_experiment(experiment, self.artifacts.as_uri())
 
 
 def _sqlite_uri(path: Path) -> str:
-    """A database's address, in which SQLAlchemy takes a ? for a query and a % for a code."""
+    """A database's address, in which SQLAlchemy gives ? and % a meaning of their own."""
     return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
-def _expect_usable(place: str) -> None:
-    """Raise OSError where runs cannot keep files at `place`, as s3://NAME, from here."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    if re.match("(?!file:|mlflow-artifacts:)[a-z0-9+-]+:", place):
-        try:
-            get_artifact_repository(place).list_artifacts()
-        except Exception as error:  # of a package for such places, or of Python where it is missing
-            raise OSError(f"its files go to {shown(place)}: {one_line(error)}") from None
-
-
 def _move_artifacts(connection: sqlite3.Connection, experiment: str, folder: Path) -> None:
-    """Let an experiment's files be in `folder`, beside the database.
+    """Set `folder`, beside the database, as the place of an experiment's files.
 
-    MLflow keeps their old folder's name when a checkout is renamed or copied, and would write into
-    the original. A server with this database (`make ui`) has them there too, and names no folder.
+    After a checkout is copied or renamed, MLflow would still write to the original's folder. An
+    `mlflow ui` with this database, which keeps them there too, stores no folder.
     """
     query = "SELECT artifact_location FROM experiments WHERE name = ?"
     for (before,) in connection.execute(query, [experiment]).fetchall():

@@ -1,7 +1,8 @@
-"""MLflow brought up to date from the files: what the stages made, on the runs it belongs to."""
+"""Bring MLflow up to date with the results in this folder, each on the run that it belongs to."""
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -14,33 +15,30 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vae.cli import UserError
+from vae.data import tiled
 from vae.files import dvc_files, md5, read_json
+from vae.frames import load_frames
 from vae.identity import identity
 from vae.losses import load_losses
-from vae.params import MODELS, check_params, flat, read_params, training_params
+from vae.params import MODELS, check_params, flat, training_params
 from vae.scores import ANOMALY_KEYS
 from vae.tracking.logged_model import log_model
 from vae.tracking.origin import differences, origin
-from vae.tracking.pages import run_note
-from vae.tracking.pictures import log_pictures
+from vae.tracking.pages import IMAGES, run_note
 from vae.tracking.store import Store
 
 DATA = Path("data/binarized")
-# Set when a run has all of its training's files.
+# A tag with the model's checksum, of runs that have all files of their training.
 MODEL_TAG = "model.md5"
-# A run's parameters by their names in MLflow, beside those that are not as committed. They are few,
-# since MLflow shows them all above each picture, and the two that it is to offer first come first
-# in the alphabet.
-COMPARED = {"train.epochs": "epochs", "train.learning_rate": "learning_rate"} | {
+# The parameters of a run, by their names in MLflow; those that differ from the commit's come with
+# them. They are few, because MLflow shows them all above each image, and it offers the first two in
+# the alphabet for comparison.
+PARAMETERS = {"train.epochs": "epochs", "train.learning_rate": "learning_rate"} | {
     key: key for key in ("model.hidden_sizes", "model.latent_size", "seed", "train.batch_size")
 }
-# Characters of a run's name before its number: PostgreSQL takes 250 in all.
+# PostgreSQL takes names of 250 characters; a number may follow.
 LONGEST_NAME = 240
-# What its frames show.
-PICTURES = {"20d": ["reconstructions"], "2d": ["reconstructions", "manifold"]}
-# What their results have beside measurements, though it is no whole number.
-CHOSEN = ("fails_below", "threshold_percentile", "most_information")
-# The figures of each model's run; both runs have the report as well.
+# Files of plots/ for both runs and for each.
 BOTH = ("losses.png", "reproduction.png", "likelihood.png", "kl-by-dimension.png", "samples.png")
 ANOMALY = ("kl-divergence.png", "noise.png", "anomalies.png")
 RECONSTRUCTION = ("reconstruction.gif", "reconstruction.png", "reconstruction-early.gif")
@@ -49,55 +47,54 @@ FIGURES = {"20d": ("originals.png", *RECONSTRUCTION, *ANOMALY), "2d": (*MANIFOLD
 
 
 def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
-    """Log what the runs of both models lack; make a run that is missing. Raises UserError."""
-    (settings,) = read_params("tracking")
+    """Log whatever MLflow lacks of both models' results. Raises UserError."""
+    settings = check_params(Path("params.yaml")).tracking
     if not settings.enabled:
-        print("tracking: off, by tracking.enabled in params.yaml")
+        print("tracking: off (tracking.enabled in params.yaml)")
         return
-    scores = model_scores(metrics)
+    print("tracking: logging the results to MLflow", flush=True)  # which takes seconds
+    results = model_results(metrics)
     store = Store(settings)
-    # Two of these at once would make the same run twice.
+    # Two processes at once would make the same run twice.
     with store.errors(), FileLock(".dvc/tmp/sync.lock"):
         for name in MODELS:
-            run_id = run_of(store, name, models, plots)
+            run_id = find_run(store, name, models, plots)
             files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
-            model_id = log_model(store, run_id, models / f"{name}.safetensors")
-            log_results(store, run_id, model_id, files, scores[name])
+            log_results(store, run_id, models / f"{name}.safetensors", files, results[name])
+    print("tracking: done; `make ui` shows the runs")
 
 
-def run_of(store: Store, name: str, models: Path, plots: Path) -> str:
-    """Find the run whose training gave model `name`; return its id. Raises UserError.
+def find_run(store: Store, name: str, models: Path, plots: Path) -> str:
+    """Find the run that trained model `name`; return its id. Raises UserError.
 
-    It is the latest that finished; else the latest that was cut short, else a new one, completed.
+    It is the latest one that finished; else the latest one that was killed, or a new one, to either
+    of which all files of the training are logged.
     """
     weights = models / f"{name}.safetensors"
     frames, losses = models / f"{name}-epochs.arrow", plots / f"{name}-losses.csv"
     values = locked_params(name, [DATA, weights, weights.with_suffix(".json"), frames, losses])
     splits = [DATA / f"{split}.safetensors" for split in ("train", "test")]
-    known_as, digest = identity(values, [md5(path) for path in splits]), md5(weights)
-    query = f"tags.identity = '{known_as}'"
-    found = store.client.search_runs([store.experiment], query, order_by=["start_time DESC"])
-    # Another processor's training has the same identity, and other bits.
-    ours = [run.info for run in found if run.data.tags.get(MODEL_TAG, digest) == digest]
-    finished = [run.run_id for run in ours if run.status == "FINISHED"]
-    if finished:
-        return finished[0]
-    cut_short = [run.run_id for run in ours if run.status == "KILLED"]
-    tags = {"identity": known_as, "dvc.stage": f"train-{name}", "logged.from": "files"}
-    run_id = cut_short[0] if cut_short else start_training(store, name, values, splits, tags)
+    training_id, digest = identity(values, [md5(path) for path in splits]), md5(weights)
+    query = f"tags.identity = '{training_id}'"
+    runs = store.client.search_runs([store.experiment], query, order_by=["start_time ASC"])
+    # The same training on a GPU has the same identity and other weights.
+    ours = [run for run in runs if run.data.tags.get(MODEL_TAG, digest) == digest]
+    latest = {run.info.status: run.info.run_id for run in ours}
+    if "FINISHED" in latest:
+        return latest["FINISHED"]
+    tags = {"identity": training_id, "dvc.stage": f"train-{name}", "logged.from": "files"}
+    run_id = latest.get("KILLED") or start_run(store, name, values, splits, tags)
     sync_training(store, run_id, name, models, plots)
-    print(f"tracking: the run of {name} is {'completed' if cut_short else 'made'} from the files")
+    print(f"tracking: logged the training of {name} from its files")
     return run_id
 
 
-def start_training(
+def start_run(
     store: Store, name: str, values: dict[str, str], data: Iterable[Path], tags: dict[str, str]
 ) -> str:
     """Start a run for a training of model `name` on these data files; return its id."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, ViewType
 
-    differs = differences(values, name)
-    words = [f"{key.rpartition('.')[2]}={value}" for key, value in differs.items()]
     tags = {
         **origin(),
         "model": name,
@@ -106,16 +103,16 @@ def start_training(
         "mlflow.source.type": "LOCAL",
         **tags,
     }
-    title = " ".join([name, *words, tags.get("dvc.experiment", "")]).strip()
-    title = title if len(title) <= LONGEST_NAME else f"{title[: LONGEST_NAME - 3]}..."
-    of_model = f"tags.model = '{name}'"
-    others = store.client.search_runs([store.experiment], of_model, ViewType.ALL)
-    same = [run for run in others if run.info.run_name.partition(" #")[0] == title]
-    number = f" #{len(same) + 1}" if same else ""
-    run = store.client.create_run(store.experiment, tags=tags, run_name=title + number)
-    run_id = run.info.run_id
-    compared = {key: key for key in differs} | COMPARED
-    params = [Param(compared[key], values[key]) for key in values if key in compared]
+    changed = differences(values, name)
+    words = [f"{key.rpartition('.')[2]}={value}" for key, value in changed.items()]
+    title = " ".join([name, *words, tags.get("dvc.experiment", "")])[:LONGEST_NAME].strip()
+    query = f"tags.model = '{name}'"
+    others = store.client.search_runs([store.experiment], query, ViewType.ALL)
+    number = 1 + sum(run.info.run_name.partition(" #")[0] == title for run in others)
+    title += f" #{number}" if number > 1 else ""
+    run_id = store.client.create_run(store.experiment, tags=tags, run_name=title).info.run_id
+    names = {key: key for key in changed} | PARAMETERS
+    params = [Param(names[key], values[key]) for key in values if key in names]
     store.client.log_batch(run_id, params=params)
     store.client.log_dict(run_id, values, "parameters.json")
     for path in data:
@@ -126,22 +123,24 @@ def start_training(
 
 
 def locked_params(name: str, paths: Iterable[Path]) -> dict[str, str]:
-    """The flat parameters of model `name`'s training, to which dvc.lock says that these files and
-    folders belong as they are. Raises UserError."""
+    """Return the flat parameters with which model `name` was trained, from dvc.lock.
+
+    Raises UserError unless these files and folders of the training are those of dvc.lock.
+    """
     try:
         locked = YAML(typ="safe").load(Path("dvc.lock"))["stages"][f"train-{name}"]
-        sums = {entry["path"]: entry["md5"] for entry in locked["deps"] + locked["outs"]}
+        checksums = {entry["path"]: entry["md5"] for entry in locked["deps"] + locked["outs"]}
         values = locked["params"]["params.yaml"]
     except (OSError, KeyError, TypeError, YAMLError):
-        sums, values = {}, {}
+        checksums, values = {}, {}
     for path in paths:
-        if not path.exists() or _dvc_md5(path) != sums.get(path.as_posix()):
-            raise UserError(f"dvc.lock knows no training with {path} as it is; run `dvc repro`")
+        if not path.exists() or _dvc_md5(path) != checksums.get(path.as_posix()):
+            raise UserError(f"{path} is not the one of dvc.lock; run `dvc repro`")
     return flat(training_params(check_params(Path("params.yaml"), values), name))
 
 
 def _dvc_md5(path: Path) -> str:
-    """DVC's MD5 sum of a file, or of a folder of files: that of its list."""
+    """DVC's checksum of a file, or of a folder of files, which is that of a list in JSON."""
     if path.is_file():
         return md5(path)
     entries = [{"md5": md5(file), "relpath": file.name} for file in dvc_files(path)]
@@ -150,19 +149,24 @@ def _dvc_md5(path: Path) -> str:
 
 def sync_training(store: Store, run_id: str, name: str, models: Path, plots: Path) -> None:
     """Log what a run lacks of its training's files, and end it as FINISHED. Raises UserError."""
-    weights = models / f"{name}.safetensors"
     rows = load_losses(plots / f"{name}-losses.csv").to_dict("records")
     logged = store.client.get_metric_history(run_id, "test_loss")
     for row in rows[max((point.step for point in logged), default=0) :]:
-        log_points(store, run_id, row)
-    log_pictures(store, run_id, models / f"{name}-epochs.arrow", PICTURES[name])
+        log_epoch_losses(store, run_id, row)
+    for kind in IMAGES[name]:
+        frames = load_frames(models / f"{name}-epochs.arrow", kind)
+        images = tiled(frames, math.isqrt(frames.shape[1]) if kind == "manifold" else 1)
+        # MLflow shows step 0 first: the trained model's; the other steps are epochs.
+        for step, image in enumerate([images[-1], *images]):
+            store.client.log_image(run_id, image, key=f"images/{kind}", step=step)
+    weights = models / f"{name}.safetensors"
     log_model(store, run_id, weights)
     store.client.set_tag(run_id, MODEL_TAG, md5(weights))
     store.client.set_terminated(run_id, "FINISHED")
 
 
-def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
-    """Log an epoch's losses, a row of the losses CSV, all at once."""
+def log_epoch_losses(store: Store, run_id: str, row: Mapping[str, float]) -> None:
+    """Log an epoch's losses, a row of the losses CSV, in one request."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
@@ -172,33 +176,26 @@ def log_points(store: Store, run_id: str, row: Mapping[str, float]) -> None:
 
 
 def log_results(
-    store: Store, run_id: str, model_id: str, files: Sequence[Path], scores: Mapping[str, float]
+    store: Store, run_id: str, weights: Path, files: Sequence[Path], results: Mapping[str, Any]
 ) -> None:
-    """Log files, to which the run's note then links, and scores that are new, of the run and of its
-    logged model. Raises UserError."""
+    """Log files, with a note that links to them, and new scores of a run and its logged model: the
+    results that are floats. Raises UserError."""
+    model_id = log_model(store, run_id, weights)
     run = store.client.get_run(run_id)
     for path in files:
         store.client.log_artifact(run_id, path, path.parent.name or None)
     store.client.set_tag(run_id, "mlflow.note.content", run_note(store.experiment, run_id, files))
-    for name, value in scores.items():
-        if run.data.metrics.get(f"scores/{name}") != value:
+    for name, value in results.items():
+        if isinstance(value, float) and run.data.metrics.get(f"scores/{name}") != value:
             store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)
 
 
-def model_scores(metrics: Path) -> dict[str, dict[str, float]]:
+def model_results(metrics: Path) -> dict[str, dict[str, Any]]:
     """What the stages measured of each model, by name. Raises UserError."""
     likelihood = read_json(metrics / "likelihood.json", *MODELS)
     anomaly = read_json(metrics / "anomaly.json", *ANOMALY_KEYS)
-    scores = {}
-    for name in MODELS:
-        scores[name] = _measured(likelihood[name]) | _measured(likelihood[name]["decomposition"])
-    scores["20d"] |= _measured(anomaly)
+    results = {name: likelihood[name] | likelihood[name]["decomposition"] for name in MODELS}
+    results["20d"] |= anomaly
     for kind, areas in anomaly["kinds"].items():
-        scores["20d"] |= {f"roc_auc {kind} {score}": areas[score]["roc_auc"] for score in areas}
-    return scores
-
-
-def _measured(found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a stage's results, but for those that it was given."""
-    numbers = {key: value for key, value in found.items() if isinstance(value, float)}
-    return {key: value for key, value in numbers.items() if key not in CHOSEN}
+        results["20d"] |= {f"roc_auc {kind} {score}": areas[score]["roc_auc"] for score in areas}
+    return results

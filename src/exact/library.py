@@ -170,8 +170,8 @@ def compile_library(
         first = next((line for line in lines if "error:" in line), lines[-1])
         errors.append(f"{' '.join(command)}: {first}")
     raise BuildError(
-        f"no C compiler here can compile {sources[0].parent}/*.c: install gcc, or ziglang, as `make "
-        f"setup` does: {'; '.join(errors) or 'there is no cc, gcc or clang'}"
+        f"no C compiler here can compile {sources[0].parent}/*.c: run `make setup`, or install gcc "
+        f"or ziglang: {'; '.join(errors) or 'there is no cc, gcc or clang'}"
     )
 
 

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from exact.library import processor
 from vae import cli
 from vae.files import write_json
@@ -92,9 +94,10 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def pin(name: str) -> None:
-    """Keep the process of a contestant on one core to that, before its libraries start threads."""
+    """Keep the process of a contestant on one core to that, with one thread."""
     if name in ONE_CORE.values() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        torch.set_num_threads(1)
 
 
 def run(name: str, model: str) -> tuple[float, float, float | None]:

@@ -1,11 +1,11 @@
-"""Binarize the gray pixels of the images."""
+"""Binarize the gray pixels of the images, or scale them to 0.0 to 1.0."""
 
 import vae.environment  # noqa: F401
 
 import numpy as np
 
 from vae import cli
-from vae.data import Split, binarize, checked, raw_files, read_idx, sample_pixels, save_split
+from vae.data import Split, checked, preprocess, raw_files, read_idx, sample_pixels, save_split
 from vae.params import read_params
 
 
@@ -18,16 +18,17 @@ def main() -> None:
         if settings.mode == "sample":
             images = sample_pixels(gray, generator)
         else:
-            images = binarize(gray, settings.threshold)
+            kind = np.float32 if settings.mode == "none" else np.uint8
+            images = preprocess(gray, settings.threshold, kind)
         if (images == images[0]).all():  # the scores would have no deviation
             raise cli.UserError(
-                f"the {len(images)} images of {image_file} are equal when binarized (threshold "
-                f"{settings.threshold}); at least two should differ"
+                f"the {len(images)} images of {image_file} are equal after binarize.mode "
+                f"{settings.mode} (threshold {settings.threshold}); at least two should differ"
             )
         labels = read_idx(label_file, 1) if label_file.exists() else None
         split = checked(Split(images, labels), image_file)
         save_split(split, binarized / f"{name}.safetensors")
-        print(f"{name}: {len(images)} images, {images.mean():.1%} of the pixels are 1")
+        print(f"{name}: {len(images)} images, the mean of the pixels is {images.mean():.3f}")
 
 
 if __name__ == "__main__":

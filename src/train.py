@@ -22,8 +22,7 @@ from vae.params import MODELS, Figures, Params, check_params, flat, training_par
 from vae.tracking.live import live_run
 from vae.training import Epoch, computes_exactly, fit, inexact_steps, prepare
 
-# Instead of a bar, elsewhere than on a terminal: a line each half minute, of a training that takes
-# longer.
+# Without a terminal: a line every half minute instead of a bar.
 LINES = {"delay": 30, "mininterval": 30, "bar_format": "{n_fmt} of {total_fmt} batches\n"}
 
 
@@ -97,7 +96,7 @@ def train_model(
 
 
 def check_images(figures: Figures, test_images: int) -> None:
-    """The pictures to reconstruct must be among the test images. Raises UserError."""
+    """Raise UserError unless the images to reconstruct are among the test images."""
     if max(figures.images) >= test_images:
         raise UserError(
             f"params.yaml: figures.images has {max(figures.images)}; it should be below "

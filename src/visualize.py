@@ -37,7 +37,7 @@ def main() -> None:
     draw.save_figure(plots / "losses.png", draw.loss_curves(losses, published, sizes))
 
     images = test.images[list(recorded.images)]
-    originals = draw.enlarged(tiled(images * np.uint8(255), 1), settings.image_scale)
+    originals = draw.enlarged(tiled(quantized(images), 1), settings.image_scale)
     draw.save_png(plots / "originals.png", originals)
 
     def pairs(frames: np.ndarray) -> np.ndarray:

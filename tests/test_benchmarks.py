@@ -30,12 +30,12 @@ def work(digits, params) -> Work:
 
 
 @pytest.mark.parametrize("name", ["torch_kernels", "post", "examples"])
-def test_the_peers_in_torch_do_the_same_work_as_the_library(work, name):
+def test_the_peers_in_torch_do_the_same_work(work, name):
     """An epoch from the same weights, in another order, ends at nearly the same training loss."""
     assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
 
 
-def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
+def test_the_peer_in_jax_does_the_same_work(work):
     """As above."""
     reason = "JAX is the benchmark's only; make bench installs it"
     jax_peer = pytest.importorskip("jax_peer", reason=reason, exc_type=ImportError)
@@ -50,7 +50,7 @@ def test_the_peer_in_jax_does_the_same_work_as_the_library(work):
     assert jax_peer.jax_epoch(work, weights)() == pytest.approx(expected, rel=0.02)
 
 
-def test_the_peers_have_the_authors_first_weights_in_pytorchs_own_layers(work):
+def test_the_peers_start_from_the_authors_first_weights(work):
     ours, theirs = contestants.fresh(work)[0], contestants.plain(work)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, other)

@@ -54,15 +54,16 @@ def test_a_bug_keeps_its_traceback(error):
         cli.run(raises(error))
 
 
-def test_control_characters_of_a_file_name_do_not_reach_the_terminal():
+def test_control_characters_do_not_reach_the_terminal():
     with pytest.raises(SystemExit) as caught:
         cli.run(raises(cli.UserError("cannot read a\x1b[31m\x07é.png")))
     assert str(caught.value) == "error: cannot read a\\x1b[31m\\x07é.png"
 
 
-def test_arguments_are_paths_in_order(monkeypatch):
+def test_arguments_are_paths_by_name_and_in_order(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["a.py", "data", "models"])
-    assert cli.arguments("A script.", "binarized", "weights") == [Path("data"), Path("models")]
+    paths = cli.arguments("A script.", "binarized", "weights")
+    assert (paths.binarized, paths.weights) == tuple(paths) == (Path("data"), Path("models"))
 
 
 STAGE = """

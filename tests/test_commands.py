@@ -30,7 +30,6 @@ NOT_RUN = {
     "ray start --head --port 6379": "needs two machines; tests/test_study.py starts two nodes",
     "ray start --address 10.0.0.1:6379": "as above",
     "ray stop": "would stop Ray for everybody on this machine",
-    "make audit": "needs PyPI's vulnerability service",
 }
 # As the text has it, and as it is run.
 SHORTER = {"--seeds 0-9 ": "--seeds 0-1 "}

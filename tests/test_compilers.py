@@ -51,29 +51,32 @@ int main(int arguments, char **argument) {
     get(in, sizes, 8, layers + 2);
     for (long l = 0; l < layers; l++) size[l] = sizes + l + (l >= inner);
     long pixels = sizes[0], latent = size[inner][0];
-    float *all = room(4 * n[2]), *w[64], *b[64], *by_w[64], *by_b[64], *x[65], *by_x[65];
+    float *all = room(4 * n[2]);
     float *gradients = room(4 * n[2]), *first = room(4 * n[2]), *second = room(4 * n[2]);
-    int64_t tensors[5 * 128], *t = tensors;
+    Values tensors[128], *t = tensors;
+    Layer table[64];
     get(in, all, 4, n[2]);
-    long at = 0;
+    long at = 0, hidden_size = 0;
     for (long l = 0; l < layers; l++) {
         long inputs = size[l][0], outputs = size[l][1], counts[] = {inputs * outputs, outputs};
-        float **own[2][2] = {{w + l, by_w + l}, {b + l, by_b + l}};
+        float *values[2];
         for (int part = 0; part < 2; at += counts[part++]) {
             // Each of its own, since what lies behind it is read.
-            float *value = room(4 * counts[part]);
-            memcpy(value, all + at, 4 * counts[part]);
-            *own[part][0] = value, *own[part][1] = gradients + at;
-            int64_t row[] = {(int64_t)value, (int64_t)(gradients + at), (int64_t)(first + at),
-                             (int64_t)(second + at), counts[part]};
-            memcpy(t, row, sizeof row), t += 5;
+            values[part] = room(4 * counts[part]);
+            memcpy(values[part], all + at, 4 * counts[part]);
+            *t++ = (Values){values[part], gradients + at, first + at, second + at, counts[part], 0};
         }
-        x[l + 1] = room(4 * batch * outputs), by_x[l + 1] = room(4 * batch * outputs);
+        table[l] = (Layer){values[0], values[1], (float *)t[-2].g, (float *)t[-1].g, outputs,
+                           l != inner - 1 && l != layers - 1};
+        hidden_size += batch * outputs;
     }
     uint8_t *images = room(batch * pixels), *data = room(batch * pixels);
     int64_t *rows = room(8 * batch);
     float *noise = room(4 * batch * latent), *z = room(4 * batch * latent);
     float *by_z = room(4 * batch * latent), *by_logits = room(4 * batch * pixels);
+    float *posterior = room(8 * batch * latent), *by_posterior = room(8 * batch * latent);
+    float *logits = room(4 * batch * pixels), *unused = room(4 * batch * pixels);
+    float *hidden[2] = {room(4 * hidden_size), room(4 * hidden_size)};
     double *nll = room(8 * batch), *kl = room(8 * batch), *ones = room(8 * batch);
     for (long i = 0; i < batch; i++) ones[i] = 1;
     get(in, images, 1, batch * pixels);
@@ -82,30 +85,21 @@ int main(int arguments, char **argument) {
         get(in, rows, 8, batch), get(in, noise, 4, batch * latent);
         for (long i = 0; i < batch; i++)
             memcpy(data + i * pixels, images + rows[i] * pixels, pixels);
-        failed += linear_of_bytes(data, w[0], b[0], x[1], batch, pixels, size[0][1], inner > 1);
-        for (long l = 1; l < layers; l++) {
-            if (l == inner) gaussian(x[l], noise, z, kl, batch, latent);
-            failed += linear(l == inner ? z : x[l], w[l], b[l], x[l + 1], batch, size[l][0],
-                             size[l][1], l != inner - 1 && l != layers - 1);
-        }
-        bernoulli_nll(x[layers], data, nll, by_logits, batch, batch, pixels);
-        failed += bernoulli_nll_backward(by_logits, ones, by_x[layers], batch, pixels) != UNCHANGED;
-        for (long l = layers - 1; l >= 0; l--) {
-            float *by_y = l == layers - 1 ? by_logits : by_x[l + 1];
-            float *y = l == inner - 1 || l == layers - 1 ? NULL : x[l + 1];
-            if (l == 0)
-                failed += linear_of_bytes_backward(data, y, by_y, by_w[0], by_b[0], batch, pixels,
-                                                   size[0][1]);
-            else
-                failed += linear_backward(l == inner ? z : x[l], w[l], y, by_y,
-                                          l == inner ? by_z : by_x[l], by_w[l], by_b[l], batch,
-                                          size[l][0], size[l][1]);
-            if (l == inner) gaussian_backward(x[l], noise, by_z, ones, by_x[l], batch, latent);
-        }
-        adam(tensors, 2 * layers, step, 1e-3, .9, .999, 1e-8);
+        failed += linears(data, 1, batch, pixels, table, inner, hidden[0], posterior);
+        gaussian(posterior, noise, z, kl, batch, latent);
+        failed += linears(z, 0, batch, latent, table + inner, layers - inner, hidden[1], logits);
+        bernoulli_nll(logits, data, nll, by_logits, batch, batch, pixels);
+        failed += bernoulli_nll_backward(by_logits, ones, unused, batch, pixels) != UNCHANGED;
+        failed += linears_backward(z, 0, batch, latent, table + inner, layers - inner, hidden[1],
+                                   logits, by_logits, by_z);
+        gaussian_backward(posterior, noise, by_z, ones, by_posterior, batch, latent);
+        failed += linears_backward(data, 1, batch, pixels, table, inner, hidden[0], posterior,
+                                   by_posterior, NULL);
+        for (t = tensors; t < tensors + 2 * layers; t++) t->step = step;
+        adam(tensors, 2 * layers, 1e-3, .9, .999, 1e-8);
         put(nll, 8, batch), put(kl, 8, batch);
     }
-    for (t = tensors; t < tensors + 10 * layers; t += 5) put((float *)t[0], 4, t[4]);
+    for (t = tensors; t < tensors + 2 * layers; t++) put(t->w, 4, t->count);
     put(gradients, 4, n[2]), put(first, 4, n[2]), put(second, 4, n[2]);
     uint32_t *words = room(n[5] * 4);
     float *normals = room(n[5] * 4);

@@ -82,7 +82,7 @@ def test_an_npz_file_with_kerass_names_keeps_its_splits(own, labelled):
         assert not labelled or labels.dtype == np.uint8
 
 
-def test_an_npz_file_of_one_array_is_split_with_its_labels(own):
+def test_an_npz_file_of_one_array_is_split(own):
     x = pictures(14)
     np.savez_compressed(own / "own.npz", x=x, y=np.arange(14) % 10)
     found = read_custom_data(own / "own.npz")

@@ -174,7 +174,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(architecture):
     assert len({trained(architecture, threads) for threads in (1, 2, 3, 16)}) == 1
 
 
-def test_bits_do_not_depend_on_the_callers_mode_for_subnormal_numbers():
+def test_bits_do_not_depend_on_the_subnormal_mode():
     expected = trained(POSTS[1], 2)
     torch.set_flush_denormal(True)
     try:

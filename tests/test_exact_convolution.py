@@ -93,7 +93,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(kind, shape):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES[:-1], ids=str)
-def test_what_becomes_of_an_image_does_not_depend_on_the_images_beside_it(kind, shape):
+def test_an_images_bits_do_not_depend_on_its_batch(kind, shape):
     *sizes, stride, padding = shape
     x, w, b = example(kind, *sizes)
     whole = worked(functional, kind, [x, w, b], stride, padding)
@@ -194,7 +194,7 @@ def test_gaussian_nll_and_its_gradients_are_those_of_float64(grey, log_variance)
     torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_of_convolutions_on_grey_images_has_exact_operations_only():
+def test_a_step_of_convolutions_has_exact_operations_only():
     model = torch.nn.Sequential(
         exact.nn.Conv2d(1, 4, 3, padding=1),
         torch.nn.ReLU(),

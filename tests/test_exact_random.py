@@ -126,7 +126,7 @@ def test_initial_weights_are_those_of_torchs_linear_layers(hidden, latent):
         assert same(ours, theirs)
 
 
-def test_the_bound_of_kaiming_uniform_is_ours_for_every_number_of_inputs():
+def test_initial_bounds_are_those_of_kaiming_uniform():
     """torch takes a longer way to 1 / sqrt(inputs); in float32 it ends at the same number."""
     gain = nn.init.calculate_gain("leaky_relu", math.sqrt(5))
     for inputs in range(1, 10_000):
@@ -159,7 +159,7 @@ def test_draws_go_on_from_a_kept_state(drawn):
 
 @torch_has_avx2
 @pytest.mark.parametrize("latent", [20, 2, 3])
-def test_two_epochs_of_full_size_are_drawn_as_torch_draws_them(latent):
+def test_two_full_epochs_are_drawn_as_torch_does(latent):
     batch_size, interval, pictures = 128, 10, 5
     stream, (_, torchs) = RandomStream(199, batch_size, pictures, interval), generators()
     for images in (60_000, 10_000, 60_000, 10_000):
@@ -193,7 +193,7 @@ def test_the_bits_are_these_with_any_processor():
     assert hashes() == HASHES
 
 
-def test_the_bits_are_these_where_torch_and_numpy_use_no_avx2():
+def test_the_bits_are_the_same_without_avx2():
     program = (
         "import test_exact_random, torch;"
         "print(torch.backends.cpu.get_cpu_capability(), test_exact_random.hashes())"

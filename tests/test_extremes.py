@@ -40,6 +40,7 @@ EXTREMES = {
         "train-20d": {"hidden_sizes": [50] * 10, "latent_size": 3},
         "train-2d": {"hidden_sizes": [20] * 10},
     },
+    "gray pixels": {"binarize": {"mode": "none"}, "train": {"epochs": 2}},
     "batches of one": {"figures": {"interval": 50}, "train": {"epochs": 1, "batch_size": 1}},
 }
 
@@ -56,3 +57,7 @@ def test_the_pipeline_makes_every_output_with(demo, overrides):
     assert set(after) == set(before)
     assert after["models/20d.safetensors"] != before["models/20d.safetensors"]
     assert all((demo / name).exists() for name in after)
+    report = (demo / "report.html").read_text()
+    gray = overrides.get("binarize") == {"mode": "none"}
+    assert ("Gaussian around the decoder" in report) == gray
+    assert "<h2>Verdicts" not in report

@@ -138,7 +138,7 @@ def remount(folder: Path, kibibytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", folder], check=True)
 
 
-def test_a_training_on_a_full_disk_ends_well_after_making_room(finished_demo, mounted):
+def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
     disk = mounted("-o", "size=1g", *TMPFS)
     folder = copy_demo(finished_demo, disk / "demo")
     shutil.rmtree(folder / "mlartifacts")
@@ -288,11 +288,11 @@ def an_epoch_twice(demo):
         (without_a_key, "report", "cannot read metrics/anomaly.json (it has no fails_on); run"),
         (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
         (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
-        (the_other_model, "visualize", "(it has 20 latent dimensions, not 2); run"),
+        (the_other_model, "visualize", "(its latent size is 20; it should be 2); run"),
         (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
     ],
 )
-def test_a_damaged_file_between_stages_ends_a_script_in_one_line(demo, damage, stage, message):
+def test_a_damaged_intermediate_file_ends_a_script_in_one_line(demo, damage, stage, message):
     damage(demo)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     result = script(demo, stage, *stages[stage]["cmd"].split()[2:])

@@ -9,7 +9,7 @@ from vae.cli import UserError
 from vae.frames import FrameRecorder, grid_axis, latent_grid, load_frames, quantized
 
 
-def test_the_grid_is_the_posts_columns_the_first_coordinate_rows_the_second():
+def test_the_grids_columns_are_the_first_latent_coordinate():
     axis = grid_axis(20, (0.05, 0.95))
     np.testing.assert_allclose(axis, norm.ppf(np.linspace(0.05, 0.95, 20)), rtol=1e-12)
     grid = latent_grid(axis).reshape(20, 20, 2)

@@ -16,16 +16,16 @@ FILES = sorted(SRC.rglob("*.py"))
 # Of each room: lines of Python at most, which is what it has today, so that it does not grow by
 # accident; and the rooms whose names it may import.
 ROOMS = {
-    "stages": (570, {"vae", "report", "reproduction", "tracking"}),
-    "tools": (745, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),
-    "exact": (1160, set()),
+    "stages": (565, {"vae", "report", "reproduction", "tracking"}),
+    "tools": (738, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),
+    "exact": (1184, set()),
     "networks": (20, {"exact", "vae"}),
-    "vae": (2345, {"exact"}),
-    "report": (750, {"exact", "vae", "reproduction"}),
-    "reproduction": (380, {"exact", "vae"}),
-    "rebuild": (120, {"exact", "vae"}),
-    "study": (205, {"exact", "vae", "reproduction"}),
-    "tracking": (605, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
+    "vae": (2343, {"exact"}),
+    "report": (725, {"exact", "vae", "reproduction"}),
+    "reproduction": (379, {"exact", "vae"}),
+    "rebuild": (119, {"exact", "vae"}),
+    "study": (201, {"exact", "vae", "reproduction"}),
+    "tracking": (604, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
 }
 MOST = 7_000  # lines in all
 
@@ -79,7 +79,7 @@ def test_the_whole_keeps_within_its_budget_of_lines():
     assert sum(map(lines_of, FILES)) <= MOST
 
 
-def test_no_two_files_and_no_two_public_functions_of_src_have_one_name():
+def test_no_two_files_or_public_functions_share_a_name():
     stems = Counter(path.stem for path in FILES if path.stem != "__init__")
     assert [name for name, count in stems.items() if count > 1] == []
     trees = [ast.parse(path.read_text()) for path in FILES]
@@ -104,7 +104,7 @@ def test_importing_a_package_does_nothing_but_import():
 
 
 @pytest.mark.parametrize("path", [*SRC.glob("*.py"), *SRC.glob("tools/*.py")], ids=lambda p: p.name)
-def test_a_script_is_at_most_150_lines_and_all_but_the_path_have_a_main(path):
+def test_a_script_has_a_main_and_at_most_150_lines(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 150
     assert path.stem == "src_path" or "    cli.run(main)\n" in text

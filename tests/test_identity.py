@@ -12,12 +12,12 @@ from vae.params import Architecture, flat, training_params
 from vae.stream import RandomStream
 from vae.training import Start, fit
 
-# The weights' MD5 sum by version: a change of the arithmetic raises the version and adds a line.
+# The weights' MD5 by version: a change of the arithmetic raises the version and adds a line.
 GOLDEN = {1: "da6fa36bf56130bf1c493661135004bc"}
 
 
 def tiny_training(params) -> str:
-    """The MD5 sum of a small model's weights after two epochs of 100 random images."""
+    """The MD5 of a small model's weights after two epochs of 100 random images."""
     settings = params.train.model_copy(update={"epochs": 2, "batch_size": 16})
     pixels = np.random.RandomState(0).randint(0, 2, (100, 784)).astype(np.uint8)
     images, stream = torch.from_numpy(pixels), RandomStream(1, 16, 2, 3)

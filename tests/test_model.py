@@ -194,7 +194,7 @@ class Evil:
      "float16", "float64", "bfloat16", "float8_e4m3fn", "NaN", "infinite", "no description",
      "description", "network", "deep description", "enormous description"],
 )  # fmt: skip
-def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, damage):
+def test_an_unusable_model_is_refused_in_one_line(tmp_path, small, damage):
     path = tmp_path / "model.safetensors"
     save_model(model_of(small), small, path)
     match damage:
@@ -252,9 +252,7 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(tmp_path, small, dam
     place=st.floats(0, 1),
     others=st.binary(max_size=8),
 )
-def test_a_model_with_any_bytes_changed_is_read_or_refused_in_one_line(
-    tmp_path, suffix, place, others
-):
+def test_a_damaged_model_is_read_or_refused_in_one_line(tmp_path, suffix, place, others):
     path = tmp_path / "model.safetensors"
     architecture = Architecture(hidden_sizes=(), latent_size=1)
     save_model(model_of(architecture), architecture, path)

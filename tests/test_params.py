@@ -59,7 +59,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
-def test_a_mistake_is_named_by_key_value_and_what_is_allowed(tmp_path, old, new, message):
+def test_a_mistake_names_key_value_and_what_is_allowed(tmp_path, old, new, message):
     assert old in COMMITTED
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.replace(old, new, 1))
@@ -83,7 +83,7 @@ def test_the_committed_values_are_the_posts(params):
     assert params.figures.images == (1, 4, 12, 15, 22)
 
 
-def test_groups_come_in_the_order_asked_for_and_cannot_be_changed():
+def test_groups_come_in_order_and_cannot_be_changed():
     seed, train = read_params("seed", "train", path=ROOT / "params.yaml")
     assert seed == 199
     with pytest.raises(ValueError, match="frozen"):
@@ -161,6 +161,6 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
 
 
 @pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
-def test_a_path_of_custom_data_may_be_typed_in_several_ways(typed):
+def test_a_path_of_custom_data_may_be_typed_variously(typed):
     change = {"download.dataset": typed}
     assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"

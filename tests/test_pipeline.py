@@ -92,7 +92,7 @@ def declares(dependency: str, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("file", ["dvc.yaml", "studies/dvc.yaml"])
-def test_a_stage_declares_the_sources_it_imports_and_no_others(file):
+def test_a_stage_declares_exactly_the_sources_it_imports(file):
     for name, stage in YAML(typ="safe").load(ROOT / file)["stages"].items():
         sources = [dep for dep in stage["deps"] if dep.startswith("src/")]
         if name == "track":  # whose outputs are in MLflow: it follows the results
@@ -114,7 +114,7 @@ def test_a_stage_declares_the_sources_it_imports_and_no_others(file):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_declares_the_parameter_groups_it_reads_and_no_others(stage):
+def test_a_stage_declares_exactly_the_parameters_it_reads(stage):
     declared = {key.partition(".")[0] for key in STAGES[stage].get("params", [])}
     if stage.startswith("train-"):
         # train.py takes its own group, train-NAME, through training_params with the shared ones.

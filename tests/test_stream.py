@@ -78,7 +78,7 @@ def test_a_run_draws_what_the_notebook_draws_in_its_order():
     assert_weights(model, second_model)
 
 
-def test_skipping_a_run_leaves_the_stream_where_the_real_run_leaves_it(params, small):
+def test_skipping_a_run_leaves_the_stream_where_it_ends(params, small):
     settings = params.train.model_copy(update={"epochs": 2})
     images = torch.randint(2, (TRAINING, 784), dtype=torch.uint8)
     real = stream()

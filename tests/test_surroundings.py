@@ -176,7 +176,7 @@ def clone(tmp_path):
     return tmp_path / "clone", environment
 
 
-def test_a_checkout_has_the_committed_bytes_whatever_git_is_set_to(clone):
+def test_a_checkout_has_the_committed_bytes(clone):
     folder, environment = clone
     # Without the settings, and by content, since git trusts the times of files.
     command = "git ls-files | git hash-object --no-filters --stdin-paths"

@@ -74,7 +74,7 @@ def test_losses_are_the_means_before_each_step(images, settings, small):
         assert epoch.test.negative_elbo == pytest.approx(total / 30, rel=1e-5)
 
 
-def test_weights_and_losses_do_not_depend_on_the_number_of_threads(settings):
+def test_weights_and_losses_do_not_depend_on_threads(settings):
     architecture = Architecture(hidden_sizes=(400, 150), latent_size=2)
     images = np.random.default_rng(0).integers(0, 2, (600, 784), dtype=np.uint8)
     settings = settings.model_copy(update={"batch_size": 128})
@@ -155,7 +155,7 @@ def test_a_training_continues_from_its_checkpoint_with_the_same_bits(
 
 @pytest.mark.parametrize("file", ["state.safetensors", "frames-1.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
-def test_a_damaged_checkpoint_is_not_used_and_the_log_says_why(
+def test_a_damaged_checkpoint_is_named_and_not_used(
     tmp_path, images, params, small, file, damage, capsys
 ):
     settings = params.train.model_copy(update={"epochs": 3, "batch_size": 16})
@@ -181,9 +181,7 @@ def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings
     assert "(of other parameters, data, code or PyTorch); starting again" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_stops_training_at_its_batch(
-    tmp_path, images, settings, small, capsys
-):
+def test_a_loss_that_is_not_finite_stops_training(tmp_path, images, settings, small, capsys):
     start = begun(small, images, settings)
     recorder = FrameRecorder(images[:2], levels=16)
     checkpoint = Checkpoint(tmp_path / "c", "abc")

@@ -69,7 +69,7 @@ static void sixteen_normals(const uint32_t *words, float *out) {
 }
 
 // `size` normal numbers, 16 or more, from as many words; where 16 does not divide the size, the last
-// sixteen are drawn anew from 16 more words.
+// sixteen are drawn again from 16 more words.
 void many_normals(const uint32_t *words, float *out, int64_t size) {
     for (int64_t i = 0; i + 16 <= size; i += 16) sixteen_normals(words + i, out + i);
     if (size % 16) sixteen_normals(words + size, out + size - 16);

@@ -105,10 +105,10 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, weights: Sequence[float], *terms: Tensor) -> Tensor:
         ctx.weights, ctx.shapes = weights, [term.shape for term in terms]
+        terms = [term.double().contiguous() for term in terms]
         total, part = 0.0, torch.empty((), dtype=torch.float64)
         for weight, term in zip(weights, terms, strict=True):
-            values = term.double().contiguous()
-            library().sum_over_rows(*pointers(values, part), values.numel(), 1)
+            library().sum_over_rows(term.data_ptr(), part.data_ptr(), term.numel(), 1)
             total += weight * part.item()
         return part.fill_(total)
 

@@ -13,15 +13,81 @@
                 fegetenv(&caller), fesetenv(FE_DFL_ENV)
 static void restore_mode(fenv_t *caller) { fesetenv(caller); }
 
-// Linear: y = x W + b, then negatives become 0 (relu). x (rows, inputs), W (inputs, outputs), b
-// (outputs) or NULL: no bias.
-int linear(const float *x, const float *w, const float *b, float *y, long rows, long inputs,
-           long outputs, long relu) {
-    EXACTLY;
-    return multiply((Product){rows, outputs, inputs, x, inputs, 1, w, outputs, 1, y, b, relu});
+// A stack of linear layers: y = x W + b, then negatives become 0 (relu). W (inputs, outputs); b
+// (outputs) or NULL: no bias. `by_w` and `by_b`: where the gradients go; NULL: not asked for.
+typedef struct {
+    const float *w, *b;
+    float *by_w, *by_b;
+    int64_t outputs, relu;
+} Layer;
+
+// List i: the k, of `length`, for which byte (i, k) is 1; others than 0 and 1 set `wrong`.
+typedef struct { const uint8_t *bytes; long by_i, by_k, length; int32_t *lists; atomic_int wrong; } Lists;
+
+static void list_ones(void *of, long first, long last) {
+    Lists *p = of;
+    for (long i = first; i < last; i++) {
+        const uint8_t *bytes = p->bytes + i * p->by_i;
+        int32_t *list = p->lists + i * (p->length + 2), n = 1;
+        uint8_t all = 0;
+        for (long k = 0, end; k < p->length; k = end) {
+            uint64_t eight = 1;
+            end = least(k + 8, p->length);
+            if (p->by_k == 1 && end == k + 8) memcpy(&eight, bytes + k, 8);
+            if (!eight) continue;  // most of an image is
+            for (long j = k; j < end; j++) {
+                uint8_t byte = bytes[j * p->by_k];
+                list[n] = j, n += byte & 1, all |= byte;
+            }
+        }
+        list[0] = n - 1;
+        if (all > 1) p->wrong = 1;
+    }
 }
 
-// By y, with 0 where the ReLU's y is not positive (y NULL: no ReLU); and by b: its sum over the rows.
+enum { BLOCK = 256 };  // rows at a time: their lists fit a cache
+
+// A layer of bytes x, 0 or 1, by sums over the ones: equal bits, in an eighth of the work.
+static int layer_of_bytes(const uint8_t *x, const Layer *l, float *y, long rows, long inputs) {
+    int32_t *lists = scratch(LISTS, least(rows, BLOCK) * (inputs + 2) * sizeof(int32_t));
+    if (!lists) return NO_MEMORY;
+    for (long i = 0; i < rows; i += BLOCK) {
+        long count = least(rows - i, BLOCK);
+        Lists found = {x + i * inputs, inputs, 1, inputs, lists, 0};
+        share(list_ones, &found, count);
+        if (found.wrong) return NOT_BINARY;
+        sum_rows((Sums){count, l->outputs, lists, inputs + 2, l->w, y + i * l->outputs, l->b, l->relu});
+    }
+    return DONE;
+}
+
+// By W of such a layer.
+static int by_weight_of_bytes(const uint8_t *x, const Layer *l, const float *by, long rows, long inputs) {
+    int32_t *lists = scratch(LISTS, inputs * (rows + 2) * sizeof(int32_t));
+    if (!lists) return NO_MEMORY;
+    share(list_ones, &(Lists){x, 1, inputs, rows, lists, 0}, inputs);
+    sum_rows((Sums){inputs, l->outputs, lists, rows + 2, by, l->by_w, NULL, 0});
+    return DONE;
+}
+
+// x (rows, inputs), float32 or, of `bytes`, uint8. The outputs of all layers but the last follow each
+// other in `hidden`, those of the last are y.
+int linears(const void *x, long bytes, long rows, long inputs, const Layer *layers, long count,
+            float *hidden, float *y) {
+    EXACTLY;
+    for (const Layer *l = layers; l < layers + count; l++, bytes = 0) {
+        float *to = l == layers + count - 1 ? y : hidden;
+        long outputs = l->outputs;
+        int status = bytes ? layer_of_bytes(x, l, to, rows, inputs)
+                           : multiply((Product){rows, outputs, inputs, x, inputs, 1, l->w, outputs, 1,
+                                                to, l->b, l->relu});
+        if (status) return status;
+        x = to, inputs = outputs, hidden += rows * outputs;
+    }
+    return DONE;
+}
+
+// By y before the ReLU: 0 where y is not positive (y NULL: no ReLU); and by b: its sum over the rows.
 typedef struct {
     const float *y, *by_y;
     float *by, *by_b;
@@ -33,79 +99,43 @@ static void output_columns(void *of, long first, long last) {
     const Outputs *p = of;
     long from = first * WIDTH, to = least(last * WIDTH, p->outputs);
     if (p->by_b) memset(p->by_b + from, 0, (to - from) * sizeof(float));
-    for (long i = 0; i < p->rows; i++) {
-        const float *by_y = p->by_y + i * p->outputs;
-        float *by = p->by + i * p->outputs;
-        if (p->y) for (long j = from; j < to; j++) by[j] = p->y[i * p->outputs + j] > 0 ? by_y[j] : 0;
-        else memcpy(by + from, by_y + from, (to - from) * sizeof(float));
+    for (long at = 0; at < p->rows * p->outputs; at += p->outputs) {
+        const float *by = p->by_y + at;
+        if (p->y) {
+            for (long j = from; j < to; j++) p->by[at + j] = p->y[at + j] > 0 ? by[j] : 0;
+            by = p->by + at;
+        }
         if (p->by_b) for (long j = from; j < to; j++) p->by_b[j] += by[j];
     }
 }
 
-static const float *by_outputs(const float *y, const float *by_y, float *by_b, long rows,
-                               long outputs) {
-    float *by = scratch(GRADIENT, rows * outputs * sizeof(float));
-    if (by) share(output_columns, &(Outputs){y, by_y, by, by_b, rows, outputs}, parts(outputs, WIDTH));
-    return by;
-}
-
-// By W: x' by_y; by x: by_y W'. y: the output of a ReLU, or NULL. What is NULL of the others is not
-// asked for.
-int linear_backward(const float *x, const float *w, const float *y, const float *by_y, float *by_x,
-                    float *by_w, float *by_b, long rows, long inputs, long outputs) {
+// By W: x' by_y; by x: by_y W'. by_x NULL: not asked for.
+int linears_backward(const void *x, long bytes, long rows, long inputs, const Layer *layers, long count,
+                     const float *hidden, const float *y, const float *by_y, float *by_x) {
     EXACTLY;
-    const float *by = by_outputs(y, by_y, by_b, rows, outputs);
-    if (!by) return NO_MEMORY;
-    if (by_w && multiply((Product){inputs, outputs, rows, x, 1, inputs, by, outputs, 1, by_w, NULL, 0}))
-        return NO_MEMORY;
-    return by_x ? multiply((Product){rows, inputs, outputs, by, outputs, 1, w, 1, outputs, by_x, NULL, 0})
-                : DONE;
-}
-
-// The same of bytes x, 0 or 1, by sums over the ones: equal bits, in an eighth of the work.
-// List i: the k, of `length`, for which byte (i, k) is 1; others than 0 and 1 set `wrong`.
-typedef struct { const uint8_t *bytes; long by_i, by_k, length; int32_t *lists; atomic_int wrong; } Lists;
-
-static void list_ones(void *of, long first, long last) {
-    Lists *p = of;
-    for (long i = first; i < last; i++) {
-        int32_t *list = p->lists + i * (p->length + 2), n = 1;
-        uint8_t all = 0;
-        for (long k = 0; k < p->length; k++) {
-            uint8_t byte = p->bytes[i * p->by_i + k * p->by_k];
-            list[n] = k, n += byte & 1, all |= byte;
-        }
-        list[0] = n - 1;
-        if (all > 1) p->wrong = 1;
+    for (long n = 0; n < count - 1; n++) hidden += rows * layers[n].outputs;
+    for (long n = count - 1; n >= 0; n--) {
+        const Layer *l = layers + n;
+        long outputs = l->outputs, from = n ? l[-1].outputs : inputs;
+        // Two memories by turns: one for the gradient that comes, one for the next.
+        float *by = l->relu ? scratch(GRADIENT + n % 2, rows * outputs * sizeof(float)) : NULL;
+        float *next = n ? scratch(GRADIENT + (n + 1) % 2, rows * from * sizeof(float)) : by_x;
+        if ((l->relu && !by) || (n && !next)) return NO_MEMORY;
+        if (by || l->by_b)
+            share(output_columns, &(Outputs){by ? y : NULL, by_y, by, l->by_b, rows, outputs},
+                  parts(outputs, WIDTH));
+        if (by) by_y = by;
+        y = hidden -= n ? rows * from : 0;
+        const float *in = n ? y : x;
+        if (l->by_w && bytes && !n ? by_weight_of_bytes(x, l, by_y, rows, from)
+            : l->by_w && multiply((Product){from, outputs, rows, in, 1, from, by_y, outputs, 1, l->by_w,
+                                            NULL, 0}))
+            return NO_MEMORY;
+        if (next && multiply((Product){rows, from, outputs, by_y, outputs, 1, l->w, 1, outputs, next,
+                                       NULL, 0}))
+            return NO_MEMORY;
+        by_y = next;
     }
-}
-
-enum { BLOCK = 256 };  // rows at a time: their lists fit a cache
-
-int linear_of_bytes(const uint8_t *x, const float *w, const float *b, float *y, long rows, long inputs,
-                    long outputs, long relu) {
-    EXACTLY;
-    int32_t *lists = scratch(LISTS, least(rows, BLOCK) * (inputs + 2) * sizeof(int32_t));
-    if (!lists) return NO_MEMORY;
-    for (long i = 0; i < rows; i += BLOCK) {
-        long count = least(rows - i, BLOCK);
-        Lists found = {x + i * inputs, inputs, 1, inputs, lists, 0};
-        share(list_ones, &found, count);
-        if (found.wrong) return NOT_BINARY;
-        sum_rows((Sums){count, outputs, lists, inputs + 2, w, y + i * outputs, b, relu});
-    }
-    return DONE;
-}
-
-int linear_of_bytes_backward(const uint8_t *x, const float *y, const float *by_y, float *by_w,
-                             float *by_b, long rows, long inputs, long outputs) {
-    EXACTLY;
-    const float *by = by_outputs(y, by_y, by_b, rows, outputs);
-    int32_t *lists = scratch(LISTS, inputs * (rows + 2) * sizeof(int32_t));
-    if (!by || !lists) return NO_MEMORY;
-    if (!by_w) return DONE;
-    share(list_ones, &(Lists){x, 1, inputs, rows, lists, 0}, inputs);
-    sum_rows((Sums){inputs, outputs, lists, rows + 2, by, by_w, NULL, 0});
     return DONE;
 }
 
@@ -210,36 +240,55 @@ int bernoulli_nll_backward(const float *gradient, const double *by_terms, float 
 // A diagonal Gaussian posterior q(z | x) in each row of p (rows, 2 latent): its mean m, beside it its
 // log-variance v. z = m + exp(v / 2) noise, unless the noise is NULL; terms: KL(q(z | x) || N(0, 1)) =
 // 1/2 sum of exp(v) + m^2 - 1 - v.
-void gaussian(const float *p, const float *noise, float *z, double *terms, long rows, long latent) {
-    EXACTLY;
-    for (long i = 0; i < rows; i++) {
-        const float *m = p + i * 2 * latent, *v = m + latent;
+typedef struct {
+    const float *p, *noise, *by_z; const double *by_terms;
+    float *z, *by_p; double *terms;
+    long latent;
+} Gaussian;
+
+static void gaussian_rows(void *of, long first, long last) {
+    const Gaussian *p = of;
+    for (long i = first; i < last; i++) {
+        const float *m = p->p + i * 2 * p->latent, *v = m + p->latent;
         double sum = 0;
-        for (long j = 0; j < latent; j++) {
-            long at = i * latent + j;
-            if (noise) z[at] = (float)(m[j] + exp_(0.5 * v[j]) * noise[at]);
+        for (long j = 0; j < p->latent; j++) {
+            long at = i * p->latent + j;
+            if (p->noise) p->z[at] = (float)(m[j] + exp_(0.5 * v[j]) * p->noise[at]);
             sum += exp_(v[j]) + (double)m[j] * m[j] - 1 - v[j];
         }
-        terms[i] = 0.5 * sum;
+        p->terms[i] = 0.5 * sum;
     }
+}
+
+void gaussian(const float *p, const float *noise, float *z, double *terms, long rows, long latent) {
+    EXACTLY;
+    share(gaussian_rows, &(Gaussian){.p = p, .noise = noise, .z = z, .terms = terms, .latent = latent},
+          rows);
 }
 
 // By m: by_z + b m. By v: 1/2 (by_z noise exp(v / 2) + b exp(v) - b), b the gradient by the KL. Both
 // are one sum, rounded once: so z and KL are one operation.
-void gaussian_backward(const float *p, const float *noise, const float *by_z, const double *by_terms,
-                       float *by_p, long rows, long latent) {
-    EXACTLY;
-    for (long i = 0; i < rows; i++) {
-        const float *m = p + i * 2 * latent, *v = m + latent;
-        float *by_m = by_p + i * 2 * latent, *by_v = by_m + latent;
-        double b = by_terms[i];
-        for (long j = 0; j < latent; j++) {
-            long at = i * latent + j;
-            double s = exp_(0.5 * v[j]), by = noise ? by_z[at] : 0, by_s = noise ? by * noise[at] : 0;
+static void gaussian_backward_rows(void *of, long first, long last) {
+    const Gaussian *p = of;
+    for (long i = first; i < last; i++) {
+        const float *m = p->p + i * 2 * p->latent, *v = m + p->latent;
+        float *by_m = p->by_p + i * 2 * p->latent, *by_v = by_m + p->latent;
+        double b = p->by_terms[i];
+        for (long j = 0; j < p->latent; j++) {
+            long at = i * p->latent + j;
+            double s = exp_(0.5 * v[j]), by = p->noise ? p->by_z[at] : 0;
+            double by_s = p->noise ? by * p->noise[at] : 0;
             by_m[j] = (float)(by + b * m[j]);
             by_v[j] = (float)(0.5 * (by_s * s + b * exp_(v[j]) - b));
         }
     }
+}
+
+void gaussian_backward(const float *p, const float *noise, const float *by_z, const double *by_terms,
+                       float *by_p, long rows, long latent) {
+    EXACTLY;
+    share(gaussian_backward_rows,
+          &(Gaussian){p, noise, by_z, by_terms, .by_p = by_p, .latent = latent}, rows);
 }
 
 // Sums over the first axis of x (rows, columns), row after row.
@@ -250,35 +299,41 @@ void sum_over_rows(const double *x, double *sums, long rows, long columns) {
         for (long j = 0; j < columns; j++) sums[j] += x[i * columns + j];
 }
 
-typedef struct {
-    float *w; const float *g; float *m, *v;
-    long count;
-    float rate, b1, c1, b2, c2, epsilon;
-} Adam;
+// Of a tensor of `count` values: their address, their gradients', both moments', and the number of this
+// step, from 1.
+typedef struct { float *w; const float *g; float *m, *v; int64_t count, step; } Values;
+typedef struct { const Values *tensors; double rate, beta1, beta2; float epsilon; } Adam;
+enum { PART = 1024 };
 
 // The moments round after each multiplication, as PyTorch 1.1's did.
 // w -= rate m / (sqrt(v) + epsilon). Moments that would be subnormal are 0: they only cost time.
-static void adam_values(void *of, long first, long last) {
-    const Adam p = *(const Adam *)of;
-    for (long i = first * 1024; i < least(last * 1024, p.count); i++) {
-        float g = p.g[i], m = p.b1 * p.m[i] + p.c1 * g, v = p.b2 * p.v[i] + p.c2 * g * g;
+static void adam_values(const Adam *a, Values p, long first, long last) {
+    double correction = __builtin_sqrt(1 - power(a->beta2, p.step)) / (1 - power(a->beta1, p.step));
+    float rate = a->rate * correction, b1 = a->beta1, c1 = 1 - a->beta1, b2 = a->beta2, c2 = 1 - a->beta2;
+    float epsilon = a->epsilon;
+    for (long i = first; i < last; i++) {
+        float g = p.g[i], m = b1 * p.m[i] + c1 * g, v = b2 * p.v[i] + c2 * g * g;
         p.m[i] = m = m < FLT_MIN && m > -FLT_MIN ? 0 : m;
         p.v[i] = v = v < FLT_MIN ? 0 : v;
-        p.w[i] = FMAF(-p.rate, m / (__builtin_sqrtf(v) + p.epsilon), p.w[i]);
+        p.w[i] = FMAF(-rate, m / (__builtin_sqrtf(v) + epsilon), p.w[i]);
     }
 }
 
-// Adam (Kingma and Ba, 2015), the form at the end of its section 2; `step` counts from 1. Of each
-// tensor five numbers: the addresses of values, gradients, first and second moments, and the count.
-void adam(const int64_t *tensors, long count, long step, double rate, double beta1, double beta2,
-          double epsilon) {
-    EXACTLY;
-    rate *= __builtin_sqrt(1 - power(beta2, step)) / (1 - power(beta1, step));
-    for (const int64_t *t = tensors; t < tensors + 5 * count; t += 5) {
-        Adam all = {(float *)t[0], (const float *)t[1], (float *)t[2], (float *)t[3], t[4],
-                    rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon};
-        share(adam_values, &all, parts(t[4], 1024));
+static void adam_parts(void *of, long first, long last) {  // parts of all tensors, one after the other
+    const Adam *a = of;
+    for (const Values *t = a->tensors; last > 0; t++) {
+        long from = first > 0 ? first * PART : 0, to = least(last * PART, t->count);
+        if (from < to) adam_values(a, *t, from, to);
+        first -= parts(t->count, PART), last -= parts(t->count, PART);
     }
+}
+
+// Adam (Kingma and Ba, 2015), the form at the end of its section 2.
+void adam(const Values *tensors, long count, double rate, double beta1, double beta2, double epsilon) {
+    EXACTLY;
+    long all = 0;
+    for (const Values *t = tensors; t < tensors + count; t++) all += parts(t->count, PART);
+    share(adam_parts, &(Adam){tensors, rate, beta1, beta2, epsilon}, all);
 }
 
 #include "convolution.h"

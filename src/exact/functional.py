@@ -4,7 +4,9 @@ They compute float32 on the CPU. Tensors of another type or device, and all tens
 `set_arithmetic("torch")`, go to PyTorch's own kernels, whose bits belong to the machine.
 """
 
+import builtins
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from exact.convolution import conv2d, conv_transpose2d
 from exact.elementwise import exp, log, sigmoid, sum, weighted_sum
 from exact.library import UNCHANGED, library
-from exact.tensors import computed_here, pointers, roomy, saved_tensors
+from exact.tensors import address, computed_here, empty, pointers, roomy, saved_tensors
 
 __all__ = [
     "bernoulli_nll",
@@ -53,66 +55,77 @@ def linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None, bool]]) -> 
 
     They are one autograd function, since a step's time outside C is mostly autograd's.
     """
-    if not all(computed_here(weight) for weight, _, _ in layers):
-        for weight, bias, relu in layers:
-            x = torch.nn.functional.linear(x.to(weight.dtype), weight, bias)
-            x = x.relu() if relu else x
-        return x
-    if not layers:
-        return x
-    if x.dtype not in (torch.float32, torch.uint8) or not x.is_cpu:
-        raise ValueError(f"linear: x should be float32 or uint8 on the CPU, not {x.dtype}")
-    inputs, tensors = x.shape[-1], []
-    for weight, bias, _ in layers:
-        if weight.shape[1:] != (inputs,):
+    inputs, relus, tensors = x.shape[-1], [], []
+    for weight, bias, relu in layers:
+        if not computed_here(weight):
+            return _torch_linears(x, layers)
+        if weight.shape[1] != inputs:
             raise ValueError(f"linear: {inputs} inputs do not fit weight {tuple(weight.shape)}")
         inputs = weight.shape[0]
         if bias is not None and (bias.shape != (inputs,) or not computed_here(bias)):
             raise ValueError(f"linear: the bias should be float32 ({inputs},) on the CPU")
+        relus.append(relu)
         tensors += weight, bias
-    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-    y = _Linears.apply(rows, [relu for _, _, relu in layers], *tensors)
-    return y if x.ndim == 2 else y.view(*x.shape[:-1], inputs)
+    if not relus:
+        return x
+    if x.dtype not in (torch.float32, torch.uint8) or not x.is_cpu:
+        raise ValueError(f"linear: x should be float32 or uint8 on the CPU, not {x.dtype}")
+    if x.ndim == 2:
+        return _Linears.apply(x, relus, *tensors)
+    rows = x.reshape(-1, x.shape[-1])
+    return _Linears.apply(rows, relus, *tensors).view(*x.shape[:-1], inputs)
+
+
+def _torch_linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None, bool]]) -> Tensor:
+    for weight, bias, relu in layers:
+        x = torch.nn.functional.linear(x.to(weight.dtype), weight, bias)
+        x = x.relu() if relu else x
+    return x
 
 
 class _Linears(torch.autograd.Function):
+    """One call of C each way, whatever the number of layers: between two calls, what Python needs
+    leaves the processor's caches."""
+
     @staticmethod
     def forward(
         ctx: FunctionCtx, x: Tensor, relus: Sequence[bool], *parameters: Tensor | None
     ) -> Tensor:
-        rows, saved = x.shape[0], []
-        x = x.contiguous()
-        for relu, weight, bias in zip(relus, parameters[::2], parameters[1::2], strict=True):
-            w, b = roomy(weight.t()), None if bias is None else roomy(bias)
-            y = torch.empty(rows, w.shape[1])
-            product = library().linear_of_bytes if x.dtype == torch.uint8 else library().linear
-            product(*pointers(x, w, b, y), rows, *w.shape, relu)
-            saved += x, w
-            x = y
-        ctx.save_for_backward(*saved, y)
+        x, (rows, inputs) = x.contiguous(), x.shape
+        weights = [roomy(weight.t()) for weight in parameters[::2]]
+        biases = [bias if bias is None else roomy(bias) for bias in parameters[1::2]]
+        outputs = [weight.shape[1] for weight in weights]
+        hidden, y = torch.empty(rows * builtins.sum(outputs[:-1])), torch.empty(rows, outputs[-1])
+        none = [None] * len(weights)
+        table = _table(weights, biases, none, none, outputs, relus)
+        sizes = x.dtype == torch.uint8, rows, inputs, table.buffer_info()[0], len(weights)
+        library().linears(x.data_ptr(), *sizes, hidden.data_ptr(), y.data_ptr())
+        ctx.save_for_backward(x, hidden, y if relus[-1] else None, *weights)
         ctx.relus = relus
         return y
 
     @staticmethod
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
-        saved = saved_tensors(ctx)
-        by_y, found = by_y.contiguous(), []
-        for number in reversed(range(len(ctx.relus))):
-            x, w, y = saved[2 * number : 2 * number + 3]
-            wanted = ctx.needs_input_grad[2 + 2 * number : 4 + 2 * number]
-            by_w = torch.empty(w.shape) if wanted[0] else None
-            by_b = torch.empty(w.shape[1]) if wanted[1] else None
-            by_x = torch.empty(x.shape) if number or ctx.needs_input_grad[0] else None
-            y = y if ctx.relus[number] else None
-            if x.dtype == torch.uint8:
-                tensors = pointers(x, y, by_y, by_w, by_b)
-                library().linear_of_bytes_backward(*tensors, x.shape[0], *w.shape)
-            else:
-                tensors = pointers(x, w, y, by_y, by_x, by_w, by_b)
-                library().linear_backward(*tensors, x.shape[0], *w.shape)
-            found += by_b, None if by_w is None else by_w.t()
-            by_y = by_x
-        return by_y, None, *reversed(found)
+        x, hidden, y, *weights = saved_tensors(ctx)
+        by_y, (wanted, _, *others) = roomy(by_y), ctx.needs_input_grad
+        by_x = torch.empty(x.shape) if wanted else None
+        shapes = [shape for w in weights for shape in (w.shape, w.shape[1:])]
+        by = [torch.empty(s) if w else None for s, w in zip(shapes, others, strict=True)]
+        outputs, none = [weight.shape[1] for weight in weights], [None] * len(weights)
+        table = _table(weights, none, by[::2], by[1::2], outputs, ctx.relus)
+        sizes = x.dtype == torch.uint8, *x.shape, table.buffer_info()[0], len(weights)
+        tensors = [address(tensor) for tensor in (hidden, y, by_y, by_x)]
+        library().linears_backward(x.data_ptr(), *sizes, *tensors)
+        by[::2] = [w if w is None else w.t() for w in by[::2]]
+        return by_x, None, *by
+
+
+def _table(*columns: Sequence[Any]) -> array:
+    """Return a row of six numbers per layer, as exact.c's `Layer`; tensors are their addresses."""
+    table = array("q")
+    for *tensors, outputs, relu in zip(*columns, strict=True):
+        table.extend([*map(address, tensors), outputs, relu])
+    return table
 
 
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
@@ -138,7 +151,7 @@ class _BernoulliNLL(torch.autograd.Function):
     def forward(ctx: FunctionCtx, logits: Tensor, images: Tensor) -> Tensor:
         logits, images = logits.contiguous(), images.contiguous()
         terms = torch.empty(logits.shape[:-1], dtype=torch.float64)
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        gradient = empty(*logits.shape) if ctx.needs_input_grad[0] else None
         tensors = pointers(logits, images, terms, gradient)
         library().bernoulli_nll(*tensors, terms.numel(), *images.shape)
         ctx.save_for_backward(gradient)

@@ -21,10 +21,8 @@ MOST_THREADS = 16
 P, L, D = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
 UNCHANGED = 3
 CHECKED = {
-    "linear": [P, P, P, P, L, L, L, L],
-    "linear_backward": [P, P, P, P, P, P, P, L, L, L],
-    "linear_of_bytes": [P, P, P, P, L, L, L, L],
-    "linear_of_bytes_backward": [P, P, P, P, P, L, L, L],
+    "linears": [P, L, L, L, P, L, P, P],
+    "linears_backward": [P, L, L, L, P, L, P, P, P, P],
     "bernoulli_nll_backward": [P, P, P, L, L],
     "convolve": [P, P, P, P, *[L] * 13],
     "convolve_by_weight": [P, P, P, *[L] * 13],
@@ -37,7 +35,7 @@ FUNCTIONS = {
     "exponentials": [P, L],
     "logarithms": [P, L],
     "sum_over_rows": [P, P, L, L],
-    "adam": [P, L, L, D, D, D, D],
+    "adam": [P, L, D, D, D, D],
     "many_normals": [P, P, L],
     "normal_pairs": [P, P, L],
     "permute": [P, P, L],
@@ -66,7 +64,7 @@ def library() -> ctypes.CDLL:
 
 
 def _check(status: int, function: object, arguments: tuple) -> int:
-    """Raise what a function of `CHECKED` says by its status, or return it."""
+    """Return the status of a function of `CHECKED`, or raise the error that it stands for."""
     if status == 1:
         raise MemoryError("not enough memory for a product of matrices")
     if status == 2:
@@ -75,7 +73,7 @@ def _check(status: int, function: object, arguments: tuple) -> int:
 
 
 def default_threads() -> int:
-    """The processors that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    """Return the number of processors this process may use, at most OMP_NUM_THREADS."""
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -86,7 +84,7 @@ def default_threads() -> int:
 
 
 def _cpu_quota(root: Path) -> int:
-    """How many processors' time the control groups of this process may use, rounded up."""
+    """Return the CPU quota of this process's control groups, in processors, rounded up."""
     quotas = [MOST_THREADS]
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
@@ -107,12 +105,12 @@ def _cpu_quota(root: Path) -> int:
 
 
 def set_threads(threads: int) -> None:
-    """Use so many threads from now on; no result depends on it."""
+    """Set the number of threads; no result depends on it."""
     library().set_threads(threads)
 
 
 def compiled() -> Path:
-    """The library's file; compiled from *.c where no folder has one of these sources, whole.
+    """Return the library's file, compiled from *.c unless a folder has it, undamaged.
 
     Raises BuildError as `library`.
     """
@@ -140,12 +138,12 @@ def compiled() -> Path:
 
 
 def _named(name: str, path: Path) -> str:
-    """A library's name with the hash of its content, by which a damaged one is noticed."""
+    """Return a library's name with the hash of its content, which reveals damage."""
     return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
 
 
 def compilers() -> list[list[str]]:
-    """The commands of C compilers, in order: of CC, the system and the ziglang package."""
+    """List the commands of C compilers: of CC, the system and the ziglang package."""
     found = [os.environ.get("CC", "").split(), *([name] for name in ("cc", "gcc", "clang"))]
     found = [command for command in found if command and shutil.which(command[0])]
     return found + ([[sys.executable, "-m", "ziglang", "cc"]] if find_spec("ziglang") else [])
@@ -172,13 +170,13 @@ def compile_library(
         first = next((line for line in lines if "error:" in line), lines[-1])
         errors.append(f"{' '.join(command)}: {first}")
     raise BuildError(
-        f"no C compiler here can compile {sources[0].parent}/*.c, run `make setup`, which brings "
-        f"one, or install gcc: {'; '.join(errors) or 'there is no cc, gcc or clang'}"
+        f"no C compiler here can compile {sources[0].parent}/*.c: run `make setup`, or install gcc "
+        f"or ziglang: {'; '.join(errors) or 'there is no cc, gcc or clang'}"
     )
 
 
 def machine_flags() -> list[str]:
-    """What to compile for. Raises BuildError when the processor has no fused multiply-add."""
+    """Return the compiler's flags for this processor. Raises BuildError if it lacks FMA."""
     machine = platform.machine()
     if machine in ("arm64", "aarch64"):
         return []
@@ -194,7 +192,7 @@ def machine_flags() -> list[str]:
 
 
 def processor_features() -> set[str]:
-    """The names of what an x86-64 processor can do, as Linux or macOS gives them."""
+    """Return the names of an x86-64 processor's features, as Linux or macOS gives them."""
     try:
         return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
@@ -203,7 +201,7 @@ def processor_features() -> set[str]:
 
 
 def processor() -> str:
-    """The processor's name and model, as the system gives them."""
+    """Return the processor's name, family and model, as the system gives them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -214,7 +212,7 @@ def processor() -> str:
 
 
 def _folders() -> list[Path]:
-    """Where the built library may lie, the best first."""
+    """List the folders for the compiled library, the best first."""
     folders = [Path(sys.prefix, "lib"), Path(tempfile.gettempdir(), f"exact-{os.getuid()}")]
     with suppress(RuntimeError):  # a user without a home
         folders.insert(1, Path.home() / ".cache")
@@ -222,7 +220,7 @@ def _folders() -> list[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder is not another user's, who could put any code there."""
+    """Say whether a folder is safe to load code from: not another user's."""
     try:
         return folder.stat().st_uid in (0, os.getuid())
     except OSError:  # not there, or not to be read

@@ -1,10 +1,11 @@
 """Adam in exact arithmetic."""
 
 import math
+from array import array
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,10 @@ class Adam(torch.optim.Optimizer):
     Moments that would be subnormal numbers are 0.
     """
 
+    # PyTorch's decorator of these would import its compiler, which takes a second and is not used.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+
     def __init__(
         self,
         params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
@@ -29,6 +34,13 @@ class Adam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to 0."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                old = parameter.grad
+                parameter.grad = None if set_to_none or old is None else torch.zeros_like(old)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Make one step for every parameter that has a gradient; return the closure's loss."""
@@ -37,26 +49,27 @@ class Adam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            by_step: dict[int, list[tuple[Tensor, ...]]] = {}
+            rows = []
             for parameter in group["params"]:
-                if parameter.grad is None:
+                gradient = parameter.grad
+                if gradient is None:
                     continue
                 state = self.state[parameter]
                 if not state:
                     state.update(step=0, exp_avg=torch.zeros_like(parameter))
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 state["step"] += 1
-                gradient = _laid_out_as(parameter, parameter.grad)
-                tensors = parameter, gradient, state["exp_avg"], state["exp_avg_sq"]
-                by_step.setdefault(state["step"], []).append(tensors)
-            for step, rows in by_step.items():
+                gradient = _laid_out_as(parameter, gradient)
+                moments = state["exp_avg"], state["exp_avg_sq"]
+                rows.append((parameter, gradient, *moments, state["step"]))
+            if rows:
                 update = _exact_step if all(computed_here(row[0]) for row in rows) else _torch_step
-                update(rows, step, group["lr"], *group["betas"], group["eps"])
+                update(rows, group["lr"], *group["betas"], group["eps"])
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        super().load_state_dict(state_dict)
+        unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         for parameter, state in self.state.items():
             state["step"] = int(state["step"])
             for name in ("exp_avg", "exp_avg_sq"):
@@ -70,25 +83,20 @@ def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(tensor)
 
 
-def _exact_step(
-    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
-) -> None:
-    table = []
-    for values, gradient, first, second in rows:
-        table += values.data_ptr(), gradient.data_ptr(), first.data_ptr(), second.data_ptr()
-        table.append(values.numel())
-    numbers = np.array(table, np.int64)
-    library().adam(numbers.ctypes.data, len(rows), step, lr, beta1, beta2, eps)
+def _exact_step(rows: list[tuple], lr: float, beta1: float, beta2: float, eps: float) -> None:
+    table = array("q")  # `struct Values` in exact.c
+    for *tensors, step in rows:
+        table.extend(tensor.data_ptr() for tensor in tensors)
+        table.extend((tensors[0].numel(), step))
+    library().adam(table.buffer_info()[0], len(rows), lr, beta1, beta2, eps)
 
 
-def _torch_step(
-    rows: list[tuple[Tensor, ...]], step: int, lr: float, beta1: float, beta2: float, eps: float
-) -> None:
-    values, gradients, first, second = map(list, zip(*rows, strict=True))
+def _torch_step(rows: list[tuple], lr: float, beta1: float, beta2: float, eps: float) -> None:
+    values, gradients, first, second, steps = map(list, zip(*rows, strict=True))
     torch._foreach_lerp_(first, gradients, 1 - beta1)
     torch._foreach_mul_(second, beta2)
     torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
     roots = torch._foreach_sqrt(second)
     torch._foreach_add_(roots, eps)
-    rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-    torch._foreach_addcdiv_(values, first, roots, value=-rate)
+    rates = [-lr * math.sqrt(1 - beta2**step) / (1 - beta1**step) for step in steps]
+    torch._foreach_addcdiv_(values, first, roots, rates)

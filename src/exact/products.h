@@ -41,7 +41,7 @@ typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_al
 #define LOAD(at) ((V)*(const U *)(at))
 
 // Memory of the calling thread that lasts, and 512 bytes more; NULL: none is left.
-enum { PANELS, GRADIENT, LISTS, PATCHES, KEPT, MEMORIES };
+enum { PANELS, GRADIENT, NEXT_GRADIENT, LISTS, PATCHES, KEPT, MEMORIES };
 static void *scratch(int which, long bytes) {
     static _Thread_local struct { void *memory; long bytes; } kept[MEMORIES];
     if (bytes > kept[which].bytes || !kept[which].memory) {

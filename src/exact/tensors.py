@@ -1,4 +1,4 @@
-"""Tensors as the C library takes them, and which of them it computes with."""
+"""Tensors as arguments of the C library, and the choice of who computes."""
 
 import ctypes
 import math
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The C library may read so many numbers beyond the end of a right factor or a bias.
+# The C library may read this many numbers beyond the end of a right factor or a bias.
 ROOM = 128
 ARITHMETICS = ("exact", "torch")
 _arithmetic = "exact"
 
 
 def set_arithmetic(name: str) -> None:
-    """Choose who computes from now on: "exact", this library, or "torch", PyTorch's own kernels.
+    """Choose who computes: "exact", this library, or "torch", PyTorch's own kernels.
 
     Raises ValueError for another name.
     """
@@ -31,7 +31,7 @@ def computes(tensor: Tensor) -> bool:
 
 
 def computed_here(tensor: Tensor) -> bool:
-    """Say whether this library computes what a tensor of values is an input of."""
+    """Say whether this library computes with a tensor of floating-point values."""
     return computes(tensor) and tensor.dtype == torch.float32
 
 
@@ -49,11 +49,16 @@ def roomy(tensor: Tensor) -> Tensor:
 
 
 def saved_tensors(ctx: Any) -> Sequence[Tensor]:
-    """Return what forward saved. Raises RuntimeError where backward itself is to be differentiated,
-    which its C function cannot be."""
+    """Return the tensors that forward saved. Raises RuntimeError under create_graph: C functions
+    have no second derivatives."""
     if torch.is_grad_enabled():
         raise RuntimeError("exact operations can be differentiated once only (no create_graph)")
     return ctx.saved_tensors
+
+
+def address(tensor: Tensor | None) -> int:
+    """Return a tensor's address, 0 for None. The caller keeps the tensor alive."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 class Address(ctypes.c_void_p):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from vae import cli
 from vae.cli import UserError
-from vae.data import IMAGE_SIDE, binarize, load_split
+from vae.data import IMAGE_SIDE, load_split, preprocess
 from vae.inference import anomaly_scores, reconstruct
 from vae.model import load_model
 from vae.params import read_params
@@ -26,12 +26,12 @@ from vae.report.figures import save_figure
 from vae.scores import SCORE_NAMES, limits
 
 Row = dict[str, Any]
+Scores = Mapping[str, np.ndarray]
 
 
 def main() -> None:
     options = parse()
-    figure = options.figure
-    inputs = [path.resolve() for path in options.images]
+    figure, inputs = options.figure, [path.resolve() for path in options.images]
     if figure and (figure.suffix.lower() != ".png" or figure.resolve() in inputs):
         raise UserError(f"cannot write {figure}: name a PNG file (.png) that is none of the inputs")
     binarized, settings = read_params("binarize", "anomaly")
@@ -45,10 +45,10 @@ def main() -> None:
         raise UserError("; ".join(unread))
     model = load_model(options.model)
     known = load_split(options.data, "train").images
-    images = binarize(np.stack([picture.pixels for picture in pictures]), binarized.threshold)
-    scores, training = (
-        anomaly_scores(model, each, settings.batch_size) for each in (images, known)
-    )
+    pixels = np.stack([picture.pixels for picture in pictures])
+    images = preprocess(pixels, binarized.threshold, known.dtype)
+    scores = anomaly_scores(model, images, settings.batch_size)
+    training = anomaly_scores(model, known, settings.batch_size)
     beyond = limits(training, settings.threshold_percentile)
     rows = score_rows(scores, training, beyond)
     for row, picture in zip(rows, pictures, strict=True):
@@ -67,24 +67,18 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="picture or .npy")
     add("--polarity", choices=POLARITIES, default="auto", help="of the digits (%(default)s)")
     add("--json", action="store_true", help="print one JSON document")
-    add("--figure", type=Path, help="PNG for the first 100: input, binarized, reconstruction")
+    add("--figure", type=Path, help="PNG for the first 100: input, preprocessed, reconstruction")
     add("--model", type=Path, default=Path("models/20d.safetensors"), help="%(default)s")
     add("--data", type=Path, default=Path("data/binarized"), help="%(default)s")
     return parser.parse_args()
 
 
-def score_rows(
-    scores: Mapping[str, np.ndarray],
-    training: Mapping[str, np.ndarray],
-    beyond: Mapping[str, float],
-) -> list[Row]:
+def score_rows(scores: Scores, training: Scores, beyond: Mapping[str, float]) -> list[Row]:
     """Return one row per image: `anomaly_scores`, their percentiles, the verdict by `limits`."""
     rows = []
     for values in zip(*scores.values(), strict=True):
@@ -129,7 +123,7 @@ def scale(percentage: float) -> str:
 def drawing(
     rows: Sequence[Row], pictures: Sequence[Picture], images: np.ndarray, decoded: np.ndarray
 ) -> Figure:
-    """Draw each picture beside its binarized image and the reconstruction, `(images, 784)`."""
+    """Draw each picture beside the image that the model sees and `decoded`, `(images, 784)`."""
     across = min(len(rows), math.ceil(len(rows) ** 0.5 / 1.5))
     down = math.ceil(len(rows) / across)
     drawn = Figure(figsize=(9 * across, 3.1 * down), layout="constrained")
@@ -141,7 +135,7 @@ def drawing(
             f"{SCORE_NAMES[name]} {row[name]:.2f} nats, above {row[f'{name}_percentile']:.1f} %"
             for name in ("kl", "reconstruction")
         )
-        titles = (Path(row["name"]).name[-40:], f"binarized: {row['verdict']}", terms)
+        titles = (Path(row["name"]).name[-40:], f"preprocessed: {row['verdict']}", terms)
         shown = (picture.gray / 255, *(each.reshape(IMAGE_SIDE, -1) for each in squares))
         for axes, image, title in zip(line, shown, titles, strict=True):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)

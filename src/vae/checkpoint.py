@@ -1,4 +1,4 @@
-"""A training's state after each epoch, so that a killed one goes on with the same bits."""
+"""A training's state after each epoch, so that a killed one can be resumed with the same bits."""
 
 import shutil
 from collections.abc import Mapping, Sequence

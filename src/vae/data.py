@@ -1,4 +1,4 @@
-"""MNIST's file format, and the binarized images that the models see."""
+"""MNIST's file format, and the images that the models see: binarized, or gray."""
 
 import gzip
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -25,17 +26,15 @@ FILE_NAMES = {
 
 
 class Split(NamedTuple):
-    """Images `(images, 784)` of 0 and 1, and labels `(images,)` of 0 to 9 or None; uint8."""
+    """Images `(images, 784)`, uint8 of 0 and 1 or, for a Gaussian likelihood, float32 from 0.0 to
+    1.0; and labels `(images,)`, uint8 of 0 to 9, or None."""
 
     images: np.ndarray
     labels: np.ndarray | None = None
 
 
 def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the paths of images and labels by split, in the one data set below `root`.
-
-    Raises UserError unless `root` has one folder NAME/raw.
-    """
+    """Return the paths of images and labels by split, in `root`/NAME/raw. Raises UserError."""
     folders = sorted(root.glob("*/raw"))
     if len(folders) != 1:
         raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
@@ -87,6 +86,13 @@ def sample_pixels(pixels: np.ndarray, generator: np.random.RandomState) -> np.nd
     return (generator.randint(0, 255, images.shape, dtype=np.uint8) < images).astype(np.uint8)
 
 
+def preprocess(pixels: np.ndarray, threshold: int, kind: DTypeLike) -> np.ndarray:
+    """Turn pixels x of 0 to 255 into images of `Split`: uint8, binarized, or float32, x / 255."""
+    if kind == np.uint8:
+        return binarize(pixels, threshold)
+    return (pixels.reshape(len(pixels), -1) / 255).astype(np.float32)
+
+
 def save_split(split: Split, path: Path) -> None:
     """Write a split as safetensors; equal splits give equal files."""
     arrays = {name: array for name, array in split._asdict().items() if array is not None}
@@ -107,12 +113,13 @@ def checked(split: Split, path: Path) -> Split:
     """Return a split of `path`. Raises UserError unless it has images as `Split` describes."""
     images = split.images
     labels = np.zeros(len(images), np.uint8) if split.labels is None else split.labels
-    fits = images.dtype == labels.dtype == np.uint8 and images.shape == (*labels.shape, PIXELS)
-    if not (fits and images.size and images.max() <= 1 and labels.max() <= 9):
+    fits = images.dtype in (np.uint8, np.float32) and images.shape == (*labels.shape, PIXELS)
+    fits = fits and images.size and images.min() >= 0 and images.max() <= 1
+    if not (fits and labels.dtype == np.uint8 and labels.max() <= 9):
         raise UserError(
             f"{path} holds images {images.dtype} {images.shape} and labels {labels.dtype} "
-            f"{labels.shape}; they should be uint8 (n, {PIXELS}) of 0 and 1, and (n,) of 0 to 9; "
-            "run `dvc repro --force`"
+            f"{labels.shape}; they should be uint8 (n, {PIXELS}) of 0 and 1, or float32 from 0 to "
+            "1, and uint8 (n,) of 0 to 9; run `dvc repro --force`"
         )
     return split
 
@@ -125,9 +132,9 @@ def tiled(images: np.ndarray, rows: int) -> np.ndarray:
 
 
 def upscaled_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's 1,797 digits, scaled up from 8 x 8 to MNIST's form, and their labels.
+    """Return scikit-learn's 1,797 digits in MNIST's form, and their labels.
 
-    The images are gray values from 0.0 to 255.0, `(images, 28, 28)`.
+    They are scaled up from 8 x 8 to gray values from 0.0 to 255.0, `(images, 28, 28)`.
     """
     # These take seconds to import, and few scripts need them.
     from scipy.ndimage import zoom

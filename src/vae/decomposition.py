@@ -12,6 +12,7 @@ from vae.data import PIXELS
 from vae.importance import log_mean_exp
 from vae.inference import decode, encode, means
 from vae.model import VAE
+from vae.objective import reconstruction_loss
 
 # Samples of the aggregated posterior at which its density is computed.
 POINTS = 1000
@@ -72,29 +73,31 @@ def _densities(
 
 
 def units(model: VAE, images: np.ndarray, gray: np.ndarray) -> list[dict[str, Any]]:
-    """Compute the loss of images `(n, 784)` in the units of other programs, to six decimals.
+    """Compute the loss of images `(n, 784)` at the posterior mean in other programs' units.
 
-    `images` are binarized, `gray` are the same with values of 0 to 255, both uint8. z is the
-    posterior mean.
+    `gray` are the same images as pixels of 0 to 255, uint8.
     """
     posterior, pixels = encode(model, images), torch.from_numpy(images)
     logits = decode(model, means(posterior))
     kl = float(np.mean(functional.gaussian_kl(posterior).numpy()))
-    binary = float(np.mean(functional.bernoulli_nll(logits, pixels).numpy()))
-    # The cross-entropy is linear in the target: that of a black image minus logits times target.
-    black = float(np.mean(functional.bernoulli_nll(logits, torch.zeros_like(pixels)).numpy()))
+    loss = float(np.mean(reconstruction_loss(logits, pixels).numpy()))
     light = gray.astype(np.float64) / 255
     shares = functional.sigmoid(logits).numpy().astype(np.float64)
-    logits = logits.numpy()
     values = {
-        "negative ELBO, nats per image": binary + kl,
-        "negative ELBO, sum over a batch of 128": 128 * (binary + kl),
-        "negative ELBO, nats per pixel": (binary + kl) / PIXELS,
-        "negative ELBO, bits per pixel": (binary + kl) / PIXELS / math.log(2),
-        "cross-entropy averaged over pixels + KL": binary / PIXELS + kl,
-        "cross-entropy to gray pixels + KL": black
-        - float((logits * light).sum()) / len(images)
-        + kl,
+        "negative ELBO, nats per image": loss + kl,
+        "negative ELBO, sum over a batch of 128": 128 * (loss + kl),
+        "negative ELBO, nats per pixel": (loss + kl) / PIXELS,
+    }
+    if images.dtype == np.uint8:  # a density has no bits, and no cross-entropy
+        # Cross-entropy is linear in the target: that of a black image minus logits times target.
+        black = float(np.mean(reconstruction_loss(logits, torch.zeros_like(pixels)).numpy()))
+        lit = float((logits.numpy() * light).sum()) / len(images)
+        values |= {
+            "negative ELBO, bits per pixel": (loss + kl) / PIXELS / math.log(2),
+            "cross-entropy averaged over pixels + KL": loss / PIXELS + kl,
+            "cross-entropy to gray pixels + KL": black - lit + kl,
+        }
+    values |= {
         "squared error + KL": float(np.square(shares - images).sum()) / len(images) + kl,
         "squared error to gray pixels + KL": float(np.square(shares - light).sum()) / len(images)
         + kl,

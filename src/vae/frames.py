@@ -1,4 +1,4 @@
-"""Frames: what the figures need of training's course, recorded while it runs."""
+"""Frames: what the figures show of training, recorded while it runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +92,7 @@ def quantized(shares: np.ndarray, levels: int = 256) -> np.ndarray:
 
 def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:
     """Read what `FrameRecorder.save` wrote as `name`, `(frames, n, 784)` uint8. Raises UserError
-    when it is missing or damaged, or has not `count` pictures a frame."""
+    when it is missing or damaged, or has another number of images per frame than `count`."""
     try:
         with pa.OSFile(str(path)) as file:
             column = pa.ipc.open_file(file).read_all()[name].combine_chunks()

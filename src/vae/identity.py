@@ -23,14 +23,14 @@ def code_hash() -> str:
     A checkpoint belongs to one code; an identity does not, so that studies survive an edit.
     """
     src = Path(__file__).parents[1]
-    folders = (src / "exact", src / "networks", src / "vae")
-    paths = sorted(path for folder in folders for path in folder.glob("*.[pch]*"))
+    paths = [*(src / "exact").glob("*.[pch]*"), *(src / "vae").glob("*.py")]
+    paths = sorted([*paths, *(src / "networks").rglob("*.py")])
     return hashlib.md5(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def identity(values: Mapping[str, str], data: Sequence[str]) -> str:
-    """12 hexadecimal digits of a training's flat parameters (`params.flat`), of the MD5 sums of the
-    splits that it reads, train and test, of PyTorch's version and of `RESULTS_VERSION`."""
+    """Hash a training's flat parameters (`params.flat`), the checksums of its train and test
+    splits, PyTorch's version and `RESULTS_VERSION`, as 12 hexadecimal digits."""
     parts = [dict(values), list(data), torch_version(), RESULTS_VERSION]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest()[:12]

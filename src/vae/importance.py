@@ -10,6 +10,7 @@ from exact import functional
 from exact.random import Generator
 from vae.inference import decode, encode
 from vae.model import VAE
+from vae.objective import reconstruction_loss
 
 # Images times samples that are decoded at once: they fit a processor's cache.
 ROWS = 2000
@@ -18,10 +19,8 @@ ROWS = 2000
 def log_weights(
     model: VAE, images: np.ndarray, samples: int, generator: Generator
 ) -> Iterator[Tensor]:
-    """Yield log p(x | z) p(z) / q(z | x), `(samples, batch)` nats, float64, for batches of images.
-
-    z are samples of the posteriors q(z | x) of `images` `(images, 784)`, uint8.
-    """
+    """Yield log p(x | z) p(z) / q(z | x), `(samples, batch)` nats, float64, with samples z of the
+    posteriors q(z | x), for each batch of `images` `(images, 784)`."""
     size = max(1, ROWS // samples)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
@@ -30,7 +29,7 @@ def log_weights(
         noise = generator.normal(samples, *log_variance.shape)
         z = functional.gaussian_sample(posterior, noise)
         logits = decode(model, z.view(-1, z.shape[-1])).view(samples, *batch.shape)
-        reconstruction = functional.bernoulli_nll(logits, torch.from_numpy(batch))
+        reconstruction = reconstruction_loss(logits, torch.from_numpy(batch))
         yield log_prior_ratio(noise, z, log_variance) - reconstruction
 
 

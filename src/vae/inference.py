@@ -1,4 +1,4 @@
-"""What a trained model makes of images: posteriors, reconstructions and scores.
+"""Inference with a trained model: posteriors, reconstructions and scores.
 
 The images go through a model in batches, without gradients; no result depends on the batches.
 """
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from exact import functional
 from vae.model import VAE
+from vae.objective import reconstruction_loss
 
 # Rows that go through a model at once: their activations fit a processor's cache.
 BATCH = 256
@@ -71,6 +72,6 @@ def anomaly_scores(model: VAE, images: np.ndarray, batch_size: int = 1000) -> di
     pairs = zip(
         means(posterior).split(batch_size), torch.from_numpy(images).split(batch_size), strict=True
     )
-    parts = [functional.bernoulli_nll(decode(model, mean), batch) for mean, batch in pairs]
+    parts = [reconstruction_loss(decode(model, mean), batch) for mean, batch in pairs]
     reconstruction = torch.cat(parts).numpy()
     return {"kl": kl, "reconstruction": reconstruction, "negative_elbo": reconstruction + kl}

@@ -23,11 +23,11 @@ from vae.params import POST_NETWORK, Architecture
 
 
 class VAE(nn.Module):
-    """A variational autoencoder: what `encode` and `decode` of a subclass make together."""
+    """Base class of the models; a subclass defines `encode` and `decode`."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the posteriors q(z | x) of `images`, `(batch, 784)` uint8 of zeros and ones: the
-        mean beside the log-variance, `(batch, 2 latent)`."""
+        """Return the posteriors q(z | x) of `images` `(batch, 784)`, as `vae.data.Split` has them:
+        the mean beside the log-variance, `(batch, 2 latent)`."""
         raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:

@@ -42,9 +42,10 @@ class Download(Group):
 
 
 class Binarize(Group):
-    """A pixel x of 0 to 255 becomes 1 from `threshold` on, or with probability x / 255."""
+    """What becomes of a pixel x of 0 to 255: 1 from `threshold` on, or with probability x / 255
+    (sample); or x / 255 itself (none), for a Gaussian likelihood."""
 
-    mode: Literal["threshold", "sample"]
+    mode: Literal["threshold", "sample", "none"]
     threshold: Annotated[int, Field(ge=1, le=255)]
 
 

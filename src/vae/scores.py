@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vae.data import PIXELS, binarize, upscaled_digits
+from vae.data import PIXELS, preprocess, upscaled_digits
 
 SCORE_NAMES = {"kl": "KL", "reconstruction": "reconstruction", "negative_elbo": "negative ELBO"}
 # Keys of metrics/anomaly.json that the report and MLflow read.
@@ -32,10 +32,9 @@ def noise_images(generator: np.random.RandomState, count: int) -> np.ndarray:
 def noise_summary(
     training: np.ndarray, noise: float, fresh: np.ndarray, percentile: float
 ) -> dict[str, float]:
-    """Compare the KL of one noise image, and of more `(images,)`, with the training images' KL.
+    """Compare the KL, in nats, of one noise image and of more, `(images,)`, with the training KL.
 
-    KL are in nats, shares are fractions. The z-score is the distance to the training images' mean
-    in their standard deviations.
+    The z-score is the distance to the training images' mean in their standard deviations.
     """
     mean, deviation = training.mean(), training.std()
     threshold = np.percentile(training, percentile)
@@ -55,18 +54,18 @@ def noise_summary(
 def anomalies(
     ordinary: np.ndarray, count: int, threshold: int, generator: np.random.RandomState
 ) -> dict[str, np.ndarray]:
-    """Make at most `count` images of each kind of anomaly, `(count, 784)` uint8 of 0 and 1.
+    """Make at most `count` images `(count, 784)` of each kind, of the type of `ordinary` images.
 
-    Some are made of `ordinary` images. scikit-learn's digits, binarized at `threshold`, are real
+    Some are made of these. scikit-learn's digits, for uint8 binarized at `threshold`, are real
     digits from another source.
     """
     first = ordinary[:count]
     return {
-        "coin flips": noise_images(generator, count),
+        "coin flips": noise_images(generator, count).astype(first.dtype),
         "inverted images": 1 - first,
         "blank images": np.zeros_like(first),
         "shuffled pixels": np.stack([generator.permutation(image) for image in first]),
-        "scikit-learn digits": binarize(upscaled_digits()[0][:count], threshold),
+        "scikit-learn digits": preprocess(upscaled_digits()[0][:count], threshold, first.dtype),
     }
 
 

@@ -35,8 +35,8 @@ class Draws(NamedTuple):
 
 
 class RandomStream:
-    """One generator, asked in the notebook's order. A frame reconstructs `reconstructions` images;
-    `interval` is the number of batches between two frames."""
+    """One generator, which draws in the notebook's order. `reconstructions` is the number of images
+    of a frame, `interval` the number of batches between two frames."""
 
     def __init__(self, seed: int, batch_size: int, reconstructions: int, interval: int) -> None:
         self.generator = Generator(seed)
@@ -84,7 +84,7 @@ class RandomStream:
             self.epoch(test_images, latent_size, frames=False)
 
     def epoch(self, images: int, latent_size: int, frames: bool = True) -> Draws:
-        """Draw for one epoch over so many training images, or, without frames, for a test pass."""
+        """Draw for an epoch over this many training images, or, without frames, for a test pass."""
         self.generator.integer()  # the data loader's seed
         order = self.generator.permutation(images)
         noise = torch.empty(images, latent_size)

@@ -193,17 +193,18 @@ def train(
     """
     model.train()
     terms = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
+    size = settings.batch_size
     order, noise = draws.order.to(images.device), draws.noise.to(images.device)
-    for first in range(0, len(images), settings.batch_size):
-        rows = slice(first, min(first + settings.batch_size, len(images)))
-        data = images.index_select(0, order[rows])
+    batches = zip(order.split(size), noise.split(size), terms.split(size, dim=1), strict=True)
+    for number, (chosen, sample, own_terms) in enumerate(batches, start=1):
+        data = images.index_select(0, chosen)
         optimizer.zero_grad()
-        logits, kl = model(data, noise[rows])
+        logits, kl = model(data, sample)
         loss, reconstruction = loss_function(logits, data, kl, settings.beta)
         loss.backward()
         optimizer.step()
-        terms[0, rows], terms[1, rows] = reconstruction.detach(), kl.detach()
-        yield loss.item(), terms[:, : rows.stop]
+        torch.stack((reconstruction.detach(), kl.detach()), out=own_terms)
+        yield loss.item(), terms[:, : number * size]
 
 
 @torch.no_grad()
@@ -223,7 +224,7 @@ def test(model: VAE, images: Tensor, draws: Draws, rows: int = 256) -> Losses:
 
 
 def mean_losses(terms: Tensor) -> Losses:
-    """Return the means of reconstruction and KL `(2, images)`, from exact sums: no order shows."""
+    """Return the means of reconstruction and KL `(2, images)`, by exact sums."""
     return Losses(*(math.fsum(row) / len(row) for row in terms.tolist()))
 
 
@@ -247,7 +248,7 @@ def inexact_steps(start: Start, settings: Train) -> list[str]:
 def training_state(
     model: VAE, optimizer: torch.optim.Optimizer, stream: RandomStream
 ) -> dict[str, Tensor]:
-    """Return all that the next step depends on, after one step at least, by name."""
+    """Return everything that the next step depends on, by name, after at least one step."""
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -262,7 +263,7 @@ def resume(
     stream: RandomStream,
     recorder: FrameRecorder,
 ) -> list[list[float]]:
-    """Continue from the state that a checkpoint holds; return the losses of its epochs, if any."""
+    """Restore the state that a checkpoint holds; return the losses of its epochs, if any."""
     state = checkpoint.load()
     if state is None:
         return []

@@ -33,10 +33,7 @@ class Group(BaseModel):
 
 
 def read_yaml(path: Path, kind: type[Kind], overrides: Mapping[str, Any] | None = None) -> Kind:
-    """Read a YAML file as a `kind` of group, with `overrides` as in `check_params`.
-
-    Raises UserError with every mistake.
-    """
+    """Read a YAML file as a `kind` of group, with `overrides` as in `check_params`."""
     try:
         # DVC's reader: in YAML 1.2, 1e-3 is a number and a repeated key is an error.
         values = YAML(typ="safe").load(path)

@@ -27,8 +27,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-# The report's figures: a PNG file each, but for the two that compare with published numbers.
-FIGURES = 11
+# The report's images: one per PNG, two for the losses, none that compares with published numbers.
+FIGURES = 12
 # The gray values of a canvas.
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;

@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from vae.inference import anomaly_scores, means, posterior_means
 from vae.model import VAE
 from vae.params import Params
 from vae.report.figures import DIGIT_COLORS, frame_epochs, manifold_axis
+from vae.report.page import png
 from vae.scores import limits
 
 # The slider shows so many moments, most of them early, and at most so many ends of epochs.
@@ -42,7 +42,8 @@ def play_data(
     axis = manifold_axis(params.figures.grid_size, params.figures.grid_quantiles, IMAGE_SIDE)
     columns = ["epoch", "train_loss", "test_loss"]
     return {
-        "models": playable_models(trained, test.images),
+        # The page scores binarized images.
+        "models": playable_models(trained, test.images) if test.images.dtype == np.uint8 else None,
         "scores": {
             "quantiles": {name: packed(row, "<f4") for name, row in rows},
             "limits": limits(known, params.anomaly.threshold_percentile),
@@ -54,7 +55,7 @@ def play_data(
             "labels": None if test.labels is None else packed(test.labels, "u1"),
             "colors": [[round(255 * part) for part in color] for color in DIGIT_COLORS],
         },
-        "examples": packed(np.packbits(test.images[list(params.figures.images)]), "u1"),
+        "examples": packed(np.packbits(test.images[list(params.figures.images)] > 0.5), "u1"),
         "training": training_moments(params, len(train.images), models),
         "losses": {name: table[columns].to_dict("list") for name, table in losses.items()},
     }
@@ -63,12 +64,6 @@ def play_data(
 def packed(values: np.ndarray, kind: str) -> str:
     """Write an array's values in base64, as a NumPy type."""
     return b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
-
-
-def png(image: np.ndarray) -> str:
-    """Write an image as PNG in base64; Pillow's own zlib gives the same bytes everywhere."""
-    Image.fromarray(image).save(file := BytesIO(), "PNG")
-    return b64encode(file.getvalue()).decode()
 
 
 @torch.no_grad()
@@ -132,5 +127,5 @@ def training_moments(params: Params, images: int, models: Path) -> dict[str, Any
     ):
         paths = [models / f"{model}-{kind}.arrow" for kind in ("frames", "epochs")]
         frames = [frame for path in paths for frame in load_frames(path, name, count)]
-        found[name] = [png(tiled(frames[at], rows)) for at in chosen]
+        found[name] = [png(Image.fromarray(tiled(frames[at], rows))) for at in chosen]
     return found

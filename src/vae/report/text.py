@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from vae.decomposition import POINTS
 from vae.losses import SPLITS
+from vae.objective import LOG_VARIANCE
 from vae.params import Params
 from vae.reproduction.intervals import LEVEL
 from vae.reproduction.verdicts import VERDICTS, Verdicts
@@ -49,6 +50,7 @@ def report_text(
         loss_tables={model: loss_table(table, values, model) for model, table in losses.items()},
         last={model: table["test_loss"].iloc[-1] for model, table in losses.items()},
         points=POINTS,
+        log_variance=LOG_VARIANCE,
         score_names=SCORE_NAMES,
     )
 

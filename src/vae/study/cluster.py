@@ -73,7 +73,8 @@ def _start(address: str | None) -> ModuleType:
         raise UserError(
             "a study runs on Ray, which is not installed: make study, or pip install -e .[study]"
         ) from None
-    code = {"py_modules": [str(Path(__file__).parents[1])]}
+    src = Path(__file__).parents[2]
+    code = {"py_modules": [str(src / name) for name in ("exact", "networks", "vae")]}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
         if address not in ("auto", "local") and "RAY_USE_TLS" not in os.environ:

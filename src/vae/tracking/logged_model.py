@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vae.data import PIXELS
+from vae.data import PIXELS, load_split
 from vae.files import read_json
 from vae.scores import SCORE_NAMES
 
@@ -61,7 +61,9 @@ def save_logged(weights: Path, folder: Path, model_id: str) -> Path:
         shutil.copy(path, data)
     outputs = [TensorSpec(np.dtype("float32"), (-1, PIXELS), "probabilities")]
     outputs += [TensorSpec(np.dtype("float64"), (-1,), name) for name in SCORE_NAMES]
-    inputs = [TensorSpec(np.dtype("uint8"), (-1, PIXELS))]
+    binarized = Path("data/binarized")
+    kind = load_split(binarized, "test").images.dtype if binarized.exists() else np.uint8
+    inputs = [TensorSpec(np.dtype(kind), (-1, PIXELS))]
     src = Path(__file__).parents[2]
     save_model(
         folder / "model",
@@ -71,7 +73,7 @@ def save_logged(weights: Path, folder: Path, model_id: str) -> Path:
         mlflow_model=Model(model_id=model_id),
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
         signature=ModelSignature(Schema(inputs), Schema(outputs)),
-        input_example=np.zeros((1, PIXELS), np.uint8),
+        input_example=np.zeros((1, PIXELS), kind),
     )
     return folder / "model"
 
@@ -95,7 +97,7 @@ class LoadedModel:
         return self.model
 
     def predict(self, images: np.ndarray, params: Any = None) -> dict[str, np.ndarray]:
-        """Reconstruct and score images `(n, 784)`, uint8 of zeros and ones.
+        """Reconstruct and score images `(n, 784)`, as in data/binarized.
 
         `probabilities` `(n, 784)` are decoded at the posterior mean; the scores `(n,)`, in nats,
         are those of `vae.inference.anomaly_scores`.

@@ -20,6 +20,7 @@ NOT_RUN = {
     "make test": "the other tests",
     "make bench": "installs JAX and takes minutes; tests/test_benchmarks.py runs its parts",
     "make bench-growth": "minutes",
+    "make audit": "asks PyPI, each week in CI",
     "make ui": "goes on until Ctrl-C; tests/test_security.py runs it",
     "make study": "eight minutes; tests/test_study.py runs studies",
     "make verify": "three minutes on MNIST, each week in CI",

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -247,7 +248,13 @@ def test_a_servers_own_certificate_can_be_trusted(folders, certified, settings, 
         ({"REQUESTS_CA_BUNDLE": "/gone"}, "certificate: .* invalid path: /gone"),
         ({"CURL_CA_BUNDLE": "/gone"}, "certificate: .* invalid path: /gone"),
         ({"REQUESTS_CA_BUNDLE": "params.yaml"}, "certificate: .*no certificate or crl found"),
-        ({"ALL_PROXY": "socks5h://127.0.0.1:9"}, "ALL_PROXY is not valid"),
+        pytest.param(
+            {"ALL_PROXY": "socks5h://127.0.0.1:9"},
+            "ALL_PROXY is not valid",
+            marks=pytest.mark.skipif(
+                bool(find_spec("socks")), reason="tests/services brings PySocks"
+            ),
+        ),
         ({"ALL_PROXY": "socks://127.0.0.1:9/"}, "ALL_PROXY is not valid"),
         ({"HTTPS_PROXY": "ftp://127.0.0.1:9"}, "HTTPS_PROXY or ALL_PROXY"),
         ({"HTTPS_PROXY": "http://a:secret@127.0.0.1:9"}, r"proxy: \[Errno 111\] Connection"),

@@ -54,3 +54,14 @@ def test_the_build_of_one_version_of_torch_does_not_matter(values, monkeypatch):
     on_cpu = identity(values, [])
     monkeypatch.setattr("vae.identity.version", lambda name: "2.15.0+cu130")
     assert identity(values, []) == on_cpu
+
+
+def test_the_code_of_a_network_of_ones_own_counts(values, monkeypatch, tmp_path):
+    file = tmp_path / "networks" / "own.py"
+    file.parent.mkdir()
+    monkeypatch.setattr("vae.identity.SRC", tmp_path)
+    own, found = {**values, "model.network": "networks.own.VAE"}, []
+    for code in ("one", "two"):
+        file.write_text(code)
+        found.append((identity(own, []), identity(values, [])))
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]

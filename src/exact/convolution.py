@@ -10,7 +10,7 @@ from torch.nn.modules.utils import _pair
 
 from exact.elementwise import sum
 from exact.library import library
-from exact.tensors import computed_here, empty, pointers, roomy, saved_tensors
+from exact.tensors import addresses, computed_here, empty, roomy, saved_tensors
 
 Size = Sequence[int]
 Pair = int | tuple[int, int]
@@ -140,8 +140,9 @@ def _convolve(
     The first patch begins at `first`, the others `stride` apart.
     """
     x, y = _channels_last(x), torch.empty(len(x), *size, w.shape[3])
-    tensors = pointers(x, roomy(w), None if b is None else roomy(b), y)
-    library().convolve(*tensors, *x.shape, *size, w.shape[3], *w.shape[:2], *stride, *first)
+    w, b = roomy(w), None if b is None else roomy(b)
+    numbers = *x.shape, *size, w.shape[3], *w.shape[:2], *stride, *first
+    library().convolve(*addresses(x, w, b, y), *numbers)
     return _channels_first(y)
 
 
@@ -151,7 +152,7 @@ def _by_weight(x: Tensor, by_y: Tensor, kernel: Size, stride: Size, padding: Siz
     x, by_y = _channels_last(x), roomy(_channels_last(by_y))
     by_w = empty(*kernel, x.shape[3], by_y.shape[3])
     numbers = *x.shape, *by_y.shape[1:], *kernel, *stride, *(-p for p in padding)
-    library().convolve_by_weight(*pointers(x, by_y, by_w), *numbers)
+    library().convolve_by_weight(*addresses(x, by_y, by_w), *numbers)
     return by_w.permute(3, 2, 0, 1)
 
 

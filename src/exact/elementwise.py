@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from exact.library import library
-from exact.tensors import computed_here, computes, pointers, saved_tensors
+from exact.tensors import addresses, computed_here, computes, saved_tensors
 
 
 def sigmoid(logits: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class _Sigmoid(torch.autograd.Function):
     def forward(ctx: FunctionCtx, logits: Tensor) -> Tensor:
         logits = logits.contiguous()
         shares = torch.empty_like(logits)
-        library().sigmoid(*pointers(logits, shares), logits.numel())
+        library().sigmoid(*addresses(logits, shares), logits.numel())
         ctx.save_for_backward(shares)
         return shares
 
@@ -83,7 +83,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
         x = x.contiguous()
         sums = torch.empty(x.shape[1:], dtype=torch.float64)
-        library().sum_over_rows(*pointers(x, sums), len(x), sums.numel())
+        library().sum_over_rows(*addresses(x, sums), len(x), sums.numel())
         ctx.shape = x.shape
         return sums
 

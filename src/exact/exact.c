@@ -61,12 +61,15 @@ static int layer_of_bytes(const uint8_t *x, const Layer *l, float *y, long rows,
     return DONE;
 }
 
-// By W of such a layer.
-static int by_weight_of_bytes(const uint8_t *x, const Layer *l, const float *by, long rows, long inputs) {
+// By W: x' by_y; by sums over the ones where x is bytes.
+static int by_weight(const void *x, int bytes, const Layer *l, const float *by_y, long rows, long inputs) {
+    if (!bytes)
+        return multiply((Product){inputs, l->outputs, rows, x, 1, inputs, by_y, l->outputs, 1, l->by_w,
+                                  NULL, 0});
     int32_t *lists = scratch(LISTS, inputs * (rows + 2) * sizeof(int32_t));
     if (!lists) return NO_MEMORY;
     share(list_ones, &(Lists){x, 1, inputs, rows, lists, 0}, inputs);
-    sum_rows((Sums){inputs, l->outputs, lists, rows + 2, by, l->by_w, NULL, 0});
+    sum_rows((Sums){inputs, l->outputs, lists, rows + 2, by_y, l->by_w, NULL, 0});
     return DONE;
 }
 
@@ -109,7 +112,7 @@ static void output_columns(void *of, long first, long last) {
     }
 }
 
-// By W: x' by_y; by x: by_y W'. by_x NULL: not asked for.
+// By W: by_weight; by x: by_y W'. by_x NULL: not asked for.
 int linears_backward(const void *x, long bytes, long rows, long inputs, const Layer *layers, long count,
                      const float *hidden, const float *y, const float *by_y, float *by_x) {
     EXACTLY;
@@ -126,11 +129,7 @@ int linears_backward(const void *x, long bytes, long rows, long inputs, const La
                   parts(outputs, WIDTH));
         if (by) by_y = by;
         y = hidden -= n ? rows * from : 0;
-        const float *in = n ? y : x;
-        if (l->by_w && bytes && !n ? by_weight_of_bytes(x, l, by_y, rows, from)
-            : l->by_w && multiply((Product){from, outputs, rows, in, 1, from, by_y, outputs, 1, l->by_w,
-                                            NULL, 0}))
-            return NO_MEMORY;
+        if (l->by_w && by_weight(n ? y : x, bytes && !n, l, by_y, rows, from)) return NO_MEMORY;
         if (next && multiply((Product){rows, from, outputs, by_y, outputs, 1, l->w, 1, outputs, next,
                                        NULL, 0}))
             return NO_MEMORY;

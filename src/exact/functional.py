@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from exact.convolution import conv2d, conv_transpose2d
 from exact.elementwise import exp, log, sigmoid, sum, weighted_sum
 from exact.library import UNCHANGED, library
-from exact.tensors import address, computed_here, empty, pointers, roomy, saved_tensors
+from exact.tensors import addresses, computed_here, empty, roomy, saved_tensors
 
 __all__ = [
     "bernoulli_nll",
@@ -114,8 +114,7 @@ class _Linears(torch.autograd.Function):
         outputs, none = [weight.shape[1] for weight in weights], [None] * len(weights)
         table = _table(weights, none, by[::2], by[1::2], outputs, ctx.relus)
         sizes = x.dtype == torch.uint8, *x.shape, table.buffer_info()[0], len(weights)
-        tensors = [address(tensor) for tensor in (hidden, y, by_y, by_x)]
-        library().linears_backward(x.data_ptr(), *sizes, *tensors)
+        library().linears_backward(x.data_ptr(), *sizes, *addresses(hidden, y, by_y, by_x))
         by[::2] = [w if w is None else w.t() for w in by[::2]]
         return by_x, None, *by
 
@@ -124,7 +123,7 @@ def _table(*columns: Sequence[Any]) -> array:
     """Return a row of six numbers per layer, as exact.c's `Layer`; tensors are their addresses."""
     table = array("q")
     for *tensors, outputs, relu in zip(*columns, strict=True):
-        table.extend([*map(address, tensors), outputs, relu])
+        table.extend([*addresses(*tensors), outputs, relu])
     return table
 
 
@@ -152,7 +151,7 @@ class _BernoulliNLL(torch.autograd.Function):
         logits, images = logits.contiguous(), images.contiguous()
         terms = torch.empty(logits.shape[:-1], dtype=torch.float64)
         gradient = empty(*logits.shape) if ctx.needs_input_grad[0] else None
-        tensors = pointers(logits, images, terms, gradient)
+        tensors = addresses(logits, images, terms, gradient)
         library().bernoulli_nll(*tensors, terms.numel(), *images.shape)
         ctx.save_for_backward(gradient)
         return terms
@@ -160,9 +159,10 @@ class _BernoulliNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_terms: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = saved_tensors(ctx)
-        by_logits, shape = torch.empty_like(gradient), (by_terms.numel(), gradient.shape[-1])
-        tensors = pointers(gradient, by_terms.contiguous(), by_logits)
-        status = library().bernoulli_nll_backward(*tensors, *shape)
+        by_logits, by_terms = torch.empty_like(gradient), by_terms.contiguous()
+        tensors = addresses(gradient, by_terms, by_logits)
+        sizes = by_terms.numel(), gradient.shape[-1]
+        status = library().bernoulli_nll_backward(*tensors, *sizes)
         return gradient if status == UNCHANGED else by_logits, None
 
 
@@ -210,16 +210,16 @@ class _Gaussian(torch.autograd.Function):
         z = None if noise is None else torch.empty(noise.shape)
         kl = torch.empty(posterior.shape[0], dtype=torch.float64)
         shape = kl.shape[0], posterior.shape[1] // 2
-        library().gaussian(*pointers(posterior, noise, z, kl), *shape)
+        library().gaussian(*addresses(posterior, noise, z, kl), *shape)
         ctx.save_for_backward(posterior, noise)
         return z, kl
 
     @staticmethod
     def backward(ctx: Any, by_z: Tensor | None, by_kl: Tensor) -> tuple[Tensor | None, ...]:
         posterior, noise = saved_tensors(ctx)
-        by_z = None if noise is None else by_z.contiguous()
+        by_z, by_kl = None if noise is None else by_z.contiguous(), by_kl.contiguous()
         by_posterior = torch.empty(posterior.shape)
-        tensors = pointers(posterior, noise, by_z, by_kl.contiguous(), by_posterior)
+        tensors = addresses(posterior, noise, by_z, by_kl, by_posterior)
         shape = posterior.shape[0], posterior.shape[1] // 2
         library().gaussian_backward(*tensors, *shape)
         return by_posterior, None

@@ -1,6 +1,5 @@
 """Tensors as arguments of the C library, and the choice of who computes."""
 
-import ctypes
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -56,19 +55,6 @@ def saved_tensors(ctx: Any) -> Sequence[Tensor]:
     return ctx.saved_tensors
 
 
-def address(tensor: Tensor | None) -> int:
-    """Return a tensor's address, 0 for None. The caller keeps the tensor alive."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-class Address(ctypes.c_void_p):
-    """A tensor's address, which keeps the tensor alive: it may be a copy made for one call."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__(tensor.data_ptr())
-        self.tensor = tensor
-
-
-def pointers(*tensors: Tensor | None) -> list[Address | None]:
-    """Return the addresses of tensors, None for None."""
-    return [tensor if tensor is None else Address(tensor) for tensor in tensors]
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Return the addresses of tensors, 0 for None. The caller keeps the tensors alive."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

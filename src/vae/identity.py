@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pathlib import Path
 # asks for it. Checkpoints, MLflow's runs and studies' trials of another version are not taken for
 # this one's.
 RESULTS_VERSION = 1
+SRC = Path(__file__).parents[1]
 
 
 def torch_version() -> str:
@@ -22,15 +23,22 @@ def code_hash() -> str:
 
     A checkpoint belongs to one code; an identity does not, so that studies survive an edit.
     """
-    src = Path(__file__).parents[1]
-    paths = [*(src / "exact").glob("*.[pch]*"), *(src / "vae").glob("*.py")]
-    paths = sorted([*paths, *(src / "networks").rglob("*.py")])
-    return hashlib.md5(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    paths = [*(SRC / "exact").glob("*.[pch]*"), *(SRC / "vae").glob("*.py")]
+    return _hash([*paths, *(SRC / "networks").rglob("*.py")])
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    return hashlib.md5(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()
 
 
 def identity(values: Mapping[str, str], data: Sequence[str]) -> str:
     """Hash a training's flat parameters (`params.flat`), the checksums of its train and test
-    splits, PyTorch's version and `RESULTS_VERSION`, as 12 hexadecimal digits."""
+    splits, PyTorch's version and `RESULTS_VERSION`, as 12 hexadecimal digits.
+
+    A model class of the user's own has no version, so its code counts instead.
+    """
     parts = [dict(values), list(data), torch_version(), RESULTS_VERSION]
+    if any("networks." in value for value in values.values()):
+        parts.append(_hash((SRC / "networks").rglob("*.py")))
     text = json.dumps(parts, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest()[:12]

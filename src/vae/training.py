@@ -117,6 +117,8 @@ def choose_arithmetic(settings: Train) -> None:
         torch.set_num_threads(1)
         return
     exact.set_arithmetic("torch")
+    # PyTorch's own number ignores a container's quota.
+    torch.set_num_threads(exact.default_threads())
     # Which cuBLAS reads when it starts: a workspace of fixed size for each stream.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

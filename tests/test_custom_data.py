@@ -79,15 +79,14 @@ def test_an_npz_file_with_kerass_names_keeps_its_splits(own, labelled):
     for split, (images, labels) in read_custom_data(path).items():
         assert (images == arrays[f"x_{split}"]).all()
         assert labels is None if not labelled else labels.tolist() == [*range(len(images))]
-        assert not labelled or labels.dtype == np.uint8
 
 
 def test_an_npz_file_of_one_array_is_split(own):
     x = pictures(14)
     np.savez_compressed(own / "own.npz", x=x, y=np.arange(14) % 10)
-    found = read_custom_data(own / "own.npz")
-    assert (found["test"][0] == x[[6, 13]]).all()
-    assert found["test"][1].tolist() == [6, 3]
+    images, labels = read_custom_data(own / "own.npz")["test"]
+    assert (images == x[[6, 13]]).all()
+    assert (labels.tolist(), labels.dtype) == ([6, 3], np.uint8)
 
 
 FEW = pictures(8)
@@ -97,14 +96,12 @@ FEW = pictures(8)
     ("arrays", "message"),
     [
         ({"images": FEW}, "has no array x_train; there are images"),
-        ({}, "there are none"),
         ({"x": FEW}, "has 8 images; it needs 14 for two splits"),
         ({"x": FEW / 255}, "x is float64 (8, 28, 28) and"),
         ({"x": FEW.reshape(8, 784)}, "x is uint8 (8, 784)"),
         ({"x": FEW[:0]}, "x is uint8 (0, 28, 28)"),
         ({"x": FEW, "y": np.arange(7)}, "y int64 (7,); they should be"),
         ({"x": FEW, "y": np.arange(8) + 3}, "whole numbers of 0 to 9"),
-        ({"x": FEW, "y": np.arange(8) / 2}, "y float64"),
         ({"x_train": FEW, "x_test": FEW, "y_test": np.arange(8)}, "labels in one of train and"),
         ({"x": np.array([{"a": 1}])}, "cannot read"),
     ],
@@ -129,11 +126,6 @@ def test_a_folder_of_another_kind_is_refused(own):
     refused(own, r"small\.png has 28 x 27 pixels; it should have 28 x 28")
     (own / "test/small.png").write_bytes(b"no picture")
     refused(own, r"cannot read .*small\.png as a picture")
-    (own / "a.csv").write_text("1,2")
-    refused(own / "a.csv", "a.csv is neither a folder of pictures nor an .npz")
-    refused(own / "missing", "missing is neither a folder of pictures nor an .npz")
-    (own / "a.npz").write_bytes(b"PK no archive")
-    refused(own / "a.npz", r"cannot read .*a\.npz as an \.npz file")
 
 
 # What editors, office programs, file managers and systems leave beside a file x.png.
@@ -175,13 +167,10 @@ def linked(path: Path) -> None:
         (os.mkfifo, "neither a file nor a folder"),
     ],
 )
-@pytest.mark.parametrize("place", ["mine", "other", "mine/3"])
+@pytest.mark.parametrize("place", ["other", "mine/3"])
 def test_what_dvc_cannot_follow_is_refused_by_its_name(own, make, message, place):
     save_pictures(own / "2", FEW)
-    path = own.with_name(place) if place == "other" else own.parent / place
-    if place == "mine":
-        shutil.rmtree(path)
-    make(path.absolute())
+    make(own.parent.absolute() / place)
     with pytest.raises(UserError, match=f"/{place}, which DVC cannot follow, is .*{message}"):
         read_custom_data(own)
 
@@ -195,20 +184,17 @@ def test_links_to_files_and_a_linked_data_own_are_followed(own):
     assert len(read_custom_data(own)["train"][0]) == 12
 
 
-@pytest.mark.parametrize("place", ["data/own/mine", "plots", "."])
-def test_a_name_that_is_not_utf8_is_named(own, monkeypatch, place):
-    odd = os.fsdecode(b"caf\xe9")
-    Path("plots").mkdir()
-    if place == ".":
-        (own / "a.png").touch()
-        Path(odd).mkdir()
+@pytest.mark.parametrize("checkout", [True, False])
+def test_a_name_that_is_not_utf8_is_named(own, monkeypatch, checkout):
+    odd = Path(os.fsdecode(b"caf\xe9"))
+    (own / (odd if not checkout else "a.png")).touch()
+    if checkout:
+        odd.mkdir()
         for name in ("data", ".dvcignore"):
-            Path(name).rename(Path(odd, name))
+            Path(name).rename(odd / name)
         monkeypatch.chdir(odd)
-    else:
-        Path(place, odd).touch()
-    with pytest.raises(UserError, match=r"caf..*, is not in UTF-8; rename it"):
-        dvc_files(Path("data/own"), Path("plots"))
+    with pytest.raises(UserError, match=r"caf.*, is not in UTF-8; rename it"):
+        dvc_files(Path("data/own"))
 
 
 def test_dvc_itself_sees_exactly_the_files_that_are_read(own):

@@ -9,7 +9,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
-from safetensors.torch import save as save_tensors
 
 import binarize as binarize_stage
 import download
@@ -57,12 +56,6 @@ def idx(header: bytes, values: bytes) -> bytes:
     return gzip.compress(header + values, mtime=0)
 
 
-def flipped(content: bytes, place: int) -> bytes:
-    changed = bytearray(content)
-    changed[place] ^= 4
-    return bytes(changed)
-
-
 HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
 
 
@@ -70,14 +63,12 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
     ("content", "message"),
     [
         (None, "No such file"),
-        (idx(HEADER, b"abcd")[:-9], "cannot read"),
         (b"<html>not found</html>", "cannot read"),
-        (HEADER + b"abcd", "cannot read"),
-        (flipped(idx(HEADER, b"abcd"), -8), "cannot read"),
+        (idx(HEADER, b"abcd")[:-9], "cannot read"),
+        (idx(HEADER, b"abcd")[:-8] + bytes(8), "cannot read"),
         (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no whole IDX file"),
         (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no whole IDX file"),
         (idx(HEADER, b"abc"), "no whole IDX file"),
-        (idx(HEADER, b"abcde"), "no whole IDX file"),
         (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no whole IDX file of 1 dimensions"),
     ],
 )
@@ -111,27 +102,22 @@ def arrays(**changed) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "content",
     [
-        arrays(images=np.eye(4, 784, dtype=np.uint8)),
-        arrays(images=np.eye(3, 28, dtype=np.uint8)),
-        arrays(images=np.eye(3, 784, dtype=np.float64)),
-        arrays(images=np.full((3, 784), 2, np.uint8)),
-        arrays(images=np.array(1, np.uint8)),
-        arrays(labels=np.full(3, 10, np.uint8)),
-        arrays(labels=np.arange(3)),
-        arrays(labels=np.eye(3, dtype=np.uint8)),
-        arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
-        arrays(more=np.arange(3)),
-        save_tensors({"images": torch.zeros(3, 784, dtype=torch.bfloat16)}),
-        {"labels": np.arange(3, dtype=np.uint8)},
+        save(arrays(images=np.eye(4, 784, dtype=np.uint8))),
+        save(arrays(images=np.eye(3, 28, dtype=np.uint8))),
+        save(arrays(images=np.eye(3, 784, dtype=np.float64))),
+        save(arrays(images=np.full((3, 784), 2, np.uint8))),
+        save(arrays(labels=np.full(3, 10, np.uint8))),
+        save(arrays(labels=np.arange(3))),
+        save(arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8))),
+        save({"labels": np.arange(3, dtype=np.uint8)}),
         pickle.dumps(print),
-        b"",
         None,
     ],
 )
 def test_a_damaged_or_missing_split_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "train.safetensors"
     if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else save(content))
+        path.write_bytes(content)
     with pytest.raises(UserError, match=f"{re.escape(str(path))}.*run `dvc repro") as caught:
         load_split(tmp_path, "train")
     assert "\n" not in str(caught.value)
@@ -152,22 +138,21 @@ def refused(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(
-    "swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)]
-)
-def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, refused, swap):
-    """An images file for the labels, the train set's for the test set's."""
+@pytest.mark.parametrize("others", [("train", 1), ("test", 0)])
+def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, refused, others):
+    """The labels' file for the images', the test set's for the train set's."""
     files = raw_files(tmp_path / "raw")
-    a, b = (files[split][kind] for split, kind in (swap[:2], swap[2:]))
-    content = a.read_bytes()
-    a.write_bytes(b.read_bytes())
-    b.write_bytes(content)
+    one, other = files["train"][0], files[others[0]][others[1]]
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
     refused("ubyte")
     assert not (tmp_path / "binarized").exists()
 
 
-@pytest.mark.parametrize("same", [np.zeros((1, 28, 28)), np.zeros((9, 28, 28)), np.eye(28)[None]])
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("split", "same"), [("train", np.zeros((9, 28, 28))), ("test", np.eye(28)[None])]
+)
 def test_images_that_are_equal_when_binarized_are_refused(tmp_path, refused, same, split):
     images, labels = raw_files(tmp_path / "raw")[split]
     write_idx(images, same * 127 + 128)
@@ -180,9 +165,7 @@ SPLIT = save(arrays())
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content with some bytes replaced by others, fewer or more; or other bytes altogether."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.binary(max_size=200))
+    """The content with some bytes replaced by others, fewer or more."""
     start = draw(st.integers(0, min(len(content), 600)))
     end = start + draw(st.integers(0, 8))
     return content[:start] + draw(st.binary(max_size=8)) + content[end:]

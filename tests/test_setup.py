@@ -89,10 +89,10 @@ class Checkout:
         self.packages = self.folder / f".venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
         self.packages /= "site-packages"
 
-    def make(self, **variables: str) -> str:
-        """Run `make setup` in an environment of its own; return its output. It must succeed."""
+    def run(self, **variables: str) -> subprocess.CompletedProcess:
+        """Run `make setup` in an environment of its own."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), **NOWHERE}
-        result = subprocess.run(
+        return subprocess.run(
             ["make", "setup", f"PYTHON={sys.executable}"],
             cwd=self.folder,
             env=environment | {"NO_PROXY": "127.0.0.1"} | variables,
@@ -100,6 +100,10 @@ class Checkout:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def make(self, **variables: str) -> str:
+        """Return what `make setup` prints. It must succeed."""
+        result = self.run(**variables)
         assert (self.packages / "torch/__init__.py").exists(), result.stdout
         return result.stdout
 
@@ -176,3 +180,18 @@ def test_an_environment_without_its_interpreter_is_made_again(installed, tmp_pat
     python.symlink_to(tmp_path / "gone")
     assert "Making the environment" in installed.make()
     assert subprocess.run([python, "-c", "import torch"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("repository", "reason"), [(False, "not a git repository"), (True, "dubious ownership")]
+)
+def test_set_up_without_git_says_why_and_makes_nothing(checkout, repository, reason):
+    """In the folder of a source archive, and in a checkout that another user owns."""
+    if not repository:
+        shutil.rmtree(checkout.folder / ".git")
+    # Git's own switch for its tests of this.
+    result = checkout.run(GIT_TEST_ASSUME_DIFFERENT_OWNER=str(int(repository)), LC_ALL="C")
+    assert result.returncode
+    assert reason in result.stdout
+    assert "error: git cannot use this folder, for the reason above" in result.stdout
+    assert not (checkout.folder / ".venv").exists()

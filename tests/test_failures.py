@@ -1,7 +1,6 @@
 """Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
 
 import errno
-import json
 import os
 import re
 import resource
@@ -148,35 +147,12 @@ def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
     # DVC removes the outputs first, which makes some room: enough for one checkpoint, not for two.
     remount(disk, shutil.disk_usage(disk).used // 1024 + 4000)
     options = ("--single-item", "--force", "--no-run-cache", "train-20d")
-    result = dvc(folder, "repro", *options)
-    assert_one_line(result, "No space left on device: ")
-    assert "; fix that, then run it again" in result.stdout
+    assert_one_line(dvc(folder, "repro", *options), "No space left on device: ")
     assert not list(folder.rglob(".tmp-*"))
     remount(disk, 1_000_000)
     result = dvc(folder, "repro", *options)
     assert result.returncode == 0, result.stdout
     assert outputs(folder) == before
-    assert dvc(folder, "status", "--quiet").returncode == 0
-
-
-def test_a_full_cache_of_dvc_loses_nothing(demo, mounted):
-    """DVC says so, ends with status 0 and keeps the outputs; `dvc status` shows it."""
-    before = outputs(demo)
-    disk = mounted("-o", "size=64k", *TMPFS)
-    dvc(demo, "config", "cache.dir", str(disk), check=True)
-    options = ("repro", "--single-item", "--force", "binarize")
-    result = dvc(demo, *options)
-    assert "ERROR: failed to transfer" in result.stdout
-    assert "No space left on device" in result.stdout
-    assert outputs(demo) == before
-    status = dvc(demo, "status", "binarize").stdout
-    assert "not in cache:       data/binarized" in status
-    remount(disk, 1_000_000)
-    result = dvc(demo, "repro", "--single-item", "binarize")
-    assert result.returncode == 0, result.stdout
-    assert "ERROR" not in result.stdout
-    assert outputs(demo) == before
-    assert "data/binarized" not in dvc(demo, "status", "binarize").stdout
 
 
 @pytest.mark.parametrize("room", [0, 40])
@@ -226,27 +202,14 @@ def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-    assert_one_line(
-        script(folder, "download", "data/raw"),
-        "Read-only file system: data/raw/Digits/raw/train-images",
-    )
-    result = dvc(folder, "repro", "--force")
-    assert result.returncode != 0
-    assert "Read-only file system" in result.stdout  # in DVC's words
+    result = script(folder, "download", "data/raw")
+    assert_one_line(result, "Read-only file system: data/raw/Digits/raw/train-images")
     assert outputs(demo) == before
 
 
-@pytest.mark.parametrize(
-    "width",
-    [
-        100_000,
-        # What refuses the memory here is safetensors, which prints a traceback of its own first.
-        pytest.param(60_000, marks=pytest.mark.xfail(reason="safetensors prints a traceback")),
-    ],
-)
-def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
+def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     before = outputs(demo)
-    changes = {"train-20d": {"hidden_sizes": [width]}, "tracking": {"enabled": False}}
+    changes = {"train-20d": {"hidden_sizes": [100_000]}, "tracking": {"enabled": False}}
     override_params(demo / "params.yaml", changes)
 
     def limit() -> None:
@@ -257,43 +220,16 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
     assert outputs(demo) == before
 
 
-def without_a_key(demo):
-    path = demo / "metrics/anomaly.json"
-    scores = json.loads(path.read_text())
-    path.write_text(json.dumps({key: scores[key] for key in scores if key != "fails_on"}))
-
-
-def other_frames(demo):
-    shutil.copy(demo / "models/20d-frames.arrow", demo / "models/2d-frames.arrow")
-
-
-def another_count_of_pictures(demo):
-    override_params(demo / "params.yaml", {"figures": {"images": [1, 2, 3]}})
-
-
-def the_other_model(demo):
-    for suffix in ("json", "safetensors"):
-        shutil.copy(demo / f"models/20d.{suffix}", demo / f"models/2d.{suffix}")
-
-
-def an_epoch_twice(demo):
-    path = demo / "plots/2d-losses.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, lines[3]]) + "\n")
-
-
 @pytest.mark.parametrize(
-    ("damage", "stage", "message"),
+    ("file", "content", "stage", "message"),
     [
-        (without_a_key, "report", "cannot read metrics/anomaly.json (it has no fails_on); run"),
-        (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
-        (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
-        (the_other_model, "visualize", "(its latent size is 20; it should be 2); run"),
-        (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
+        ("metrics/anomaly.json", "metrics/20d.json", "report", "anomaly.json (it has no "),
+        ("models/2d-frames.arrow", "models/20d-frames.arrow", "visualize", "frames.arrow ("),
+        ("models/2d.json", "models/20d.json", "visualize", "models/2d.safetensors ("),
     ],
 )
-def test_a_damaged_intermediate_file_ends_a_script_in_one_line(demo, damage, stage, message):
-    damage(demo)
+def test_another_intermediate_file_ends_a_script_in_one_line(demo, file, content, stage, message):
+    shutil.copy(demo / content, demo / file)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     result = script(demo, stage, *stages[stage]["cmd"].split()[2:])
     assert_one_line(result, message)

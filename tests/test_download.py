@@ -17,6 +17,7 @@ from conftest import ROOT, serving
 from vae.cli import UserError
 from vae.data import FILE_NAMES, raw_files
 from vae.files import md5
+from vae.mirror import fetch
 from vae.rebuild.build import override_params
 
 CONTENT = gzip.compress(b"the right bytes", mtime=0)
@@ -97,6 +98,11 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(folders, server, si
     for mirror, reason in reasons.items():
         assert f"{mirror}: {reason}" in str(caught.value)
     assert list((folders / "raw").iterdir()) == []
+
+
+def test_a_full_disk_is_not_blamed_on_the_mirror(folders):
+    with pytest.raises(OSError, match="No space left on device"):
+        fetch(str(folders / "good"), NAME, Path("/dev/full"), 1)
 
 
 def test_variable_offline_copy_and_public_mirrors_are_tried_in_order(params, monkeypatch):

@@ -1,8 +1,6 @@
 """Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
 
-import errno
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -12,27 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-import download
 from conftest import ROOT, copy_demo
 from vae.files import md5
-from vae.rebuild.build import override_params
+from vae.rebuild.build import override_params, scratch_environment
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:
     """Run a command as a user in `folder` would; what it printed is one text."""
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
-    options = {"env": {**environment, **options.pop("variables", {})}, **options}
-    return subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+    options = {"env": scratch_environment(), "stdout": subprocess.PIPE, **options}
+    return subprocess.run(command, cwd=folder, stderr=subprocess.STDOUT, text=True, **options)
 
 
-def dvc(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, "-m", "dvc", *arguments, **options)
+def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return run(folder, "dvc", *arguments)
 
 
 def script(folder: Path, name: str, *arguments: str, **options) -> subprocess.CompletedProcess:
@@ -55,61 +47,27 @@ def outputs(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): md5(path) for path in paths if path.is_file()}
 
 
-def change(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
-
-
-def assert_restored(folder: Path, before: dict[str, str]) -> None:
-    """Assert that no file is half-written, and that git and DVC have the previous outputs."""
-    assert not list(folder.rglob(".tmp-*"))
-    subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
-    result = dvc(folder, "checkout")
-    assert result.returncode == 0, result.stdout
-    assert outputs(folder) == before
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "target", "message"),
     [
-        ("params.yaml", "learning_rate:", "learning_rat:", "train-2d", "did you mean learning_"),
+        ("params.yaml", "epochs:", "epoch:", "train-2d", "did you mean epochs?"),
         ("data/published/tables.yaml", "epochs: 10", "epochs: ten", "report", "is 'ten'; it"),
         ("studies/seeds.csv", "noise_kl", "kl", "report", "seeds.csv is not a study's table"),
+        ("params.yaml", "rate: 0.001", "rate: 10.0", "train-2d", "a lower train.learning_rate may"),
     ],
 )
 def test_bad_input_ends_repro_in_one_line_and_loses_nothing(
     repository, file, old, new, target, message
 ):
-    before = outputs(repository)
-    change(repository / file, old, new)
+    before, path = outputs(repository), repository / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
     assert_one_line(dvc(repository, "repro", "--single-item", target), message)
-    assert_restored(repository, before)
-
-
-def test_damaged_outputs_are_replaced_by_dvc_repro(repository):
-    before = outputs(repository)
-    damaged = ["data/raw/Digits/raw/train-labels-idx1-ubyte.gz", "data/binarized/test.safetensors"]
-    for name in damaged:
-        (repository / name).write_bytes(b"damaged")
-    (repository / "data/raw/Digits/raw/more").write_bytes(b"more")
-    result = dvc(repository, "repro", "binarize")
+    assert not list(repository.rglob(".tmp-*"))
+    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
+    result = dvc(repository, "checkout")
     assert result.returncode == 0, result.stdout
     assert outputs(repository) == before
-
-
-def test_a_training_that_explodes_stops_and_its_run_has_failed(repository):
-    before = outputs(repository)
-    change(repository / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
-    result = dvc(repository, "repro", "--single-item", "train-2d")
-    assert_one_line(result, "so training stops; a lower train.learning_rate may help")
-    values = r"\(reconstruction \S+, KL \S+ nats per image\)"
-    assert re.search(rf"^error: epoch 1, batch \d+: .* {values}", result.stdout, re.M)
-    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
-    experiment = client.get_experiment_by_name("vae-mnist").experiment_id
-    latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
-    assert latest.info.status == "FAILED"
-    assert latest.data.params["learning_rate"] == "10.0"
-    assert_restored(repository, before)
 
 
 @pytest.fixture
@@ -155,29 +113,11 @@ def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
     assert outputs(folder) == before
 
 
-@pytest.mark.parametrize("room", [0, 40])
-def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
-    """When it is created, which stops the training, and while a run is logged."""
+def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
     disk = mounted("-o", "size=200k", *TMPFS)
-    if room:
-        remount(disk, 10_000)
-        shutil.copy(demo / "mlflow.db", disk)
-        remount(disk, shutil.disk_usage(disk).used // 1024 + room)
-    variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
-    result = script(demo, "train", "2d", "data/binarized", variables=variables)
-    assert result.stdout.count("(sqlite3.OperationalError) database or disk is full") == 1
-    assert "Traceback" not in result.stdout
-    assert (result.returncode == 0) == ("tracking stopped" in result.stdout)
-    assert room or result.returncode
-
-
-def test_a_full_disk_is_not_blamed_on_the_mirror(tmp_path, mounted, params):
-    disk = mounted("-o", "size=64k", *TMPFS)
-    (tmp_path / "file").write_bytes(bytes(100_000))
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        download.fetch_from_any([str(tmp_path)], "file", "", disk / "file", params.download)
-    assert caught.value.errno == errno.ENOSPC
-    assert not list(disk.iterdir())
+    environment = scratch_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
+    result = script(demo, "train", "2d", "data/binarized", env=environment)
+    assert_one_line(result, "(sqlite3.OperationalError) database or disk is full")
 
 
 @pytest.mark.skipif(
@@ -193,9 +133,6 @@ def test_a_stage_without_permission_names_the_place(tmp_path):
     tmp_path.chmod(0o500)
     assert_one_line(run(tmp_path, *command), "Permission denied: data; fix that, then run")
     tmp_path.chmod(0o700)
-    assert run(tmp_path, *command).returncode == 0
-    (tmp_path / "params.yaml").chmod(0)
-    assert_one_line(run(tmp_path, *command), "[Errno 13] Permission denied: 'params.yaml'; run")
 
 
 def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):

@@ -36,15 +36,11 @@ def test_gray_pixels_are_255ths_and_read_back(tmp_path, gray):
 
 def test_the_reconstruction_loss_is_that_of_a_normal_distribution(gray):
     images = torch.from_numpy(gray)
-    logits = torch.randn(3, *images.shape, requires_grad=True)
+    logits = torch.randn(3, *images.shape)
     found = reconstruction_loss(logits, images)
-    x = logits.detach().double().requires_grad_()
-    normal = torch.distributions.Normal(x.sigmoid(), np.exp(LOG_VARIANCE / 2))
+    normal = torch.distributions.Normal(logits.double().sigmoid(), np.exp(LOG_VARIANCE / 2))
     expected = -normal.log_prob(images.double()).sum(-1)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    found.sum().backward()
-    expected.sum().backward()
-    torch.testing.assert_close(logits.grad.double(), x.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_learns_gray_images_with_exact_operations(params, gray):

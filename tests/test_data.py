@@ -1,13 +1,10 @@
 import gzip
 import pickle
 import re
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import save
 
 import binarize as binarize_stage
@@ -137,35 +134,3 @@ def test_images_that_are_equal_when_binarized_are_refused(tmp_path, monkeypatch,
         UserError, match=rf"the {len(same)} images of .* at least two should differ"
     ):
         binarize_stage.main()
-
-
-SPLIT = save(arrays())
-
-
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content with some bytes replaced by others, fewer or more."""
-    start = draw(st.integers(0, min(len(content), 600)))
-    end = start + draw(st.integers(0, 8))
-    return content[:start] + draw(st.binary(max_size=8)) + content[end:]
-
-
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-@given(
-    outside=damaged(idx(HEADER, b"abcd")), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT)
-)
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, outside, inside, split):
-    labels, path = tmp_path / "labels.gz", tmp_path / "train.safetensors"
-    path.write_bytes(split)
-    for content, load in (
-        (outside, partial(read_idx, labels, 1)),
-        (gzip.compress(inside), partial(read_idx, labels, 1)),
-        (outside, partial(load_split, tmp_path, "train")),
-    ):
-        labels.write_bytes(content)
-        try:
-            load()
-        except UserError as error:
-            assert "\n" not in str(error)

@@ -11,9 +11,9 @@ EXTREMES = {
     "the least of all": {
         "seed": 0,
         "binarize": {"threshold": 1},
-        "figures": {"images": [0], "grid_size": 2, "gray_levels": 2},
+        "figures": {"images": [0], "interval": 50, "grid_size": 2, "gray_levels": 2},
         # The lowest learning rate that counts.
-        "train": {"epochs": 1, "learning_rate": 1e-12},
+        "train": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-12},
         "train-20d": {"latent_size": 1},
         "likelihood": {"images": 2, "samples": 1},
         "anomaly": {"noise_images": 1, "batch_size": 1},
@@ -33,13 +33,7 @@ EXTREMES = {
         "train-20d": {"hidden_sizes": []},
         "train-2d": {"hidden_sizes": [], "preceded_by": None},
     },
-    "ten hidden layers, three latent dimensions": {
-        "train": {"epochs": 1},
-        "train-20d": {"hidden_sizes": [50] * 10, "latent_size": 3},
-        "train-2d": {"hidden_sizes": [20] * 10},
-    },
     "gray pixels": {"binarize": {"mode": "none"}, "train": {"epochs": 2}},
-    "batches of one": {"figures": {"interval": 50}, "train": {"epochs": 1, "batch_size": 1}},
 }
 
 

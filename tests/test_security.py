@@ -80,34 +80,6 @@ def test_networks_and_data_sets_are_those_of_this_checkout(key, names, message):
             check_params(ROOT / "params.yaml", {key: name})
 
 
-SCRIPT = """
-import vae.environment
-from vae.params import *
-from vae.tracking.store import *
-store = Store(*read_params("tracking"))
-store.client.create_run(store.experiment)
-from mlflow.telemetry import get_telemetry_client
-from mlflow.telemetry.utils import is_telemetry_disabled
-print("telemetry", is_telemetry_disabled(), get_telemetry_client())
-"""
-
-
-def test_an_experiment_named_like_a_path_writes_nothing_outside(tmp_path):
-    """And no telemetry starts."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    text = (ROOT / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(text.replace("vae-mnist", "../../escaped/experiment"))
-    silenced = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_TRACKING_URI")
-    silenced += ("CI", "PYTEST_CURRENT_TEST", "DVC_ROOT")
-    environment = {name: value for name, value in os.environ.items() if name not in silenced}
-    environment |= {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", SCRIPT]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert "telemetry True None" in result.stdout, result.stdout + result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
-
-
 @pytest.mark.parametrize("key", ["core.analytics", "core.check_update"])
 def test_dvc_sends_no_analytics_whatever_the_environment(key):
     command = [sys.executable, "-m", "dvc", "config", key]

@@ -135,25 +135,13 @@ LEFT += ["desktop.ini", "Icon\r", "x.png:Zone.Identifier", "x.png___jb_tmp___"]
 LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcignore"]
 
 
-def linked(path: Path) -> None:
-    (path.parent / "elsewhere").mkdir()
-    path.symlink_to(path.parent / "elsewhere")
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (linked, "a link to a folder"),
-        (lambda path: (path / ".dvc").mkdir(parents=True), "or a DVC repository"),
-        (lambda path: path.symlink_to("nowhere"), "neither a file nor a folder"),
-        (os.mkfifo, "neither a file nor a folder"),
-    ],
-)
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
 @pytest.mark.parametrize("place", ["other", "mine/3"])
-def test_what_dvc_cannot_follow_is_refused_by_its_name(own, make, message, place):
+def test_a_link_that_dvc_cannot_follow_is_refused_by_its_name(own, target, place):
+    Path("elsewhere").mkdir()
     save_pictures(own / "2", FEW)
-    make(own.parent.absolute() / place)
-    with pytest.raises(UserError, match=f"/{place}, which DVC cannot follow, is .*{message}"):
+    (own.parent / place).symlink_to(Path(target).absolute())
+    with pytest.raises(UserError, match=f"/{place}, .* is a link to a folder"):
         read_custom_data(own)
 
 
@@ -173,7 +161,7 @@ def test_a_name_that_is_not_utf8_is_named(own, monkeypatch, checkout):
         for name in ("data", ".dvcignore"):
             Path(name).rename(odd / name)
         monkeypatch.chdir(odd)
-    with pytest.raises(UserError, match=r"caf.*, is not in UTF-8; rename it"):
+    with pytest.raises(UserError, match=r"caf.*, which .*, is not in UTF-8; rename it"):
         dvc_files(Path("data/own"))
 
 

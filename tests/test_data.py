@@ -63,10 +63,10 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
         (b"<html>not found</html>", "cannot read"),
         (idx(HEADER, b"abcd")[:-9], "cannot read"),
         (idx(HEADER, b"abcd")[:-8] + bytes(8), "cannot read"),
-        (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no whole IDX file"),
-        (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no whole IDX file"),
-        (idx(HEADER, b"abc"), "no whole IDX file"),
-        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no whole IDX file of 1 dimensions"),
+        (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no 1-dimensional IDX"),
+        (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no 1-dimensional IDX"),
+        (idx(HEADER, b"abc"), "no 1-dimensional IDX"),
+        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no 1-dimensional IDX file"),
     ],
 )
 def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):

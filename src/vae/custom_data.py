@@ -128,8 +128,8 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def _eight_bits(image: ImageFile) -> Image.Image:
-    """Return an open picture upright, in 8 bits. Raises ValueError for what Pillow 13.0 reads
-    wrongly without an error, and where the values of black and white are unknown."""
+    """Return an open picture upright, in 8 bits. Raises ValueError where Pillow 13.0 would read it
+    wrongly, or where the values of black and white are unknown."""
     if image.format == "TIFF" and image.n_frames > 1:
         raise ValueError(f"a TIFF of {image.n_frames} pages; save each as a picture of its own")
     if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:

@@ -14,7 +14,7 @@ from vae.inference import anomaly_scores, reconstruct
 from vae.objective import LOG_VARIANCE, reconstruction_loss
 from vae.params import Model
 from vae.scores import anomalies
-from vae.training import fit, inexact_steps, prepare
+from vae.training import inexact_steps, prepare
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,10 @@ def test_the_reconstruction_loss_is_that_of_a_normal_distribution(gray):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-def test_a_model_learns_gray_images_with_exact_operations(params, gray):
-    settings = params.train.model_copy(update={"epochs": 5, "batch_size": 20})
-    splits = Split(gray[:150]), Split(gray[150:])
-    architecture = Model(hidden_sizes=(50,), latent_size=5)
-    start = prepare(1, params.figures, settings, architecture, *splits)
-    assert inexact_steps(start, settings) == []
-    first, *_, last = fit(start, settings)
-    assert last.train.negative_elbo < first.train.negative_elbo - 20
-    assert last.test.negative_elbo < first.test.negative_elbo - 20
+def test_a_training_step_of_gray_images_is_exact(params, gray):
+    model = Model(hidden_sizes=(50,), latent_size=5)
+    start = prepare(1, params.figures, params.train, model, Split(gray), Split(gray))
+    assert inexact_steps(start, params.train) == []
 
 
 def test_scores_likelihoods_and_units_are_those_of_the_gaussian(small, gray):

@@ -24,23 +24,15 @@ WANTED = "MLFLOW_TRACKING_URI MLFLOW_TRACKING_INSECURE_TLS MLFLOW_HTTP_REQUEST_T
 WANTED += " MLFLOW_SERVER_ALLOWED_HOSTS PIP_INDEX_URL UV_INDEX_URL PYTHONHASHSEED RAY_ADDRESS"
 WANTED += " NPY_DISABLE_CPU_FEATURES OMP_NUM_THREADS HTTPS_PROXY REQUESTS_CA_BUNDLE"
 WANTED += " DVC_STUDIO_OFFLINE GIT_SSH_COMMAND"
+# What a user has set, and what programs get.
 FIXED = {
-    "MPLBACKEND": "agg",
-    "MATPLOTLIBRC": "/dev/null",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
+    "MPLBACKEND": ("module://matplotlib_inline.backend_inline", "agg"),
+    "MATPLOTLIBRC": ("/nonexistent", "/dev/null"),
+    "MLFLOW_DISABLE_TELEMETRY": ("junk", "true"),
+    "MLFLOW_LOGGING_LEVEL": ("junk", "ERROR"),
+    "DVC_NO_ANALYTICS": ("0", "1"),
+    "RAY_USAGE_STATS_ENABLED": ("1", "0"),
 }
-USERS = {
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "MATPLOTLIBRC": "/nonexistent",
-    "MLFLOW_DISABLE_TELEMETRY": "junk",
-    "MLFLOW_LOGGING_LEVEL": "junk",
-    "RAY_USAGE_STATS_ENABLED": "1",
-}
-USERS |= dict.fromkeys(UNWANTED.split(), "junk") | dict.fromkeys(WANTED.split(), "5")
 PRINT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
@@ -54,13 +46,16 @@ def test_libraries_variables_are_fixed_and_places_are_the_users(program, tmp_pat
     else:
         child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PRINT!r}])"
         command, folder = [sys.executable, "-c", f"import vae.environment; {child}"], SRC
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **USERS}
+    wanted = dict.fromkeys(WANTED.split(), "5")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **wanted}
+    environment |= dict.fromkeys(UNWANTED.split(), "junk")
+    environment |= {name: users for name, (users, _) in FIXED.items()}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     inherited = json.loads(result.stdout)
     assert not {*UNWANTED.split()} & {*inherited}
-    assert dict.fromkeys(WANTED.split(), "5").items() <= inherited.items()
-    assert FIXED.items() <= inherited.items()
+    assert wanted.items() <= inherited.items()
+    assert {name: inherited[name] for name in FIXED} == {n: ours for n, (_, ours) in FIXED.items()}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -102,7 +97,7 @@ def test_a_greek_name_is_scored_in_a_notebooks_shell(finished_demo, tmp_path):
     picture, figure = tmp_path / "αβ.png", tmp_path / "scores.png"
     shutil.copy(finished_demo / "plots/noise.png", picture)
     command = [sys.executable, "src/tools/score.py", picture, "--figure", figure]
-    environment = os.environ | {"MPLBACKEND": USERS["MPLBACKEND"], "PYTHONIOENCODING": "latin-1"}
+    environment = os.environ | {"MPLBACKEND": FIXED["MPLBACKEND"][0], "PYTHONIOENCODING": "latin-1"}
     result = subprocess.run(command, cwd=finished_demo, env=environment, capture_output=True)
     assert result.returncode == 0, result.stderr
     assert rb"\u03b1\u03b2.png" in result.stdout

@@ -15,8 +15,6 @@ from vae import cli
 
 
 def raises(error: BaseException) -> Callable[[], None]:
-    """Make a script's main that raises `error`."""
-
     def main() -> None:
         raise error
 
@@ -29,6 +27,7 @@ def raises(error: BaseException) -> Callable[[], None]:
         (OSError(errno.ENOSPC, "No space", "a.gif"), "No space: a.gif; fix that, then run"),
         (OSError(errno.ENOSPC, "No space"), "No space: where the output goes;"),
         (FileExistsError(errno.EEXIST, "File exists", "models"), "File exists: models;"),
+        (PermissionError(errno.EACCES, "Permission denied", "data"), "Permission denied: data;"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),

@@ -1,6 +1,5 @@
-"""Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
+"""Bad input, full and read-only disks, little memory: met by the real pipeline."""
 
-import os
 import resource
 import shutil
 import subprocess
@@ -118,21 +117,6 @@ def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
     environment = scratch_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
     result = script(demo, "train", "2d", "data/binarized", env=environment)
     assert_one_line(result, "(sqlite3.OperationalError) database or disk is full")
-
-
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not shutil.which("setpriv"), reason="root needs setpriv to lose rights"
-)
-def test_a_stage_without_permission_names_the_place(tmp_path):
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    override_params(tmp_path / "params.yaml", {"download": {"dataset": "digits"}})
-    command = [sys.executable, "src/download.py", "data/raw"]
-    if os.geteuid() == 0:  # to whom modes mean nothing, but for this
-        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
-    tmp_path.chmod(0o500)
-    assert_one_line(run(tmp_path, *command), "Permission denied: data; fix that, then run")
-    tmp_path.chmod(0o700)
 
 
 def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):

@@ -1,6 +1,5 @@
-"""docs/reliability.md's section on threats, where it can be tested."""
+"""Threats of docs/reliability.md that tests can hold; pickle and shells are for lint to find."""
 
-import ast
 import os
 import re
 import signal
@@ -8,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -19,34 +16,8 @@ from vae.cli import UserError
 from vae.params import Params, check_params
 from vae.rebuild.build import scratch_environment
 
-CODE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 INSTALL = ROOT / "src/tools/install.sh"
 LOCKS = [ROOT / name for name in ("", "benchmarks", "studies", "tests/services", ".github")]
-# Functions that run a text or a shell, or read what may hold code, and arguments that allow it.
-FORBIDDEN = {"eval()", "exec()", "os.system()", "os.popen()", "subprocess.getoutput()"}
-FORBIDDEN |= {"torch.load()", "torch.save()", "pd.read_pickle()", "import pickle", "import shelve"}
-FORBIDDEN |= {"import joblib", "import dill", "import cloudpickle"}
-FORBIDDEN |= {"shell=True", "allow_pickle=True", "weights_only=False", "verify=False"}
-
-
-def habits(path: Path) -> Iterator[str]:
-    """What a file calls, imports, and gives as keyword arguments."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        match node:
-            case ast.Call():
-                yield f"{ast.unparse(node.func)}()"
-            case ast.keyword():
-                yield f"{node.arg}={ast.unparse(node.value)}"
-            case ast.Import():
-                yield from (f"import {alias.name}" for alias in node.names)
-            case ast.ImportFrom():
-                yield f"import {node.module}"
-                yield from (f"{node.module}.{alias.name}()" for alias in node.names)
-
-
-@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
-def test_no_code_unpickles_evaluates_or_starts_a_shell(path):
-    assert not set(habits(path)) & FORBIDDEN
 
 
 def test_no_command_of_a_stage_is_built_from_parameters():

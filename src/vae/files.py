@@ -34,9 +34,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # The error of a full disk has no name.
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
+        error.filename = str(path)  # that of a full disk has no name
         raise
     finally:
         # On a read-only disk this fails even where there is no such file.

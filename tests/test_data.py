@@ -80,14 +80,14 @@ def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
 
 def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
     split = Split(np.eye(784, dtype=np.uint8), np.arange(784, dtype=np.uint8) % 10)
-    paths = [tmp_path / f"{name}.safetensors" for name in ("train", "test")]
-    for path in paths:
-        save_split(split, path)
+    for name in ("train", "test"):
+        save_split(split, tmp_path / f"{name}.safetensors")
     loaded = load_split(tmp_path, "train")
     assert (loaded.images == split.images).all()
     assert (loaded.labels == split.labels).all()
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    save_split(Split(split.images), paths[0])
+    train, test = (path.read_bytes() for path in tmp_path.iterdir())
+    assert train == test
+    save_split(Split(split.images), tmp_path / "train.safetensors")
     assert load_split(tmp_path, "train").labels is None
 
 

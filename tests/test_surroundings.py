@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -91,17 +90,6 @@ def test_what_a_terminal_cannot_show_is_escaped(terminal, escaped):
     result = subprocess.run(command, cwd=SRC, env=environment, capture_output=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(rb"\u2248") == (2 if escaped else 0)
-
-
-def test_a_greek_name_is_scored_in_a_notebooks_shell(finished_demo, tmp_path):
-    picture, figure = tmp_path / "αβ.png", tmp_path / "scores.png"
-    shutil.copy(finished_demo / "plots/noise.png", picture)
-    command = [sys.executable, "src/tools/score.py", picture, "--figure", figure]
-    environment = os.environ | {"MPLBACKEND": FIXED["MPLBACKEND"][0], "PYTHONIOENCODING": "latin-1"}
-    result = subprocess.run(command, cwd=finished_demo, env=environment, capture_output=True)
-    assert result.returncode == 0, result.stderr
-    assert rb"\u03b1\u03b2.png" in result.stdout
-    assert figure.exists()
 
 
 def test_a_user_without_a_name_and_a_home_has_both():

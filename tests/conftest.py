@@ -152,18 +152,10 @@ def listening(pid: int) -> set[str]:
 
 
 class FileHandler(SimpleHTTPRequestHandler):
-    """Serves files, those in /encoded as gzipped; /circle redirects to itself."""
+    """Serves files, those in /encoded as gzipped."""
 
     def log_message(self, *arguments: object) -> None:
         pass
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/circle"):
-            self.send_response(302)
-            self.send_header("Location", self.path)
-            self.end_headers()
-        else:
-            super().do_GET()
 
     def end_headers(self) -> None:
         if self.path.startswith("/encoded"):

@@ -84,7 +84,6 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(folders, server, si
         f"{server}/damaged": "its checksum is",
         f"{server}/empty": "HTTP 404",
         silent: "timed out (2 attempts)",
-        f"{server}/circle": "HTTP 302",
         "http://127.0.0.1:1": "[Errno 111] Connection refused (2 attempts)",
         str(folders / "nowhere"): "No such file or directory",
         str(folders / "folder"): "Is a directory",

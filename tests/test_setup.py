@@ -22,7 +22,7 @@ MODULES += ["sklearn.datasets", "torch", "vl_convert"]
 NOWHERE = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
 
 
-def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -> Path:
+def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -> None:
     """Write a wheel of these files; those below NAME.data/scripts become programs."""
     path = folder / f"{name}-{release}-py3-none-any.whl"
     about = f"{name}-{release}.dist-info"
@@ -38,7 +38,6 @@ def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -
             entry.external_attr = 0o100755 << 16  # a file that can be run
             archive.writestr(entry, content)
         archive.writestr(f"{about}/RECORD", "".join(f"{file},,\n" for file in files))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +49,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_wheel(folder / "wheels", "uv", UV, {f"uv-{UV}.data/scripts/uv": uv})
     for module in MODULES:
         name, _, inner = module.partition(".")
-        text = b"def javascript_bundle(text): return text\n"
-        files = {f"{name}/__init__.py": text, **({f"{name}/{inner}.py": b""} if inner else {})}
-        make_wheel(folder / "wheels", name, "1.0", files)
+        files = {f"{name}/__init__.py": b"def javascript_bundle(text): return text\n"}
+        make_wheel(folder / "wheels", name, "1.0", files | {f"{name}/{inner}.py": b""})
     make_wheel(folder / "wheels", "numpy", "2.0", {"numpy/__init__.py": b""})
     for wheel in (folder / "wheels").iterdir():
         page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-") / "index.html"

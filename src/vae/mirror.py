@@ -60,7 +60,7 @@ def _opened(mirror: str, name: str, timeout: float) -> BinaryIO:
 
 def _problem(error: Exception) -> tuple[str, bool]:
     """Say in few words what failed, and whether another attempt could help."""
-    if isinstance(error, requests.HTTPError | requests.TooManyRedirects):
+    if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}", False
     if isinstance(error, ValueError):  # whose own message may have a password
         return "not a valid URL or answer, or HTTPS_PROXY or ALL_PROXY is not valid", False

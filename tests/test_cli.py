@@ -71,7 +71,7 @@ def test_a_script_does_not_run_with_another_version(tmp_path, monkeypatch, packa
         cli.run(lambda: pytest.fail("the work began"))
 
 
-def test_a_stage_of_another_dvc_yaml_has_a_lock_of_its_own(tmp_path, monkeypatch):
+def test_a_stage_of_studies_has_its_own_lock(tmp_path, monkeypatch):
     folder = tmp_path / ".dvc/tmp"
     folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

@@ -137,7 +137,7 @@ LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcigno
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
 @pytest.mark.parametrize("place", ["other", "mine/3"])
-def test_a_link_that_dvc_cannot_follow_is_refused_by_its_name(own, target, place):
+def test_a_link_that_dvc_cannot_follow_is_named(own, target, place):
     Path("elsewhere").mkdir()
     save_pictures(own / "2", FEW)
     (own.parent / place).symlink_to(Path(target).absolute())

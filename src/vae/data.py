@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from vae.cli import UserError
-from vae.files import NO_TYPE, write_tensors, written_whole
+from vae.files import write_tensors, written_whole
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
@@ -97,7 +97,7 @@ def load_split(folder: Path, name: str) -> Split:
     path = folder / f"{name}.safetensors"
     try:
         split = Split(**load_file(path))
-    except (OSError, SafetensorError, KeyError, *NO_TYPE) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # the last for names of other arrays
         raise UserError(f"cannot read {path} ({error}); run `dvc repro binarize`") from None
     return checked(split, path)
 

@@ -3,7 +3,6 @@
 import gzip
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 import vae.environment  # noqa: F401
@@ -13,8 +12,8 @@ import numpy as np
 from vae import cli
 from vae.custom_data import CUSTOM, Arrays, read_custom_data
 from vae.data import FILE_NAMES, upscaled_digits, write_idx
-from vae.files import md5, shown, written_whole
-from vae.mirror import NotFetched, fetch
+from vae.files import md5, written_whole
+from vae.mirror import NotFetched, fetch, shown
 from vae.params import Download, read_params
 
 # Copied from torchvision, whose import takes seconds: checksums, folders and mirrors.
@@ -55,22 +54,16 @@ def fetch_from_any(
     """Download a file from the first mirror where it has this checksum. Raises UserError."""
     failures = []
     for mirror in places:
-        for attempt in range(1, settings.attempts + 1):
-            time.sleep(settings.pause if attempt > 1 else 0)
-            try:
-                with written_whole(path) as temporary:
-                    fetch(mirror, name, temporary, settings.timeout)
-                    if (found := md5(temporary)) != checksum:
-                        raise NotFetched(f"its checksum is {found}, not {checksum}", False)
-                print(f"{name} from {shown(mirror)}")
-                return
-            except NotFetched as error:
-                reason, retry = error.args
-                if not retry:
-                    break
-                reason += f" ({attempt} attempts)"
-        failures.append(cli.printable(f"{shown(mirror)}: {reason}"))
-        print(f"{name} not from {failures[-1]}", file=sys.stderr)
+        try:
+            with written_whole(path) as temporary:
+                fetch(mirror, name, temporary, settings)
+                if (found := md5(temporary)) != checksum:
+                    raise NotFetched(f"its checksum is {found}, not {checksum}")
+            print(f"{name} from {shown(mirror)}")
+            return
+        except NotFetched as error:
+            failures.append(cli.printable(f"{shown(mirror)}: {error}"))
+            print(f"{name} not from {failures[-1]}", file=sys.stderr)
     raise cli.UserError(
         f"no mirror gives {name}: {'; '.join(failures)}. Set MNIST_MIRROR to a folder or URL with "
         "the four files, or run `make demo`, which needs no download."

@@ -4,9 +4,13 @@ import contextlib
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import vae.environment  # noqa: F401
 
@@ -109,24 +113,14 @@ def repository(demo: Path) -> Path:
 
 def commit_all(demo: Path) -> None:
     """Commit a demo's folder to a git repository of its own."""
-    for name in (
-        ".gitattributes",
-        ".gitignore",
-        "data/.gitignore",
-        "models/.gitignore",
-        "plots/.gitignore",
-        ".dvc/config",
-    ):
+    names = [".gitattributes", ".dvc/config"]
+    names += [f"{folder}.gitignore" for folder in ("", "data/", "models/", "plots/")]
+    for name in names:
         shutil.copy(ROOT / name, demo / name)
     (demo / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    for command in (
-        ["init", "--quiet"],
-        ["config", "user.name", "a"],
-        ["config", "user.email", "a@b"],
-        ["add", "."],
-        ["commit", "--quiet", "--message", "demo"],
-    ):
-        subprocess.run(["git", *command], cwd=demo, check=True)
+    commands = "init --quiet", "config user.name a", "config user.email a@b", "add ."
+    for command in (*commands, "commit --quiet --message demo"):
+        subprocess.run(["git", *command.split()], cwd=demo, check=True)
 
 
 def save_frames(path: Path, count: int) -> None:
@@ -155,6 +149,34 @@ def listening(pid: int) -> set[str]:
             connections = process.net_connections(kind="inet")
             found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
     return found
+
+
+class FileHandler(SimpleHTTPRequestHandler):
+    """Serves files, those in /encoded as gzipped."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        if self.path.startswith("/encoded"):
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
+
+
+class FileServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that closed the connection
+
+
+@contextlib.contextmanager
+def serving(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve a folder, by HTTPS where a context is given; yield the port."""
+    with FileServer(("127.0.0.1", 0), partial(FileHandler, directory=folder)) as server:
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
 def call(folder: Path, *command: str | Path) -> str:

@@ -1,15 +1,11 @@
 import gzip
 import pickle
 import re
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import save
-from safetensors.torch import save as save_tensors
 
 import binarize as binarize_stage
 import download
@@ -57,12 +53,6 @@ def idx(header: bytes, values: bytes) -> bytes:
     return gzip.compress(header + values, mtime=0)
 
 
-def flipped(content: bytes, place: int) -> bytes:
-    changed = bytearray(content)
-    changed[place] ^= 4
-    return bytes(changed)
-
-
 HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
 
 
@@ -70,15 +60,13 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
     ("content", "message"),
     [
         (None, "No such file"),
-        (idx(HEADER, b"abcd")[:-9], "cannot read"),
         (b"<html>not found</html>", "cannot read"),
-        (HEADER + b"abcd", "cannot read"),
-        (flipped(idx(HEADER, b"abcd"), -8), "cannot read"),
-        (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no whole IDX file"),
-        (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no whole IDX file"),
-        (idx(HEADER, b"abc"), "no whole IDX file"),
-        (idx(HEADER, b"abcde"), "no whole IDX file"),
-        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no whole IDX file of 1 dimensions"),
+        (idx(HEADER, b"abcd")[:-9], "cannot read"),
+        (idx(HEADER, b"abcd")[:-8] + bytes(8), "cannot read"),
+        (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no 1-dimensional IDX"),
+        (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no 1-dimensional IDX"),
+        (idx(HEADER, b"abc"), "no 1-dimensional IDX"),
+        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no 1-dimensional IDX file"),
     ],
 )
 def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
@@ -92,14 +80,14 @@ def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
 
 def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
     split = Split(np.eye(784, dtype=np.uint8), np.arange(784, dtype=np.uint8) % 10)
-    paths = [tmp_path / f"{name}.safetensors" for name in ("train", "test")]
-    for path in paths:
-        save_split(split, path)
+    for name in ("train", "test"):
+        save_split(split, tmp_path / f"{name}.safetensors")
     loaded = load_split(tmp_path, "train")
     assert (loaded.images == split.images).all()
     assert (loaded.labels == split.labels).all()
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    save_split(Split(split.images), paths[0])
+    train, test = (path.read_bytes() for path in tmp_path.iterdir())
+    assert train == test
+    save_split(Split(split.images), tmp_path / "train.safetensors")
     assert load_split(tmp_path, "train").labels is None
 
 
@@ -111,99 +99,38 @@ def arrays(**changed) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "content",
     [
-        arrays(images=np.eye(4, 784, dtype=np.uint8)),
-        arrays(images=np.eye(3, 28, dtype=np.uint8)),
-        arrays(images=np.eye(3, 784, dtype=np.float64)),
-        arrays(images=np.full((3, 784), 2, np.uint8)),
-        arrays(images=np.array(1, np.uint8)),
-        arrays(labels=np.full(3, 10, np.uint8)),
-        arrays(labels=np.arange(3)),
-        arrays(labels=np.eye(3, dtype=np.uint8)),
-        arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8)),
-        arrays(more=np.arange(3)),
-        save_tensors({"images": torch.zeros(3, 784, dtype=torch.bfloat16)}),
-        {"labels": np.arange(3, dtype=np.uint8)},
+        save(arrays(images=np.eye(4, 784, dtype=np.uint8))),
+        save(arrays(images=np.eye(3, 28, dtype=np.uint8))),
+        save(arrays(images=np.eye(3, 784, dtype=np.float64))),
+        save(arrays(images=np.full((3, 784), 2, np.uint8))),
+        save(arrays(labels=np.full(3, 10, np.uint8))),
+        save(arrays(labels=np.arange(3))),
+        save(arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8))),
+        save({"labels": np.arange(3, dtype=np.uint8)}),
         pickle.dumps(print),
-        b"",
         None,
     ],
 )
 def test_a_damaged_or_missing_split_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "train.safetensors"
     if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else save(content))
+        path.write_bytes(content)
     with pytest.raises(UserError, match=f"{re.escape(str(path))}.*run `dvc repro") as caught:
         load_split(tmp_path, "train")
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def refused(tmp_path, monkeypatch):
-    """Run the stage binarize on data/raw; it should raise UserError."""
-    download.write_digits(tmp_path / "raw")
-    monkeypatch.chdir(ROOT)
-    folders = [str(tmp_path / name) for name in ("raw", "binarized")]
-    monkeypatch.setattr("sys.argv", ["binarize.py", *folders])
-
-    def run(message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            binarize_stage.main()
-
-    return run
-
-
 @pytest.mark.parametrize(
-    "swap", [("train", 0, "train", 1), ("train", 0, "test", 0), ("train", 1, "test", 1)]
+    ("split", "same"), [("train", np.zeros((9, 28, 28))), ("test", np.eye(28)[None])]
 )
-def test_swapped_files_are_refused_and_nothing_is_written(tmp_path, refused, swap):
-    """An images file for the labels, the train set's for the test set's."""
-    files = raw_files(tmp_path / "raw")
-    a, b = (files[split][kind] for split, kind in (swap[:2], swap[2:]))
-    content = a.read_bytes()
-    a.write_bytes(b.read_bytes())
-    b.write_bytes(content)
-    refused("ubyte")
-    assert not (tmp_path / "binarized").exists()
-
-
-@pytest.mark.parametrize("same", [np.zeros((1, 28, 28)), np.zeros((9, 28, 28)), np.eye(28)[None]])
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_images_that_are_equal_when_binarized_are_refused(tmp_path, refused, same, split):
+def test_images_that_are_equal_when_binarized_are_refused(tmp_path, monkeypatch, same, split):
+    download.write_digits(tmp_path / "raw")
     images, labels = raw_files(tmp_path / "raw")[split]
     write_idx(images, same * 127 + 128)
     labels.unlink()
-    refused(f"the {len(same)} images of .* are equal .* at least two should differ")
-
-
-SPLIT = save(arrays())
-
-
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content with some bytes replaced by others, fewer or more; or other bytes altogether."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.binary(max_size=200))
-    start = draw(st.integers(0, min(len(content), 600)))
-    end = start + draw(st.integers(0, 8))
-    return content[:start] + draw(st.binary(max_size=8)) + content[end:]
-
-
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-@given(
-    outside=damaged(idx(HEADER, b"abcd")), inside=damaged(HEADER + b"abcd"), split=damaged(SPLIT)
-)
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, outside, inside, split):
-    labels, path = tmp_path / "labels.gz", tmp_path / "train.safetensors"
-    path.write_bytes(split)
-    for content, load in (
-        (outside, partial(read_idx, labels, 1)),
-        (gzip.compress(inside), partial(read_idx, labels, 1)),
-        (outside, partial(load_split, tmp_path, "train")),
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["binarize.py", f"{tmp_path}/raw", f"{tmp_path}/binarized"])
+    with pytest.raises(
+        UserError, match=rf"the {len(same)} images of .* at least two should differ"
     ):
-        labels.write_bytes(content)
-        try:
-            load()
-        except UserError as error:
-            assert "\n" not in str(error)
+        binarize_stage.main()

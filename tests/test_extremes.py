@@ -1,11 +1,9 @@
 """Parameters at the ends of what is allowed, through the whole pipeline, on small digits."""
 
-import subprocess
-import sys
-
 import pytest
 
-from vae.rebuild.build import override_params, scratch_environment
+from conftest import call
+from vae.rebuild.build import override_params
 from vae.rebuild.compare import hashes
 
 # One run has several at once: each costs the whole pipeline.
@@ -13,9 +11,9 @@ EXTREMES = {
     "the least of all": {
         "seed": 0,
         "binarize": {"threshold": 1},
-        "figures": {"images": [0], "grid_size": 2, "gray_levels": 2},
+        "figures": {"images": [0], "interval": 50, "grid_size": 2, "gray_levels": 2},
         # The lowest learning rate that counts.
-        "train": {"epochs": 1, "learning_rate": 1e-12},
+        "train": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-12},
         "train-20d": {"latent_size": 1},
         "likelihood": {"images": 2, "samples": 1},
         "anomaly": {"noise_images": 1, "batch_size": 1},
@@ -35,13 +33,7 @@ EXTREMES = {
         "train-20d": {"hidden_sizes": []},
         "train-2d": {"hidden_sizes": [], "preceded_by": None},
     },
-    "ten hidden layers, three latent dimensions": {
-        "train": {"epochs": 1},
-        "train-20d": {"hidden_sizes": [50] * 10, "latent_size": 3},
-        "train-2d": {"hidden_sizes": [20] * 10},
-    },
     "gray pixels": {"binarize": {"mode": "none"}, "train": {"epochs": 2}},
-    "batches of one": {"figures": {"interval": 50}, "train": {"epochs": 1, "batch_size": 1}},
 }
 
 
@@ -49,15 +41,10 @@ EXTREMES = {
 def test_the_pipeline_makes_every_output_with(demo, overrides):
     before = hashes(demo / "dvc.lock")
     override_params(demo / "params.yaml", {**overrides, "tracking": {"enabled": False}})
-    command = [sys.executable, "-m", "dvc", "repro", "--quiet"]
-    environment = scratch_environment()
-    result = subprocess.run(command, cwd=demo, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    call(demo, "dvc", "repro", "--quiet")
     after = hashes(demo / "dvc.lock")
     assert set(after) == set(before)
     assert after["models/20d.safetensors"] != before["models/20d.safetensors"]
     assert all((demo / name).exists() for name in after)
-    report = (demo / "report.html").read_text()
     gray = overrides.get("binarize") == {"mode": "none"}
-    assert ("Gaussian around the decoder" in report) == gray
-    assert "<h2>Verdicts" not in report
+    assert ("Gaussian around the decoder" in (demo / "report.html").read_text()) == gray

@@ -1,9 +1,5 @@
-"""Bad input, full and read-only disks, missing rights, little memory: met by the real pipeline."""
+"""Bad input, full and read-only disks, little memory: met by the real pipeline."""
 
-import errno
-import json
-import os
-import re
 import resource
 import shutil
 import subprocess
@@ -13,27 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-import download
 from conftest import ROOT, copy_demo
 from vae.files import md5
-from vae.rebuild.build import override_params
+from vae.rebuild.build import override_params, scratch_environment
 
 
 def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedProcess:
     """Run a command as a user in `folder` would; what it printed is one text."""
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
-    options = {"env": {**environment, **options.pop("variables", {})}, **options}
-    return subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+    options = {"env": scratch_environment(), "stdout": subprocess.PIPE, **options}
+    return subprocess.run(command, cwd=folder, stderr=subprocess.STDOUT, text=True, **options)
 
 
-def dvc(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, "-m", "dvc", *arguments, **options)
+def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return run(folder, "dvc", *arguments)
 
 
 def script(folder: Path, name: str, *arguments: str, **options) -> subprocess.CompletedProcess:
@@ -56,61 +46,27 @@ def outputs(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): md5(path) for path in paths if path.is_file()}
 
 
-def change(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
-
-
-def assert_restored(folder: Path, before: dict[str, str]) -> None:
-    """Assert that no file is half-written, and that git and DVC have the previous outputs."""
-    assert not list(folder.rglob(".tmp-*"))
-    subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
-    result = dvc(folder, "checkout")
-    assert result.returncode == 0, result.stdout
-    assert outputs(folder) == before
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "target", "message"),
     [
-        ("params.yaml", "learning_rate:", "learning_rat:", "train-2d", "did you mean learning_"),
+        ("params.yaml", "epochs:", "epoch:", "train-2d", "did you mean epochs?"),
         ("data/published/tables.yaml", "epochs: 10", "epochs: ten", "report", "is 'ten'; it"),
         ("studies/seeds.csv", "noise_kl", "kl", "report", "seeds.csv is not a study's table"),
+        ("params.yaml", "rate: 0.001", "rate: 10.0", "train-2d", "a lower train.learning_rate may"),
     ],
 )
 def test_bad_input_ends_repro_in_one_line_and_loses_nothing(
     repository, file, old, new, target, message
 ):
-    before = outputs(repository)
-    change(repository / file, old, new)
+    before, path = outputs(repository), repository / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
     assert_one_line(dvc(repository, "repro", "--single-item", target), message)
-    assert_restored(repository, before)
-
-
-def test_damaged_outputs_are_replaced_by_dvc_repro(repository):
-    before = outputs(repository)
-    damaged = ["data/raw/Digits/raw/train-labels-idx1-ubyte.gz", "data/binarized/test.safetensors"]
-    for name in damaged:
-        (repository / name).write_bytes(b"damaged")
-    (repository / "data/raw/Digits/raw/more").write_bytes(b"more")
-    result = dvc(repository, "repro", "binarize")
+    assert not list(repository.rglob(".tmp-*"))
+    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
+    result = dvc(repository, "checkout")
     assert result.returncode == 0, result.stdout
     assert outputs(repository) == before
-
-
-def test_a_training_that_explodes_stops_and_its_run_has_failed(repository):
-    before = outputs(repository)
-    change(repository / "params.yaml", "learning_rate: 0.001", "learning_rate: 10.0")
-    result = dvc(repository, "repro", "--single-item", "train-2d")
-    assert_one_line(result, "so training stops; a lower train.learning_rate may help")
-    values = r"\(reconstruction \S+, KL \S+ nats per image\)"
-    assert re.search(rf"^error: epoch 1, batch \d+: .* {values}", result.stdout, re.M)
-    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
-    experiment = client.get_experiment_by_name("vae-mnist").experiment_id
-    latest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
-    assert latest.info.status == "FAILED"
-    assert latest.data.params["learning_rate"] == "10.0"
-    assert_restored(repository, before)
 
 
 @pytest.fixture
@@ -148,105 +104,33 @@ def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
     # DVC removes the outputs first, which makes some room: enough for one checkpoint, not for two.
     remount(disk, shutil.disk_usage(disk).used // 1024 + 4000)
     options = ("--single-item", "--force", "--no-run-cache", "train-20d")
-    result = dvc(folder, "repro", *options)
-    assert_one_line(result, "No space left on device: ")
-    assert "; fix that, then run it again" in result.stdout
+    assert_one_line(dvc(folder, "repro", *options), "No space left on device: ")
     assert not list(folder.rglob(".tmp-*"))
     remount(disk, 1_000_000)
     result = dvc(folder, "repro", *options)
     assert result.returncode == 0, result.stdout
     assert outputs(folder) == before
-    assert dvc(folder, "status", "--quiet").returncode == 0
 
 
-def test_a_full_cache_of_dvc_loses_nothing(demo, mounted):
-    """DVC says so, ends with status 0 and keeps the outputs; `dvc status` shows it."""
-    before = outputs(demo)
-    disk = mounted("-o", "size=64k", *TMPFS)
-    dvc(demo, "config", "cache.dir", str(disk), check=True)
-    options = ("repro", "--single-item", "--force", "binarize")
-    result = dvc(demo, *options)
-    assert "ERROR: failed to transfer" in result.stdout
-    assert "No space left on device" in result.stdout
-    assert outputs(demo) == before
-    status = dvc(demo, "status", "binarize").stdout
-    assert "not in cache:       data/binarized" in status
-    remount(disk, 1_000_000)
-    result = dvc(demo, "repro", "--single-item", "binarize")
-    assert result.returncode == 0, result.stdout
-    assert "ERROR" not in result.stdout
-    assert outputs(demo) == before
-    assert "data/binarized" not in dvc(demo, "status", "binarize").stdout
-
-
-@pytest.mark.parametrize("room", [0, 40])
-def test_on_a_full_disk_mlflows_database_is_named(demo, mounted, room):
-    """When it is created, which stops the training, and while a run is logged."""
+def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
     disk = mounted("-o", "size=200k", *TMPFS)
-    if room:
-        remount(disk, 10_000)
-        shutil.copy(demo / "mlflow.db", disk)
-        remount(disk, shutil.disk_usage(disk).used // 1024 + room)
-    variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
-    result = script(demo, "train", "2d", "data/binarized", variables=variables)
-    assert result.stdout.count("(sqlite3.OperationalError) database or disk is full") == 1
-    assert "Traceback" not in result.stdout
-    assert (result.returncode == 0) == ("tracking stopped" in result.stdout)
-    assert room or result.returncode
-
-
-def test_a_full_disk_is_not_blamed_on_the_mirror(tmp_path, mounted, params):
-    disk = mounted("-o", "size=64k", *TMPFS)
-    (tmp_path / "file").write_bytes(bytes(100_000))
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        download.fetch_from_any([str(tmp_path)], "file", "", disk / "file", params.download)
-    assert caught.value.errno == errno.ENOSPC
-    assert not list(disk.iterdir())
-
-
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not shutil.which("setpriv"), reason="root needs setpriv to lose rights"
-)
-def test_a_stage_without_permission_names_the_place(tmp_path):
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    override_params(tmp_path / "params.yaml", {"download": {"dataset": "digits"}})
-    command = [sys.executable, "src/download.py", "data/raw"]
-    if os.geteuid() == 0:  # to whom modes mean nothing, but for this
-        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
-    tmp_path.chmod(0o500)
-    assert_one_line(run(tmp_path, *command), "Permission denied: data; fix that, then run")
-    tmp_path.chmod(0o700)
-    assert run(tmp_path, *command).returncode == 0
-    (tmp_path / "params.yaml").chmod(0)
-    assert_one_line(run(tmp_path, *command), "[Errno 13] Permission denied: 'params.yaml'; run")
+    environment = scratch_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
+    result = script(demo, "train", "2d", "data/binarized", env=environment)
+    assert_one_line(result, "(sqlite3.OperationalError) database or disk is full")
 
 
 def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
     subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-    assert_one_line(
-        script(folder, "download", "data/raw"),
-        "Read-only file system: data/raw/Digits/raw/train-images",
-    )
-    result = dvc(folder, "repro", "--force")
-    assert result.returncode != 0
-    assert "Read-only file system" in result.stdout  # in DVC's words
+    result = script(folder, "download", "data/raw")
+    assert_one_line(result, "Read-only file system: data/raw/Digits/raw/train-images")
     assert outputs(demo) == before
 
 
-@pytest.mark.parametrize(
-    "width",
-    [
-        100_000,
-        # What refuses the memory here is safetensors, which prints a traceback of its own first.
-        pytest.param(60_000, marks=pytest.mark.xfail(reason="safetensors prints a traceback")),
-    ],
-)
-def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
+def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     before = outputs(demo)
-    changes = {"train-20d": {"hidden_sizes": [width]}, "tracking": {"enabled": False}}
+    changes = {"train-20d": {"hidden_sizes": [100_000]}, "tracking": {"enabled": False}}
     override_params(demo / "params.yaml", changes)
 
     def limit() -> None:
@@ -257,43 +141,16 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo, width):
     assert outputs(demo) == before
 
 
-def without_a_key(demo):
-    path = demo / "metrics/anomaly.json"
-    scores = json.loads(path.read_text())
-    path.write_text(json.dumps({key: scores[key] for key in scores if key != "fails_on"}))
-
-
-def other_frames(demo):
-    shutil.copy(demo / "models/20d-frames.arrow", demo / "models/2d-frames.arrow")
-
-
-def another_count_of_pictures(demo):
-    override_params(demo / "params.yaml", {"figures": {"images": [1, 2, 3]}})
-
-
-def the_other_model(demo):
-    for suffix in ("json", "safetensors"):
-        shutil.copy(demo / f"models/20d.{suffix}", demo / f"models/2d.{suffix}")
-
-
-def an_epoch_twice(demo):
-    path = demo / "plots/2d-losses.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, lines[3]]) + "\n")
-
-
 @pytest.mark.parametrize(
-    ("damage", "stage", "message"),
+    ("file", "content", "stage", "message"),
     [
-        (without_a_key, "report", "cannot read metrics/anomaly.json (it has no fails_on); run"),
-        (other_frames, "visualize", "cannot read models/2d-frames.arrow ("),
-        (another_count_of_pictures, "visualize", "(5 reconstructions a frame, not 3); run"),
-        (the_other_model, "visualize", "(its latent size is 20; it should be 2); run"),
-        (an_epoch_twice, "report", "plots/2d-losses.csv (epoch 3 is repeated); "),
+        ("metrics/anomaly.json", "metrics/20d.json", "report", "anomaly.json (it has no "),
+        ("models/2d-frames.arrow", "models/20d-frames.arrow", "visualize", "frames.arrow ("),
+        ("models/2d.json", "models/20d.json", "visualize", "models/2d.safetensors ("),
     ],
 )
-def test_a_damaged_intermediate_file_ends_a_script_in_one_line(demo, damage, stage, message):
-    damage(demo)
+def test_another_intermediate_file_ends_a_script_in_one_line(demo, file, content, stage, message):
+    shutil.copy(demo / content, demo / file)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     result = script(demo, stage, *stages[stage]["cmd"].split()[2:])
     assert_one_line(result, message)

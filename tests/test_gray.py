@@ -14,7 +14,7 @@ from vae.inference import anomaly_scores, reconstruct
 from vae.objective import LOG_VARIANCE, reconstruction_loss
 from vae.params import Model
 from vae.scores import anomalies
-from vae.training import fit, inexact_steps, prepare
+from vae.training import inexact_steps, prepare
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +36,17 @@ def test_gray_pixels_are_255ths_and_read_back(tmp_path, gray):
 
 def test_the_reconstruction_loss_is_that_of_a_normal_distribution(gray):
     images = torch.from_numpy(gray)
-    logits = torch.randn(3, *images.shape, requires_grad=True)
+    logits = torch.randn(3, *images.shape)
     found = reconstruction_loss(logits, images)
-    x = logits.detach().double().requires_grad_()
-    normal = torch.distributions.Normal(x.sigmoid(), np.exp(LOG_VARIANCE / 2))
+    normal = torch.distributions.Normal(logits.double().sigmoid(), np.exp(LOG_VARIANCE / 2))
     expected = -normal.log_prob(images.double()).sum(-1)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    found.sum().backward()
-    expected.sum().backward()
-    torch.testing.assert_close(logits.grad.double(), x.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_learns_gray_images_with_exact_operations(params, gray):
-    settings = params.train.model_copy(update={"epochs": 5, "batch_size": 20})
-    splits = Split(gray[:150]), Split(gray[150:])
-    architecture = Model(hidden_sizes=(50,), latent_size=5)
-    start = prepare(1, params.figures, settings, architecture, *splits)
-    assert inexact_steps(start, settings) == []
-    first, *_, last = fit(start, settings)
-    assert last.train.negative_elbo < first.train.negative_elbo - 20
-    assert last.test.negative_elbo < first.test.negative_elbo - 20
+def test_a_training_step_of_gray_images_is_exact(params, gray):
+    model = Model(hidden_sizes=(50,), latent_size=5)
+    start = prepare(1, params.figures, params.train, model, Split(gray), Split(gray))
+    assert inexact_steps(start, params.train) == []
 
 
 def test_scores_likelihoods_and_units_are_those_of_the_gaussian(small, gray):

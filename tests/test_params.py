@@ -1,7 +1,5 @@
 import re
-from copy import deepcopy
-from functools import reduce
-from operator import attrgetter, getitem
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ VALUES = YAML(typ="safe").load(COMMITTED)
 
 # What is changed in the committed file, and what the message must say.
 MISTAKES = [
-    ("epochs: 10", "epochs: ten", "train.epochs is 'ten'; it should be a valid integer"),
     ("epochs: 10", "epochs: 0", "train.epochs is 0; it should be greater than or equal to 1"),
     ("epochs: 10", "epoch: 10", "train.epoch is an unknown key; did you mean epochs?"),
     ("epochs: 10", "", "train.epochs is missing"),
@@ -26,34 +23,20 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
     ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
     ("_sizes:\n  - 400\n  - 150", "_sizes: 400", "hidden_sizes is 400; it should be a valid"),
-    ("  - 400\n  - 150", "  - 0", "train-2d.hidden_sizes.0 is 0"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
-    ("  preceded_by", "  precededby", "precededby is an unknown key; did you mean preceded_by?"),
     ("  - 0.05\n", "  - 0.97\n", "the first must be below the second"),
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
-    ("threshold: 128", "threshold: 256", "threshold is 256; it should be less than or equal"),
-    ("epochs: 10", "epochs:", "train.epochs is None; it should be a valid integer"),
-    ("epochs: 10", "epochs: 1000000000", "1000000000; it should be less than or equal to 100000"),
     ("epochs: 10", "epochs: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
     ("epochs: 10", "epochs: !!bool 3", "is not valid YAML: '3'"),
     ("epochs: 10", "epochs: !!python/object:os.system x", "could not determine a constructor"),
     ("epochs: 10", "epochs: &a [*a]", "train.epochs is [[...]]; it should be a valid integer"),
-    ("  images: 10000 ", "  images: 1 ", "likelihood.images is 1; it should be greater"),
-    ("epochs: 10", "epochs: *x", "found undefined alias 'x'"),
     ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key"),
     ("epochs: 10", "epochs: 10\n  3: 4", "train.3 is an unknown key; allowed: epochs"),
-    ("learning_rate: 0.001", "learning_rate: 1e-400", "is 0.0; it should be greater than 0"),
-    ("  - 0.999\n", "  - 1.0\n", "train.adam_betas.1 is 1.0; it should be less than 1"),
-    ("  - 1\n  - 4\n  - 12\n  - 15\n  - 22\n", "    []\n", "figures.images is []; "),
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
     ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
-    ("{first: null, every: 5, milliseconds: 50}", "3", "is 3; it should be a valid dictionary"),
-    ("train:\n", "Train:\n", "Train is an unknown key; did you mean train?"),
-    ("experiment: vae-mnist", "experiment: ''", "it should have at least 1 character"),
     ("vae-mnist", 251 * "x", "it should have at most 250 characters"),
     ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
     (COMMITTED, "", "the file is None; it should be a valid dictionary"),
-    (COMMITTED, "\0", "is not valid YAML: unacceptable character"),
     (COMMITTED, 500 * "[", "is not valid YAML: maximum recursion depth exceeded"),
 ]  # fmt: skip
 
@@ -69,10 +52,10 @@ def test_a_mistake_names_key_value_and_what_is_allowed(tmp_path, old, new, messa
     assert str(path) in str(caught.value)
 
 
-def test_a_number_in_scientific_notation_reads_as_dvc_reads_it(tmp_path):
+def test_a_number_in_scientific_notation_reads_as_dvc_reads_it(tmp_path, params):
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
-    assert check_params(path).train.learning_rate == 0.001
+    assert check_params(path) == params
 
 
 def test_the_committed_values_are_the_posts(params):
@@ -90,54 +73,39 @@ def test_groups_come_in_order_and_cannot_be_changed():
         train.epochs = 3
 
 
-def paths(values: dict, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Every key of params.yaml, groups included, by the keys that lead to it."""
+def keys(values: dict, before: str = "") -> list[str]:
+    """Every key of params.yaml, groups included, as `train.epochs`."""
     found = []
     for key, value in values.items():
-        found.append((*before, key))
+        found.append(f"{before}{key}")
         if isinstance(value, dict):
-            found += paths(value, (*before, key))
+            found += keys(value, f"{before}{key}.")
     return found
 
 
+LIMITS = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+TEXT = strategies.text(strategies.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 ANYTHING = strategies.recursive(
-    strategies.none()
-    | strategies.booleans()
-    | strategies.integers()
-    | strategies.floats()
-    | strategies.text(strategies.characters(exclude_categories=("Cs", "Cc")), max_size=20)
-    | strategies.dates()
-    | strategies.binary(max_size=10),
-    lambda inner: (
-        strategies.lists(inner, max_size=3)
-        | strategies.dictionaries(strategies.text("abc", max_size=3), inner, max_size=3)
-    ),
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | TEXT,
+    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(TEXT, inner),
     max_leaves=5,
 )
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-@given(key=strategies.sampled_from(paths(VALUES)), value=ANYTHING)
-def test_any_value_is_accepted_or_refused_by_its_key(tmp_path, key, value):
-    values = deepcopy(VALUES)
-    *groups, last = key
-    reduce(getitem, groups, values)[last] = value
-    path = tmp_path / "params.yaml"
-    YAML(typ="safe").dump(values, path)
+@settings(max_examples=150, **LIMITS)
+@given(key=strategies.sampled_from(keys(VALUES)), value=ANYTHING)
+def test_any_value_is_accepted_or_refused_by_its_key(key, value):
     try:
-        taken = attrgetter(".".join(key).replace("-", "_"))(check_params(path))
+        params = check_params(ROOT / "params.yaml", {key: value})
+        taken = attrgetter(key.replace("-", "_"))(params)
         expected = tuple(value) if isinstance(value, list) else value
         assert isinstance(taken, Group) or taken == expected
     except UserError as error:
-        assert ".".join(key) in str(error) or (groups and ".".join(groups) in str(error))
+        assert key in str(error)
         assert "\n" not in str(error)
 
 
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=100, **LIMITS)
 @given(
     start=strategies.integers(0, len(COMMITTED)),
     length=strategies.integers(0, 40),

@@ -7,15 +7,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, serving
 
 UV = version("uv")
 # What set-up imports, by the module; each is a package of its own here.
@@ -25,7 +22,7 @@ MODULES += ["sklearn.datasets", "torch", "vl_convert"]
 NOWHERE = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
 
 
-def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -> Path:
+def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -> None:
     """Write a wheel of these files; those below NAME.data/scripts become programs."""
     path = folder / f"{name}-{release}-py3-none-any.whl"
     about = f"{name}-{release}.dist-info"
@@ -41,7 +38,6 @@ def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -
             entry.external_attr = 0o100755 << 16  # a file that can be run
             archive.writestr(entry, content)
         archive.writestr(f"{about}/RECORD", "".join(f"{file},,\n" for file in files))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +49,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_wheel(folder / "wheels", "uv", UV, {f"uv-{UV}.data/scripts/uv": uv})
     for module in MODULES:
         name, _, inner = module.partition(".")
-        text = b"def javascript_bundle(text): return text\n"
-        files = {f"{name}/__init__.py": text, **({f"{name}/{inner}.py": b""} if inner else {})}
-        make_wheel(folder / "wheels", name, "1.0", files)
+        files = {f"{name}/__init__.py": b"def javascript_bundle(text): return text\n"}
+        make_wheel(folder / "wheels", name, "1.0", files | {f"{name}/{inner}.py": b""})
     make_wheel(folder / "wheels", "numpy", "2.0", {"numpy/__init__.py": b""})
     for wheel in (folder / "wheels").iterdir():
         page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-") / "index.html"
@@ -65,19 +60,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def served(index: Path) -> Iterator[str]:
     """The address of that index on a server of this process."""
-    handler = partial(Quiet, directory=index)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(index) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 class Checkout:
@@ -100,18 +87,23 @@ class Checkout:
         self.packages = self.folder / f".venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
         self.packages /= "site-packages"
 
-    def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, **variables: str) -> subprocess.CompletedProcess:
         """Run `make setup` in an environment of its own."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), **NOWHERE}
-        environment |= {"NO_PROXY": "127.0.0.1"} | variables
         return subprocess.run(
-            ["make", "setup", f"PYTHON={sys.executable}", *arguments],
+            ["make", "setup", f"PYTHON={sys.executable}"],
             cwd=self.folder,
-            env=environment,
+            env=environment | {"NO_PROXY": "127.0.0.1"} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def make(self, **variables: str) -> str:
+        """Return what `make setup` prints. It must succeed."""
+        result = self.run(**variables)
+        assert (self.packages / "torch/__init__.py").exists(), result.stdout
+        return result.stdout
 
     def configure(self, text: str) -> None:
         """Write the user's pip.conf."""
@@ -119,25 +111,16 @@ class Checkout:
         path.parent.mkdir(parents=True)
         path.write_text(text)
 
-    def installed(self) -> bool:
-        return (self.packages / "torch/__init__.py").exists()
-
 
 @pytest.fixture
 def checkout(tmp_path: Path, index: Path) -> Checkout:
     return Checkout(tmp_path, index)
 
 
-def test_packages_come_from_the_index_that_pips_settings_file_names(checkout, served):
-    checkout.configure(f"[global]\nindex-url = {served}/simple\n")
-    result = checkout.make()
-    assert checkout.installed(), result.stdout
-
-
 def test_variables_name_the_index_but_no_other_place(checkout, served, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     checkout.configure(f"[install]\ntarget = {elsewhere}\n[global]\nuser = true\n")
-    result = checkout.make(
+    checkout.make(
         PIP_INDEX_URL=f"{served}/simple",
         PIP_TARGET=str(elsewhere),
         PIP_PREFIX=str(elsewhere),
@@ -149,15 +132,12 @@ def test_variables_name_the_index_but_no_other_place(checkout, served, tmp_path)
         BASH_ENV=str(tmp_path / "no such file"),
         PYTHONWARNINGS="error",
     )
-    assert checkout.installed(), result.stdout
     assert not elsewhere.exists()
-    # All these are still set: nothing to do, and nothing said about them.
-    assert checkout.make(BASH_ENV="/no/such").stdout == "make: Nothing to be done for 'setup'.\n"
+    assert checkout.make(BASH_ENV="/no/such") == "make: Nothing to be done for 'setup'.\n"
 
 
 def test_an_index_that_uvs_settings_name_serves_pip_too(checkout, served):
-    result = checkout.make(UV_INDEX_URL=f"{served}/simple")
-    assert checkout.installed(), result.stdout
+    checkout.make(UV_INDEX_URL=f"{served}/simple")
 
 
 def test_a_folder_of_wheels_serves_without_an_index(checkout, index, tmp_path):
@@ -167,33 +147,49 @@ def test_a_folder_of_wheels_serves_without_an_index(checkout, index, tmp_path):
     checkout.configure(
         f"[global]\nno-index = true\nfind-links =\n    {other}\n    {index}/wheels\n"
     )
-    result = checkout.make()
-    assert checkout.installed(), result.stdout
+    checkout.make()
 
 
-def test_missing_files_are_installed_again(checkout, served):
+@pytest.fixture
+def installed(checkout: Checkout, served: str) -> Checkout:
+    """A checkout whose packages came from the index that pip's settings file names."""
     checkout.configure(f"[global]\nindex-url = {served}/simple\n")
     checkout.make()
-    pip, kept = checkout.folder / ".venv/bin/pip", checkout.packages / "own.py"
+    return checkout
+
+
+def test_missing_files_are_installed_again(installed, served):
+    programs, kept = installed.folder / ".venv/bin", installed.packages / "own.py"
     kept.touch()  # a user's own package stays
-    install = [pip, "install", "--quiet", "--index-url", f"{served}/simple", "numpy==2.0"]
-    subprocess.run(install, check=True)
-    shutil.rmtree(checkout.packages / "torch")
-    (checkout.folder / ".venv/bin/uv").unlink()
-    result = checkout.make()
-    assert checkout.installed(), result.stdout
-    assert (checkout.packages / "numpy-1.0.dist-info").exists()
-    assert (checkout.folder / ".venv/bin/uv").exists()
+    install = f"install --quiet --index-url {served}/simple numpy==2.0"
+    subprocess.run([programs / "pip", *install.split()], check=True)
+    shutil.rmtree(installed.packages / "torch")
+    (programs / "uv").unlink()
+    installed.make()
+    assert (installed.packages / "numpy-1.0.dist-info").exists()
+    assert (programs / "uv").exists()
     assert kept.exists()
-    assert "Nothing to be done" in checkout.make().stdout
+    assert "Nothing to be done" in installed.make()
 
 
-def test_an_environment_without_its_interpreter_is_made_again(checkout, served, tmp_path):
-    checkout.configure(f"[global]\nindex-url = {served}/simple\n")
-    checkout.make()
-    python = checkout.folder / ".venv/bin/python"
+def test_an_environment_without_its_interpreter_is_made_again(installed, tmp_path):
+    python = installed.folder / ".venv/bin/python"
     python.unlink()
     python.symlink_to(tmp_path / "gone")
-    result = checkout.make()
-    assert "Making the environment" in result.stdout
+    assert "Making the environment" in installed.make()
     assert subprocess.run([python, "-c", "import torch"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("repository", "reason"), [(False, "not a git repository"), (True, "dubious ownership")]
+)
+def test_set_up_without_git_says_why_and_makes_nothing(checkout, repository, reason):
+    """In the folder of a source archive, and in a checkout that another user owns."""
+    if not repository:
+        shutil.rmtree(checkout.folder / ".git")
+    # Git's own switch for its tests of this.
+    result = checkout.run(GIT_TEST_ASSUME_DIFFERENT_OWNER=str(int(repository)), LC_ALL="C")
+    assert result.returncode
+    assert reason in result.stdout
+    assert "error: git cannot use this folder, for the reason above" in result.stdout
+    assert not (checkout.folder / ".venv").exists()

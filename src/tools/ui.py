@@ -9,7 +9,7 @@ import src_path  # noqa: F401
 
 from vae import cli
 from vae.cli import UserError
-from vae.files import shown
+from vae.mirror import shown
 from vae.params import check_params
 from vae.tracking.pages import runs_page
 from vae.tracking.store import Store

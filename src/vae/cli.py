@@ -35,7 +35,7 @@ def arguments(description: str, *names: str) -> Any:
 
 
 def printable(text: object) -> str:
-    """Escape control characters, which a file name may send to the terminal."""
+    """Escape what a file name may hold and a terminal cannot show: control characters, bytes."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
 
 

@@ -31,16 +31,14 @@ def read_custom_data(path: Path) -> dict[str, Arrays]:
     """
     files = [file for file in dvc_files(Path(CUSTOM)) if file.is_relative_to(path)]
     if files == [path] and path.suffix.lower() == ".npz":
-        parts = _archive(path)
+        splits = _archive(path)
     elif files and files != [path]:
-        split = any((path / name).is_dir() for name in SPLITS)
-        parts = {name: _folder(path / name, files) for name in (SPLITS if split else [""])}
+        splits = _folder(path, files)
     else:
         raise UserError(
             f"{path} is neither a folder of pictures nor an .npz file, or .dvcignore names it; "
             "data/own/README.md has the formats"
         )
-    splits = parts if len(parts) > 1 else _split(path, *parts[""])
     if len({labels is None for _, labels in splits.values()}) > 1:
         raise UserError(f"{path} has labels in one of train and test; it needs both or none")
     return splits
@@ -57,7 +55,14 @@ def _split(path: Path, images: np.ndarray, labels: np.ndarray | None) -> dict[st
     }
 
 
-def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
+def _folder(path: Path, files: Iterable[Path]) -> dict[str, Arrays]:
+    """Read the `files` of a folder by split."""
+    if any((path / name).is_dir() for name in SPLITS):
+        return {name: _pictures(path / name, files) for name in SPLITS}
+    return _split(path, *_pictures(path, files))
+
+
+def _pictures(folder: Path, files: Iterable[Path]) -> Arrays:
     """Read the files in `folder`, or in its folders 0 to 9, in the order of their names."""
     paths = [path for path in files if path.is_relative_to(folder)]
     names = {path.relative_to(folder).parent.as_posix() for path in paths}
@@ -78,14 +83,14 @@ def _folder(folder: Path, files: Iterable[Path]) -> Arrays:
 
 
 def _archive(path: Path) -> dict[str, Arrays]:
-    """Read an .npz file by split, or all of it under the name ""."""
+    """Read an .npz file by split."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"cannot read {path} as an .npz file ({one_line(error)})") from None
     if "x" in arrays:
-        return {"": _checked(path, arrays, "x", "y")}
+        return _split(path, *_checked(path, arrays, "x", "y"))
     return {split: _checked(path, arrays, f"x_{split}", f"y_{split}") for split in SPLITS}
 
 
@@ -128,8 +133,8 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def _eight_bits(image: ImageFile) -> Image.Image:
-    """Return an open picture upright, in 8 bits. Raises ValueError for what Pillow 13.0 reads
-    wrongly without an error, and where the values of black and white are unknown."""
+    """Return an open picture upright, in 8 bits. Raises ValueError where Pillow 13.0 would read it
+    wrongly, or where the values of black and white are unknown."""
     if image.format == "TIFF" and image.n_frames > 1:
         raise ValueError(f"a TIFF of {image.n_frames} pages; save each as a picture of its own")
     if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from vae.cli import UserError
-from vae.files import NO_TYPE, write_tensors, written_whole
+from vae.files import write_tensors, written_whole
 
 IMAGE_SIDE = 28
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
@@ -34,19 +34,14 @@ class Split(NamedTuple):
 
 
 def raw_files(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the paths of images and labels by split, in `root`/NAME/raw. Raises UserError."""
-    folders = sorted(root.glob("*/raw"))
-    if len(folders) != 1:
-        raise UserError(f"{root} should hold one data set; run `dvc repro --force download`")
-    folder = folders[0]
+    """Return the paths of images and labels by split, in `root`/NAME/raw, the only data set."""
+    (folder,) = root.glob("*/raw")
     return {split: (folder / x, folder / y) for split, (x, y) in FILE_NAMES.items()}
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Read a gzipped IDX file, MNIST's format, of unsigned bytes with so many dimensions.
-
-    The file has two zero bytes, the type 8, the number of dimensions, the size of each as a
-    big-endian 32-bit integer, and the values. Raises UserError.
+    """Read a gzipped IDX file of unsigned bytes: two zero bytes, the type 8, the number of
+    dimensions, the size of each as a big-endian 32-bit integer, and the values. Raises UserError.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -55,9 +50,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise UserError(f"cannot read {path} ({error}); delete it and run again") from None
     values = np.frombuffer(content, np.uint8)[4 + 4 * dimensions :]
     if kind != 0x800 + dimensions or not 0 < math.prod(shape) == len(values):
-        raise UserError(
-            f"{path} is no whole IDX file of {dimensions} dimensions; delete it and run again"
-        )
+        raise UserError(f"{path} is no {dimensions}-dimensional IDX file; delete it and run again")
     return values.reshape(shape)
 
 
@@ -104,7 +97,7 @@ def load_split(folder: Path, name: str) -> Split:
     path = folder / f"{name}.safetensors"
     try:
         split = Split(**load_file(path))
-    except (OSError, SafetensorError, KeyError, *NO_TYPE) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # the last for names of other arrays
         raise UserError(f"cannot read {path} ({error}); run `dvc repro binarize`") from None
     return checked(split, path)
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # The error of a full disk has no name.
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
+        error.filename = str(path)  # that of a full disk has no name
         raise
     finally:
         # On a read-only disk this fails even where there is no such file.
@@ -81,37 +80,28 @@ def read_json(path: Path, *keys: str) -> Any:
     return value
 
 
-def shown(address: str) -> str:
-    """Return a server's address without user, password and query, for messages."""
-    scheme, separator, place = address.partition("://") if "://" in address else ("", "", address)
-    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}"
-
-
 def dvc_files(*folders: Path) -> list[Path]:
     """List the files below folders of the repository that DVC sees: those not in .dvcignore.
 
-    Raises UserError for links to folders, into which DVC does not look, and for what stops it.
+    Raises UserError for links to folders, into which DVC does not look, and names not in UTF-8.
     """
     from pathspec import GitIgnoreSpec  # takes 0.05 s, and few stages need it
 
     ignored = GitIgnoreSpec.from_lines(Path(".dvcignore").read_text("utf-8").splitlines())
-    root, found = Path.cwd(), []
-    entries = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    for path in sorted(entries):
+    found = []
+    for path in sorted(chain(*(folder.iterdir() for folder in folders if folder.is_dir()))):
         is_folder = path.is_dir()
         if ignored.match_file(f"{path}/" if is_folder else path):
             continue
-        name = f"{root}/{path}"
+        name = f"{Path.cwd()}/{path}"
         if re.search("[\ud800-\udfff]", name):
-            problem = "is not in UTF-8; rename it"
-        elif is_folder and (path.is_symlink() or (path / ".dvc").exists()):
-            problem = "is a link to a folder, or a DVC repository; copy or link its files instead"
-        elif not (is_folder or path.is_file()):
-            problem = "is neither a file nor a folder; remove it"
-        else:
-            found += dvc_files(path) if is_folder else [path]
-            continue
-        raise UserError(f"{name}, which DVC cannot follow, {problem}")
+            raise UserError(f"{name}, which DVC cannot follow, is not in UTF-8; rename it")
+        if path.is_symlink() and not path.is_file():
+            raise UserError(
+                f"{name}, which DVC cannot follow, is a link to a folder or to nothing; copy or "
+                "link its files instead"
+            )
+        found += dvc_files(path) if is_folder else [path]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The parameters in params.yaml, as frozen typed objects."""
+"""The parameters in params.yaml, which explains them, as frozen typed objects."""
 
 import re
 from collections.abc import Mapping
@@ -42,8 +42,7 @@ class Download(Group):
 
 
 class Binarize(Group):
-    """What becomes of a pixel x of 0 to 255: 1 from `threshold` on, or with probability x / 255
-    (sample); or x / 255 itself (none), for a Gaussian likelihood."""
+    """What becomes of gray pixels."""
 
     mode: Literal["threshold", "sample", "none"]
     threshold: Annotated[int, Field(ge=1, le=255)]
@@ -67,11 +66,7 @@ class Figures(Group):
 
 
 class Train(Group):
-    """How both models are trained; `beta` weighs the KL in the objective, not in the losses.
-
-    `arithmetic` is that of src/exact, with the same bits on every machine, or of PyTorch's kernels,
-    which also compute on the device cuda.
-    """
+    """How both models are trained."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]

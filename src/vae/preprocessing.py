@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import center_of_mass, label, maximum_filter
 
-from vae.cli import UserError, one_line
+from vae.cli import UserError, one_line, printable
 from vae.custom_data import read_gray
 from vae.data import IMAGE_SIDE, PIXELS
 
@@ -52,8 +52,7 @@ def read_pictures(path: Path, polarity: str) -> list[Picture]:
     if not path.is_file():
         raise UserError(f"{path} is no file; name a picture or a .npy array")
     images = _read_array(path) if path.suffix.lower() == ".npy" else [read_gray(path)]
-    # A name that is not UTF-8 can be neither printed nor drawn.
-    name = str(path).encode(errors="backslashreplace").decode()
+    name = printable(path)
     names = [f"{name}[{number}]" for number in range(len(images))] if len(images) > 1 else [name]
     pairs = zip(names, images, strict=True)
     return [Picture(name, gray, *as_mnist(gray, polarity)) for name, gray in pairs]

@@ -16,7 +16,8 @@ import urllib3
 from filelock import FileLock
 
 from vae.cli import UserError, one_line
-from vae.files import shown, written_whole
+from vae.files import written_whole
+from vae.mirror import shown
 from vae.params import Tracking
 from vae.tracking.pages import experiment_tags
 

@@ -55,7 +55,6 @@ def test_every_published_loss_stands_beside_ours(published):
 
 def test_an_epoch_that_the_run_does_not_have_is_null(published):
     values = compare_losses(runs(published, 2), published)
-    assert values["ours"].notna().sum() == 16
     rows = records(judge(values, load_study(ROOT / "studies/seeds.csv")[1]))
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
     json.dumps(rows, allow_nan=False)
@@ -64,37 +63,27 @@ def test_an_epoch_that_the_run_does_not_have_is_null(published):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "No columns"),
-        ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
-        ("epoch,train_loss,test_loss\n1,2.0,3.0\n2,x,3.0\n", "'x'"),
-        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
-        ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "saw 4"),
-        ("\xff\xfe\x00", "decode"),
+        (b"epoch,train_loss\n1,2.0\n", "has no column test_loss"),
+        (b"epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
+        (b"epoch,train_loss,test_loss\n1.5,2.0,3.0\n", "1.5"),
+        (b"\xff\xfe\x00", "decode"),
         (None, "No such file"),
     ],
 )
-def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message):
+def test_a_damaged_loss_table_is_refused_by_its_name(tmp_path, content, message):
     path = tmp_path / "losses.csv"
     if content is not None:
-        path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=message) as caught:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path}.*{message}"):
         load_losses(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda lines: lines[:3] + lines[4:],
-        lambda lines: [*lines, lines[-1]],
-        lambda lines: [lines[0], *lines[:0:-1]],
-        lambda lines: lines[:1],
-        lambda lines: [line.replace("5,", "5.5,", 1) for line in lines],
-    ],
-    ids=["no epoch 3", "row twice", "reversed", "no row", "epoch 5.5"],
+    [lambda lines: lines[:3] + lines[4:], lambda lines: [lines[0], *lines[:0:-1]]],
+    ids=["no epoch 3", "reversed"],
 )
-def test_a_published_table_has_each_epoch_once_and_in_order(folder, change):
+def test_a_published_table_has_each_epoch_in_order(folder, change):
     path = folder / "notebook-2019-06-05-2d.csv"
     path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
     with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
@@ -102,19 +91,18 @@ def test_a_published_table_has_each_epoch_once_and_in_order(folder, change):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        "",
-        "".join(STUDY[:21]),
-        "".join(STUDY).replace("arm", "branch"),
-        "".join(STUDY).replace(STUDY[1].split(",")[5], "text"),
-        "".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n",
-        "\0" * 100 + "\n",
+        ("", "has 0 seeds"),
+        ("".join(line for line in STUDY if ",defaults,0," not in line), "has 19 seeds of the 20d"),
+        ("".join(STUDY).replace("arm", "branch"), "has no column arm"),
+        ("".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n", "Expected"),
+        ("\0" * 100 + "\n", "is not a study's table"),
     ],
 )
-def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
+def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "seeds.csv").write_text(content)
-    with pytest.raises(UserError, match=r"seeds\.csv") as caught:
+    with pytest.raises(UserError, match=rf"seeds\.csv .*{message}") as caught:
         load_study(tmp_path / "seeds.csv")
     assert "\n" not in str(caught.value)
 
@@ -139,17 +127,6 @@ def test_a_changed_table_is_compared_or_refused_in_one_line(folder, published, p
         assert "\n" not in str(error)
 
 
-ANOTHER = """\
-about: Smith (2021) trained one.
-data: {dataset: mnist, mode: threshold, threshold: 128}
-tables:
-  - source: smith-2021
-    model: 20d
-    file: post-20d.csv
-    epochs: 10
-"""
-
-
 @pytest.mark.parametrize(
     "data", [("fashion-mnist", OF_MNIST[1]), ("mnist", Binarize(mode="sample", threshold=128))]
 )
@@ -163,14 +140,12 @@ def test_numbers_of_other_data_are_not_compared(data):
     ("old", "new", "message"),
     [
         ("model: 20d", "model: 3d", r"tables\.yaml: tables\.0\.model is '3d'; it should be '20d'"),
-        ("epochs: 10", "epoch: 10", r"tables\.0\.epoch is an unknown key; did you mean epochs\?"),
         ("epochs: 10", "epochs: 9", r"post-20d\.csv should have one row per epoch, 1 to 9"),
         ("post-20d.csv", "gone.csv", r"cannot read the losses of .*gone\.csv"),
-        ("about:", "about: [", r"tables\.yaml is not valid YAML"),
     ],
 )
-def test_a_mistake_in_tables_yaml_is_named_in_one_line(folder, old, new, message):
-    (folder / "tables.yaml").write_text(ANOTHER.replace(old, new))
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_mistake_in_tables_yaml_is_named(folder, old, new, message):
+    path = folder / "tables.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
         load_published(folder, *OF_MNIST)
-    assert "\n" not in str(caught.value)

@@ -82,8 +82,7 @@ def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
     status = dvc(repository, "queue", "status")
     assert len(re.findall(r" Success$", status, re.MULTILINE)) == 2, status
 
-    tracked = {one.info.run_name: one.data for one in runs(repository / "mlflow.db")}
-    assert len(tracked) == 2
+    assert len(runs(repository / "mlflow.db")) == 2
     models = set()
     for name, rate in rates.items():
         assert "waiting" not in dvc(repository, "queue", "logs", name)
@@ -93,10 +92,6 @@ def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
         dvc(alone, "repro", "--force", "--no-run-cache", "--single-item", "train-20d")
         result = hashes(tmp_path / "dvc.lock")
         assert result == hashes(alone / "dvc.lock")
-        changed = "" if rate == 0.001 else f"learning_rate={rate} "
-        run = tracked[f"20d {changed}{name}"]
-        assert run.params["learning_rate"] == str(rate)
-        assert run.tags["model.md5"] == result[MODEL]
         models.add(result[MODEL])
     assert len(models) == 2
 

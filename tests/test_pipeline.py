@@ -18,6 +18,8 @@ from PIL import Image, ImageSequence
 from ruamel.yaml import YAML
 
 from conftest import ROOT, call
+from test_house import imported
+from vae.rebuild.build import override_params
 from vae.rebuild.compare import hashes
 from vae.report import text
 
@@ -41,16 +43,10 @@ for name in ("reconstruction", "manifold"):
 
 
 def imports(path: Path) -> set[Path]:
-    """The files of src/ that one of them imports, but for type checkers, and but tracking."""
-    tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node)[:20]]
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".") for name in names if not name.startswith("vae.tracking")]
+    """The files of src/ that one of them imports, but for tracking."""
+    names = imported(path)
+    names |= {name.rpartition(".")[0] for name in names}
+    parts = [name.split(".") for name in names if name and not name.startswith("vae.tracking")]
     found = {SRC.joinpath(*part).with_suffix(".py") for part in parts}
     # Of the packages' own files those of vae and exact count; the others hold a docstring alone.
     found |= {SRC / part[0] / "__init__.py" for part in parts if part[0] in ("vae", "exact")}
@@ -115,6 +111,11 @@ def test_a_stage_declares_exactly_the_parameters_it_reads(stage):
         assert declared == keys_read(ROOT / STAGES[stage]["cmd"].split()[1])
 
 
+def test_all_stages_but_those_of_the_data_depend_on_the_packages():
+    others = {name for name, stage in STAGES.items() if "requirements.lock" not in stage["deps"]}
+    assert others == {"download", "binarize", "track"}
+
+
 def test_no_result_depends_on_tracking_or_mirrors():
     for name, stage in STAGES.items():
         assert name == "track" or not any("tracking" in dep for dep in stage["deps"])
@@ -171,18 +172,8 @@ def test_the_readmes_verdicts_are_those_of_the_committed_results():
         assert f"| {what} | {' | '.join(map(str, counts))} |" in readme
 
 
-def dvc(folder: Path, *arguments: str) -> str:
-    return call(folder, sys.executable, "-m", "dvc", *arguments)
-
-
 def stages_run(output: str) -> list[str]:
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-
-
-def change(folder: Path, old: str, new: str) -> None:
-    path = folder / "params.yaml"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
 
 
 def test_the_pipeline_makes_every_output_and_nothing_temporary(finished_demo):
@@ -232,48 +223,26 @@ def test_mlflow_has_both_runs_with_figures_and_report(finished_demo):
             assert name in {file.path for file in files}
 
 
-def test_a_second_repro_does_nothing(demo):
-    assert stages_run(dvc(demo, "repro")) == []
+def test_only_stages_that_depend_on_a_parameter_run_again(demo):
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    assert stages_run(call(demo, *repro)) == []
+    override_params(demo / "params.yaml", {"anomaly": {"noise_images": 500}})
+    assert stages_run(call(demo, *repro)) == ["anomaly", "report", "track"]
 
 
-def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
-    change(demo, "noise_images: 1000", "noise_images: 500")
-    assert stages_run(dvc(demo, "repro")) == ["anomaly", "report", "track"]
+# src_path is no script, and repro gives its process, with all options, to DVC.
+SCRIPTS = {path.stem for path in (*SRC.glob("*.py"), *SRC.glob("tools/*.py"))}
+SCRIPTS = sorted(SCRIPTS - {"src_path", "repro"})
 
 
-def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
-    with (demo / "requirements.lock").open("a") as lock:
-        lock.write("# another\n")
-    status = json.loads(dvc(demo, "status", "--json"))
-    changed = {name for name in status if "requirements.lock" in str(status[name])}
-    assert changed == {"train-20d", "train-2d", "visualize", "anomaly", "likelihood", "report"}
-
-
-def test_a_20d_layer_does_not_retrain_the_2d_model(demo):
-    change(demo, "- 400\n  latent_size: 20\n  decoder", "- 50\n  latent_size: 20\n  decoder")
-    trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
-    assert stages_run(trainings) == ["train-20d"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    # src_path is no script, and repro gives its process, with all options, to DVC.
-    [
-        path
-        for path in [*SRC.glob("*.py"), *SRC.glob("tools/*.py")]
-        if path.stem not in ("src_path", "repro")
-    ],
-    ids=lambda path: path.stem,
-)
-def test_wrong_arguments_are_answered_with_the_usage(path, monkeypatch, capsys):
-    main = importlib.import_module(path.stem).main
-    for option, status in (("--no-such-option", 2), ("--help", 0)):
-        monkeypatch.setattr(sys, "argv", [path.name, option])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == status
-        printed = capsys.readouterr()
-        assert (printed.err + printed.out).startswith(f"usage: {path.name} ")
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(("option", "status"), [("--no-such-option", 2), ("--help", 0)])
+def test_wrong_arguments_are_answered_with_the_usage(name, option, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", option])
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(name).main()
+    assert caught.value.code == status
+    assert "".join(capsys.readouterr()).startswith(f"usage: {name}.py ")
 
 
 def check(folder: Path) -> subprocess.CompletedProcess:

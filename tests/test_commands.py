@@ -6,14 +6,12 @@ that cannot be run here are in `NOT_RUN`, word by word, with the reason.
 
 import re
 import shutil
-import subprocess
 from importlib.util import find_spec
 
 import pytest
 
 from conftest import ROOT, call, commit_all, link_environment
 from test_docs import blocks
-from vae.rebuild.build import scratch_environment
 
 NOT_RUN = {
     "make test": "the other tests",
@@ -67,18 +65,3 @@ def test_the_commands_of_a_page_run(demo, page):
 def test_commands_that_are_not_run_are_still_documented():
     written = {bare(line) for lines in COMMANDS.values() for line in lines}
     assert set(NOT_RUN) <= written
-
-
-def test_make_ignores_a_users_python_modules_and_modes(demo):
-    """Modules named as the standard library's stop Python itself where PYTHONPATH has them."""
-    link_environment(demo)
-    commit_all(demo)
-    own = demo / "own modules"
-    own.mkdir()
-    for name in ("vae", "statistics", "random"):
-        (own / f"{name}.py").write_text("raise SystemExit('imported')")
-    modes = {"PYTHONPATH": str(own), "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2"}
-    environment = {**scratch_environment(), **modes}
-    command = ["make", "repro", "track"]
-    result = subprocess.run(command, cwd=demo, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr

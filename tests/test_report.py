@@ -19,12 +19,10 @@ from ruamel.yaml import YAML
 
 import report
 from conftest import ROOT
-from vae.cli import UserError
 from vae.data import raw_files, tiled
 from vae.files import md5, read_json, write_csv, write_json
 from vae.frames import load_frames
 from vae.losses import LOSSES, load_losses
-from vae.model import load_model
 from vae.params import MODELS, check_params
 from vae.rebuild.compare import hashes
 from vae.report import text
@@ -84,17 +82,8 @@ def test_the_report_holds_and_describes_every_image_of_plots(html, finished_demo
 
 def test_the_script_gets_the_models_the_losses_and_the_frames(html, finished_demo):
     data = json.loads(re.search('id="data">(.*?)</script>', html)[1])
+    assert data["models"].keys() == {*MODELS}
     for name in MODELS:
-        values = [*load_model(finished_demo / f"models/{name}.safetensors").parameters()]
-        pairs = zip(values[::2], values[1::2], strict=True)
-        for (weight, bias), layer in zip(pairs, data["models"][name]["layers"], strict=True):
-            numbers, steps, biases = (
-                np.frombuffer(b64decode(layer[part]), kind)
-                for part, kind in (("weights", "<i2"), ("steps", "<f4"), ("bias", "<f4"))
-            )
-            assert np.array_equal(biases, bias)
-            rounded = numbers.reshape(len(steps), -1) * steps[:, None]
-            assert np.all(np.abs(rounded - weight.numpy().T) <= 0.51 * steps[:, None])
         losses = load_losses(finished_demo / f"plots/{name}-losses.csv")
         assert data["losses"][name]["test_loss"] == losses["test_loss"].tolist()
     training = data["training"]
@@ -280,11 +269,6 @@ def test_html_in_the_text_is_escaped(tmp_path):
     assert "d &amp; &lt;e&gt;" in found
     assert [unescape(image["alt"]) for image in elements(found, "img")] == ['A "b" <c>']
     assert not re.search("<[bce]>", found)
-
-
-def test_a_missing_figure_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read .*/plots/gone.png .*; run `dvc repro`"):
-        page('# Report\n\n![What](plots/gone.png "Caption")\n', tmp_path, {})
 
 
 def test_a_report_says_if_the_page_cannot_run_the_models(report_of):

@@ -63,19 +63,14 @@ def test_an_epoch_that_the_run_does_not_have_is_null(published):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"epoch,train_loss\n1,2.0\n", "has no column test_loss"),
-        (b"epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
-        (b"epoch,train_loss,test_loss\n1.5,2.0,3.0\n", "1.5"),
-        (b"\xff\xfe\x00", "decode"),
-        (None, "No such file"),
+        ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
+        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
     ],
 )
 def test_a_damaged_loss_table_is_refused_by_its_name(tmp_path, content, message):
-    path = tmp_path / "losses.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{path}.*{message}"):
-        load_losses(path)
+    (tmp_path / "losses.csv").write_text(content)
+    with pytest.raises(UserError, match=rf"losses\.csv .*{message}"):
+        load_losses(tmp_path / "losses.csv")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from functools import partial
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -106,16 +107,10 @@ def test_the_table_has_each_image_and_the_figure_is_png(run, gray, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("percentage", "place"), [(0, 0), (0.1, 0), (10, 10), (50, 15), (99.1, 25), (99.9, 30)]
+    ("percentage", "place"), [(0, 0), (0.1, 0), (10, 10), (50, 15), (99.1, 25), (100, 30)]
 )
-def test_a_percentile_stands_under_its_number(percentage, place):
-    beyond = {"kl": 1, "negative_elbo": 1, "reconstruction": 1}
-    head = score.table([], beyond, 9, 99.9).splitlines()[0]
-    line = f"  {'KL':14}{1:9.2f}     {score.scale(percentage)}"
-    assert line.index("o") == 30 + place
-    if percentage not in (0, 99.1):
-        first = f" {head} ".index(f" {percentage:g} ")
-        assert first <= line.index("o") < first + len(f"{percentage:g}")
+def test_a_percentile_has_its_place_on_the_scale(percentage, place):
+    assert score.scale(percentage).index("o") == place
 
 
 def test_bad_images_are_named_and_the_others_are_scored(finished_demo, gray, tmp_path):
@@ -200,16 +195,6 @@ def test_a_scaled_and_inverted_digit_keeps_mnists_form():
         pixels, inverted = as_mnist(np.asarray(upscaled(image, side)), "auto")
         assert inverted
         assert differing(pixels, image) < 0.3
-
-
-def test_mildly_uneven_light_and_noise_do_not_show():
-    expected = as_mnist(drawn(40, 230), "auto")[0]
-    y, x = np.mgrid[-1:1:120j, -1:1:160j]
-    photo = drawn(40, 230) * (1 - 0.1 * (x**2 + (y - 0.3) ** 2))
-    photo += np.random.default_rng(0).normal(0, 4, photo.shape)
-    pixels, inverted = as_mnist(photo.clip(0, 255).astype(np.uint8), "auto")
-    assert inverted
-    assert differing(pixels, expected) < 0.2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 3)])
@@ -339,24 +324,23 @@ def test_a_picture_of_one_colour_is_blank(tmp_path, size, colour):
     assert picture.pixels.max() == 0
 
 
-@pytest.fixture(scope="module")
-def whole_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    picture = Image.fromarray(drawn(0, 255))
-    picture.save(folder / "whole.png")
-    picture.save(folder / "whole.jpg")
-    np.save(folder / "whole.npy", np.zeros((2, 28, 28), np.uint8))
-    return folder
+def whole(suffix: str) -> bytes:
+    """A picture or an array as a file."""
+    if suffix == "npy":
+        np.save(file := BytesIO(), np.zeros((2, 28, 28), np.uint8))
+    else:
+        Image.fromarray(drawn(0, 255)).save(file := BytesIO(), suffix)
+    return file.getvalue()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from((".png", ".jpg", ".npy")), st.data())
-def test_a_damaged_file_is_read_or_refused_in_one_line(whole_files, suffix, data):
-    content = bytearray((whole_files / f"whole{suffix}").read_bytes())
+@settings(max_examples=300, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.sampled_from(("png", "jpeg", "npy")), st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path, suffix, data):
+    content = bytearray(whole(suffix))
     where = st.integers(0, min(len(content), 400) - 1)
     for place, value in data.draw(st.dictionaries(where, st.integers(0, 255), max_size=20)).items():
         content[place] = value
-    path = whole_files / f"damaged{suffix}"
+    path = tmp_path / f"damaged.{suffix}"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     try:
         assert all(picture.pixels.shape == (784,) for picture in read_pictures(path, "auto"))

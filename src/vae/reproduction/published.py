@@ -69,7 +69,7 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
     index = read_yaml(folder / "tables.yaml", Index)
     if index.data != Data(dataset=dataset, **dict(binarize)):
         index = Index(about="", data=index.data, parameters=index.parameters, tables=())
-    tables = [pd.DataFrame(columns=COLUMNS)]
+    tables = []
     for entry in index.tables:
         path = folder / entry.file
         table = load_losses(path)
@@ -79,7 +79,8 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
         table = by_split(table, "published", "model", "source")
         tolerance = table["split"].map(entry.replay or {}).astype(float)
         tables.append(table.assign(tolerance=tolerance))
-    return Published(index, pd.concat(tables[1:] or tables, ignore_index=True))
+    empty = pd.DataFrame(columns=COLUMNS)
+    return Published(index, pd.concat(tables, ignore_index=True) if tables else empty)
 
 
 def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:

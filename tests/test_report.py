@@ -173,22 +173,23 @@ def test_another_papers_report_has_nothing_of_the_posts(report_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "others", "count"),
+    ("key", "change", "others", "count"),
     [
-        ("train.learning_rate", 0.003, "20d and the 2d", 81),
-        ("train-2d.hidden_sizes", [400], "2d", 40),
-        ("likelihood.samples", 50, None, 0),
+        ("train.learning_rate", "0.003 instead of 0.001", "20d and the 2d", 81),
+        ("train-2d.hidden_sizes", "[400] instead of [400, 150]", "2d", 40),
+        ("likelihood.samples", "50 instead of 30", None, 0),
+        ("seed", "3 instead of 199", None, 0),
     ],
 )
-def test_a_report_names_changed_parameters_at_its_top(report_of, key, value, others, count):
-    shown = report_of({key: value}, studied=False)
+def test_a_report_names_changed_parameters_at_its_top(report_of, key, change, others, count):
+    value = json.loads(change.partition(" ")[0])
+    shown = report_of({key: value, "anomaly.batch_size": 5, "tracking.enabled": False})
     top = shown.partition("## Verdicts")[0]
-    assert f"**Parameters that differ from the committed results': `{key}` {value} instead" in top
+    assert f"**Parameters that differ from the committed results': `{key}` {change}.**" in top
     assert (f"stand beside the {others} model without a verdict" in top) == (count > 0)
     assert (f"- **{count}** other parameters ·" in top) == (count > 0)
-    # A study of another model explains nothing.
+    # The study of earlier training explains the post's own 2-d model alone.
     assert ("on 234 batches before" in shown) == (count == 0)
-    assert "studies/likelihood.csv" not in shown
 
 
 def test_the_published_parameters_are_those_of_params_yaml(params):
@@ -206,7 +207,9 @@ def test_the_published_parameters_are_those_of_params_yaml(params):
 def test_a_report_of_other_data_mentions_no_published_number(report_of):
     shown = report_of({"download.dataset": "fashion-mnist"}, labelled=False, studied=False)
     assert shown.startswith("# Two variational autoencoders, trained on fashion-mnist\n")
+    assert "`download.dataset` fashion-mnist instead of mnist" in shown
     assert "There are no published numbers" in shown
+    assert "studies/likelihood.csv" not in shown
     words = ("Experiments", "the post's", "2019", "notebook", "## Verdicts", "Larochelle")
     for word in (*words, "boundaries"):
         assert word not in shown, word

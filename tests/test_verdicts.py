@@ -3,21 +3,12 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from vae.files import read_json
 from vae.losses import by_split
-from vae.params import Binarize, check_params
+from vae.params import Binarize
 from vae.report import text
 from vae.reproduction.intervals import load_study
 from vae.reproduction.published import load_published
-from vae.reproduction.verdicts import (
-    changed_parameters,
-    count_replays,
-    fit_batches,
-    judge,
-    worse_than,
-)
-
-STUDY = read_json(ROOT / "studies/seeds.json")["parameters"]
+from vae.reproduction.verdicts import count_replays, fit_batches, judge, worse_than
 
 
 @pytest.fixture(scope="module")
@@ -106,23 +97,6 @@ def test_a_model_of_other_parameters_gets_no_verdict(intervals):
     assert text.verdict_counts(judged)["other parameters ·"].tolist() == [1, 0]
     committed = [{**row, "verdict": "replayed"} for row in values.to_dict("records")]
     assert [line[:2] for line in worse_than(judged, committed)] == ["2d"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "described"),
-    [
-        ({"anomaly.batch_size": 5, "tracking.enabled": False}, {}),
-        ({"binarize.mode": "sample"}, {"binarize.mode": "sample instead of threshold"}),
-        (
-            {"seed": 3, "train-2d.hidden_sizes": [400]},
-            {"seed": "3 instead of 199", "train-2d.hidden_sizes": "[400] instead of [400, 150]"},
-        ),
-        ({"anomaly.noise_images": 5}, {"anomaly.noise_images": "5 instead of 1000"}),
-    ],
-)
-def test_changed_parameters_are_described(published, changed, described):
-    params = check_params(ROOT / "params.yaml", changed)
-    assert changed_parameters(params, STUDY, published.index) == described
 
 
 def test_the_fit_finds_how_many_batches_made_a_table(intervals, published):

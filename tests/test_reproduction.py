@@ -74,18 +74,6 @@ def test_a_damaged_loss_table_is_refused_by_its_name(tmp_path, content, message)
 
 
 @pytest.mark.parametrize(
-    "change",
-    [lambda lines: lines[:3] + lines[4:], lambda lines: [lines[0], *lines[:0:-1]]],
-    ids=["no epoch 3", "reversed"],
-)
-def test_a_published_table_has_each_epoch_in_order(folder, change):
-    path = folder / "notebook-2019-06-05-2d.csv"
-    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
-    with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
-        load_published(folder, *OF_MNIST)
-
-
-@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "has 0 seeds"),

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
 from conftest import ROOT
@@ -46,15 +45,10 @@ def test_outputs_that_differ_from_others_are_named(tmp_path):
     assert compare(one, same, hashes(one / "dvc.lock")) == compare(one, same, {}) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "one", "other", "where"),
-    [("a.csv", b"1\n2\n", b"1\n2\n3\n", "line 3"), ("a.png", b"abcd", b"abXd", "byte 3")],
-)
-def test_the_place_of_a_difference_is_named(tmp_path, name, one, other, where):
-    for folder, content in (("one", one), ("other", other)):
-        (tmp_path / folder / "b").mkdir(parents=True)
-        (tmp_path / folder / "b" / name).write_bytes(content)
-    folders = tmp_path / "one", tmp_path / "other"
-    assert first_difference(*folders) == f"b/{name}, {where}"
-    (tmp_path / "one/b" / name).unlink()
-    assert first_difference(*folders) == f"b/{name}, missing in one of them"
+def test_the_place_of_a_difference_is_named(tmp_path):
+    one, other = (build(tmp_path / name, name) for name in ("one", "other"))
+    assert first_difference(one / "plots", other / "plots") == "a.csv, line 1"
+    (other / "plots/a.csv").rename(other / "plots/b.png")
+    assert first_difference(one / "plots", other / "plots") == "a.csv, missing in one of them"
+    assert first_difference(one / "plots/a.csv", other / "plots/b.png") == "line 1"
+    assert first_difference(other / "plots/b.png", one / "plots/a.csv") == "byte 2"

@@ -272,7 +272,7 @@ MODES |= {
     "F of 0.0 to 1.0": lambda image: image.convert("F").point(lambda value: value / 255 + 0),
     "I;16": lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 257),
 }
-FORMATS = ("tiff", "png", "ppm", "jp2", "spider", "tga", "sgi", "pcx", "dds", "bmp", "gif")
+FORMATS = ("tiff", "png", "ppm", "jp2", "spider", "tga", "sgi", "pcx", "dds", "bmp")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
-from vae.losses import load_losses
 from vae.params import Binarize
 from vae.reproduction.intervals import load_study
 from vae.reproduction.published import compare_losses, load_published
@@ -63,19 +63,6 @@ def test_an_epoch_that_the_run_does_not_have_is_null(published):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
-        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
-    ],
-)
-def test_a_damaged_loss_table_is_refused_by_its_name(tmp_path, content, message):
-    (tmp_path / "losses.csv").write_text(content)
-    with pytest.raises(UserError, match=rf"losses\.csv .*{message}"):
-        load_losses(tmp_path / "losses.csv")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
         ("", "has 0 seeds"),
         ("".join(line for line in STUDY if ",defaults,0," not in line), "has 19 seeds of the 20d"),
         ("".join(STUDY).replace("arm", "branch"), "has no column arm"),
@@ -90,22 +77,24 @@ def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 @given(
     place=st.floats(0, 1),
     fewer=st.integers(0, 8),
-    more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
+    more=st.sampled_from(["inf", "1e999", ","]) | st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
 )
-def test_a_changed_table_is_compared_or_refused_in_one_line(folder, published, place, fewer, more):
+def test_a_changed_table_is_read_or_refused_in_one_line(folder, place, fewer, more):
     path = folder / "post-20d.csv"
     text = (ROOT / "data/published/post-20d.csv").read_text()
     start = int(place * len(text))
     path.write_text(text[:start] + more + text[start + fewer :])
     try:
         found = load_published(folder, *OF_MNIST).losses
-        assert len(compare_losses(runs(published, 10), 50.0, found)) == 81
+        assert len(found) == 81
+        assert np.isfinite(found["published"]).all()
     except UserError as error:
         assert "\n" not in str(error)
 

@@ -107,7 +107,7 @@ def test_a_stage_declares_exactly_the_parameters_it_reads(stage):
         assert declared == keys_read(ROOT / STAGES[stage]["cmd"].split()[1])
 
 
-def test_all_stages_but_those_of_the_data_depend_on_the_packages():
+def test_all_stages_but_the_datas_depend_on_the_packages():
     others = {name for name, stage in STAGES.items() if "requirements.lock" not in stage["deps"]}
     assert others == {"download", "binarize", "track"}
 

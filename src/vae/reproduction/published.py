@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -55,7 +56,10 @@ class Index(Group):
 
 
 class Published(NamedTuple):
-    """The index, and all its tables as one with `COLUMNS`; without a replay, `tolerance` is NaN."""
+    """The index, and all its numbers as one table with `COLUMNS`.
+
+    The noise image's KL is the split "noise" in epoch 0. Without a replay, `tolerance` is NaN.
+    """
 
     index: Index
     losses: pd.DataFrame
@@ -69,7 +73,7 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
     index = read_yaml(folder / "tables.yaml", Index)
     if index.data != Data(dataset=dataset, **dict(binarize)):
         index = Index(about="", data=index.data, parameters=index.parameters, tables=())
-    tables = [pd.DataFrame(columns=COLUMNS)]
+    tables = []
     for entry in index.tables:
         path = folder / entry.file
         table = load_losses(path)
@@ -79,14 +83,22 @@ def load_published(folder: Path, dataset: str, binarize: Binarize) -> Published:
         table = by_split(table, "published", "model", "source")
         tolerance = table["split"].map(entry.replay or {}).astype(float)
         tables.append(table.assign(tolerance=tolerance))
-    return Published(index, pd.concat(tables[1:] or tables, ignore_index=True))
+    if noise := index.noise_kl:
+        row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
+        tables.append(pd.DataFrame([row | {"published": noise.value, "tolerance": np.nan}]))
+    empty = pd.DataFrame(columns=COLUMNS)
+    return Published(index, pd.concat(tables, ignore_index=True) if tables else empty)
 
 
-def compare_losses(ours: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
-    """Add a run's losses to `Published.losses` as `ours`, and `difference`, ours minus published.
+def compare_losses(
+    ours: Mapping[str, pd.DataFrame], noise_kl: float, published: pd.DataFrame
+) -> pd.DataFrame:
+    """Add a run's losses by model, and its noise image's KL, to `Published.losses` as `ours`.
 
-    Both are NaN where the run has no such epoch. `ours` has the run's losses by model.
+    `difference` is ours minus published. Both are NaN where the run has no such epoch.
     """
-    run = pd.concat([by_split(ours[model].assign(model=model), "ours", "model") for model in ours])
-    values = published.merge(run, "left", ["model", "epoch", "split"])
+    run = [by_split(table.assign(model=model), "ours", "model") for model, table in ours.items()]
+    noise = {"model": "20d", "epoch": 0, "split": "noise", "ours": noise_kl}
+    run.append(pd.DataFrame([noise]))
+    values = published.merge(pd.concat(run), "left", ["model", "epoch", "split"])
     return values.assign(difference=values["ours"] - values["published"])

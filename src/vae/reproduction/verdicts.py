@@ -11,7 +11,7 @@ from vae.files import read_json, records
 from vae.losses import LOSSES, by_split, load_losses
 from vae.params import MODELS, Params, flat, training_params
 from vae.reproduction.intervals import load_study
-from vae.reproduction.published import Index, Published, compare_losses, load_published
+from vae.reproduction.published import Index, compare_losses, load_published
 
 # From best to worst; the last one is for models whose parameters are not the study's.
 VERDICTS = ["replayed", "consistent", "not reproducible as published", "other parameters"]
@@ -41,7 +41,9 @@ def judge_run(
 ) -> Verdicts:
     """Judge the published values against this run's losses and noise KL. Raises UserError."""
     tables = load_published(published, params.download.dataset, params.binarize)
-    values = compare_run(tables, plots, metrics)
+    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
+    noise_kl = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
+    values = compare_losses(ours, noise_kl, tables.losses)
     trials, intervals = load_study(studies / "seeds.csv")
     study = read_json(studies / "seeds.json", "parameters")["parameters"]
     others = [model for model in MODELS if seedless(params, model) != study[model]]
@@ -58,19 +60,6 @@ def judge_run(
     return Verdicts(tables.index, values, intervals, replays, others, changes, earlier)
 
 
-def compare_run(tables: Published, plots: Path, metrics: Path) -> pd.DataFrame:
-    """Compare a run's losses, and the KL of its noise image, with the published ones."""
-    ours = {model: load_losses(plots / f"{model}-losses.csv") for model in MODELS}
-    values = compare_losses(ours, tables.losses)
-    if noise := tables.index.noise_kl:
-        row = {"model": "20d", "source": noise.source, "epoch": 0, "split": "noise"}
-        row |= {"published": noise.value, "tolerance": np.nan}
-        row["ours"] = read_json(metrics / "anomaly.json", "noise_kl")["noise_kl"]
-        row["difference"] = row["ours"] - noise.value
-        values = pd.concat([values, pd.DataFrame([row])], ignore_index=True)
-    return values
-
-
 def within_tolerance(values: pd.DataFrame) -> pd.Series:
     """Say for each row of `compare_losses` whether our loss is within the tolerance of a replay."""
     return values["difference"].abs() <= values["tolerance"]
@@ -80,9 +69,8 @@ def count_replays(values: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[
     """Count how many losses are within the tolerance of a replay, by source.
 
     `values` are rows of `compare_losses`, `trials` those of a study's other seeds. The source's run
-    is replayed if more losses are within the tolerance than with any of these seeds: among 21 runs,
-    chance alone does this for one at most. `places` has the largest difference, in nats, and the
-    share of the other seeds' losses within the tolerance, by model and split.
+    is replayed if more losses are within the tolerance than with any of these seeds. `places` has
+    the largest difference, in nats, and the share of the other seeds' losses within the tolerance.
     """
     values = values.dropna(subset="tolerance")
     losses = by_split(trials[["model", "seed", "epoch", *LOSSES]], "theirs", "model", "seed")
@@ -174,10 +162,9 @@ def fit_batches(shifted: pd.DataFrame, post: pd.DataFrame, study: pd.DataFrame) 
     """Find the number of batches of earlier training that explains the post's 2-d table best.
 
     `shifted` are rows of studies/pretraining.csv, `post` those of `Published.losses`, `study` the
-    intervals. Between the numbers of batches tried, the seeds' mean loss is interpolated; the best
-    number has the least sum of squared distances in the study's standard deviations. Returns it
-    with the root mean square distance in nats, there and without earlier training, and the number
-    of losses inside the study's 99 % intervals moved to the means at that number.
+    intervals. The best number has the least sum of squared distances from the seeds' mean losses,
+    interpolated between the numbers tried, in the study's standard deviations. `distance` is the
+    root mean square in nats; `inside` counts losses inside the intervals moved to those means.
     """
     published = post.set_index(["split", "epoch"])["published"]
     losses = by_split(shifted, "loss", "batches")

@@ -72,18 +72,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("name", ["cc", "CC"])
-def test_where_a_compiler_cannot_compile_the_next_one_does(
-    nothing_compiled, monkeypatch, wrong, name
-):
-    folder = nothing_compiled / "bin"
-    folder.mkdir()
-    path = program(folder, name, WRONG[wrong] or "")
+def test_where_a_compiler_cannot_compile_the_next_one_does(nothing_compiled, monkeypatch, wrong):
+    (nothing_compiled / "bin").mkdir()
+    path = program(nothing_compiled / "bin", "cc", WRONG[wrong] or "")
     if WRONG[wrong] is None:
         path.write_bytes(b"\x7fELF for another machine")
-    if name == "CC":
-        monkeypatch.setenv("CC", f"{path} -O0")
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
     assert library.compiled().parent == nothing_compiled / "prefix/lib"
 
 
@@ -104,13 +98,13 @@ def test_each_compilers_first_error_is_in_the_message(tmp_path):
     assert re.search(r"mute: status 7; cc: .*error: .*undeclared", str(caught.value))
 
 
-@pytest.mark.parametrize("damage", [b"", b"junk", None])
+@pytest.mark.parametrize("damage", ["empty", "one byte"])
 def test_a_damaged_library_is_made_again(nothing_compiled, damage):
     path = library.compiled()
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.unlink()  # this process has its code loaded
-    path.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :] if damage is None else damage)
+    path.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :] if damage == "one byte" else b"")
     assert library.compiled().read_bytes() == whole
 
 

@@ -134,29 +134,28 @@ def test_layers_have_the_parameters_of_torchs(name, settings):
     assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"padding_mode": "circular"}],
-    ids=str,
-)
-def test_groups_dilation_and_other_padding_are_refused(settings):
-    with pytest.raises(ValueError, match="should be 1, padding_mode zeros"):
-        exact.nn.Conv2d(2, 2, 3, **{"padding": 1, **settings})
-
-
-@pytest.mark.parametrize(
-    "x, weight, bias, message",
-    [
-        ((2, 3, 5, 5), (4, 2, 3, 3), None, "do not fit weight"),
-        ((3, 5, 5), (4, 3, 3, 3), None, "do not fit weight"),
-        ((2, 3, 5, 5), (4, 3, 3, 3), (3,), "bias should be"),
-        ((2, 3, 5, 5), (4, 3, 6, 6), None, "larger than the images"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(x, weight, bias, message):
+def convolved(x: tuple, weight: tuple, bias: int | None = None) -> Tensor:
     bias = None if bias is None else torch.zeros(bias)
+    return functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+
+
+WRONG = {
+    "groups": (lambda: exact.nn.Conv2d(2, 2, 3, groups=2), "should be 1"),
+    "dilation": (lambda: exact.nn.Conv2d(2, 2, 3, dilation=2), "should be 1"),
+    "named padding": (lambda: exact.nn.Conv2d(2, 2, 3, padding="same"), "as numbers"),
+    "no zeros": (lambda: exact.nn.Conv2d(2, 2, 3, 1, 1, padding_mode="circular"), "zeros"),
+    "channels": (lambda: convolved((2, 3, 5, 5), (4, 2, 3, 3)), "do not fit weight"),
+    "one image": (lambda: convolved((3, 5, 5), (4, 3, 3, 3)), "do not fit weight"),
+    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), 3), "bias should be"),
+    "a large kernel": (lambda: convolved((2, 3, 5, 5), (4, 3, 6, 6)), "larger than the images"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_refused(name):
+    function, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
-        functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+        function()
 
 
 @pytest.mark.parametrize("grey", ["bytes", "floats"])

@@ -1,6 +1,7 @@
 """Train one of the two models; write its weights, losses by epoch and frames for figures."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,11 +72,10 @@ def train_model(
         grid = latent_grid(grid_axis(figures.grid_size, figures.grid_quantiles))
     recorder = FrameRecorder(test.images[list(figures.images)], figures.gray_levels, grid)
 
-    batches = -(-len(train.images) // settings.batch_size)
-    epochs = []
-    total = settings.epochs * batches
-    terminal = sys.stderr.isatty()
-    with tqdm(total=total, unit="batch", **({} if terminal else LINES)) as bar:
+    batches = math.ceil(len(train.images) / settings.batch_size)
+    epochs, terminal = [], sys.stderr.isatty()
+    options = {} if terminal else LINES
+    with tqdm(total=settings.epochs * batches, unit="batch", **options) as bar:
 
         def show_batch(terms: Tensor) -> None:
             # Summing the losses takes time, so not at every batch.
@@ -86,12 +86,12 @@ def train_model(
             bar.update(epoch.number * batches - bar.n)  # what a checkpoint had
             epochs.append(epoch)
             on_epoch(epoch)
-            row = epoch.row()
-            losses = ", ".join(f"{s} loss: {row[f'{s}_loss']:.6f}" for s in ("train", "test"))
+            losses = epoch.train.negative_elbo, epoch.test.negative_elbo
+            line = f"epoch {epoch.number}, train loss: {losses[0]:.6f}, test loss: {losses[1]:.6f}"
             if terminal:
-                bar.write(f"epoch {epoch.number}, {losses}")  # above the bar
+                bar.write(line)  # above the bar
             else:
-                print(f"epoch {epoch.number}, {losses}", flush=True)
+                print(line, flush=True)
     return start.model, recorder, epochs
 
 

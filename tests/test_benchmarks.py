@@ -31,12 +31,10 @@ def work(digits, params) -> Work:
 
 @pytest.mark.parametrize("name", ["torch_kernels", "post", "examples"])
 def test_the_peers_in_torch_do_the_same_work(work, name):
-    """An epoch from the same weights, in another order, ends at nearly the same training loss."""
     assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
 
 
 def test_the_peer_in_jax_does_the_same_work(work):
-    """As above."""
     reason = "JAX is the benchmark's only; make bench installs it"
     jax_peer = pytest.importorskip("jax_peer", reason=reason, exc_type=ImportError)
     model = contestants.fresh(work)[0]

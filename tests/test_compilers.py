@@ -128,8 +128,7 @@ def layout(parts: Iterable[Tensor]) -> bytes:
 
 
 def reference(name: str, folder: Path) -> tuple[Path, bytes]:
-    """The driver's input for 100 steps of a model and some draws, and what the library makes of
-    it."""
+    """The driver's input for 100 steps of a model and some draws, and the library's results."""
     model, latent = model_of(MODELS[name]), MODELS[name].latent_size
     hidden = MODELS[name].hidden_sizes
     encoder, decoder = (784, *hidden, 2 * latent), (latent, *hidden[::-1], 784)
@@ -151,11 +150,11 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
         loss, reconstruction = loss_function(logits, batch, kl)
         loss.backward()
         adam.step()
-        expected += [reconstruction.detach().numpy().tobytes(), kl.detach().numpy().tobytes()]
-    states = [adam.state[value] for value in model.parameters()]
-    expected += [layout(model.parameters())]
-    expected += [layout([value.grad for value in model.parameters()])]
-    expected += [layout([state[k] for state in states]) for k in ("exp_avg", "exp_avg_sq")]
+        expected += [each.detach().numpy().tobytes() for each in (reconstruction, kl)]
+    values = [*model.parameters()]
+    expected += [layout(values), layout(value.grad for value in values)]
+    for name in ("exp_avg", "exp_avg_sq"):
+        expected.append(layout(adam.state[value][name] for value in values))
     words = generator.integers(0, 2**32, WORDS, np.uint32)
     written.append(words.tobytes())
     normals, pairs = np.empty(WORDS - 16, np.float32), np.empty(WORDS // 4 * 2)
@@ -165,7 +164,7 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
     c.normal_pairs(address, pairs.ctypes.data, WORDS // 4)
     c.permute(address, order.ctypes.data, WORDS)
     expected += [normals.tobytes(), pairs.tobytes(), order.tobytes()]
-    path = folder / name
+    path = folder / "input"
     path.write_bytes(b"".join(written))
     return path, b"".join(expected)
 

@@ -1,10 +1,9 @@
 """The exact operations against float64 autograd; their bits under other threads, batches, modes."""
 
 import copy
-import hashlib
 import io
 import math
-import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,11 +18,10 @@ from vae.decomposition import decomposition, units
 from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.importance import log_likelihoods
 from vae.inference import anomaly_scores, reconstruct
-from vae.model import build_model
 from vae.objective import loss_function
 from vae.params import Architecture, check_params
 from vae.stream import RandomStream
-from vae.training import Start, fit, inexact_steps, train
+from vae.training import Start, inexact_steps, train
 from vae.training import test as evaluate
 
 SETTINGS = check_params(ROOT / "params.yaml").train
@@ -64,11 +62,7 @@ def terms_and_gradients(model, images, noise, beta=1.0) -> tuple[Tensor, list[Te
 
 
 def assert_near(found: Tensor, reference: Tensor) -> None:
-    """Compare gradients.
-
-    Sums of at most 784 or 129 products, each rounded to 6e-8 of the largest sum, pass through a few
-    layers; a ReLU within rounding of 0 may open the other way, which shows in one row.
-    """
+    """Compare gradients; a ReLU within rounding of 0 may open the other way, for one row."""
     error = (found - reference).abs().numpy()
     scale = max(reference.abs().max().item(), 1e-2)
     assert np.quantile(error, 0.999) <= 2e-5 * scale
@@ -92,7 +86,7 @@ def noise_like(tensor: Tensor) -> Tensor:
 
 
 PIXELS = (normal(3, 11, seed=5) > 0).byte()
-# A function of float32, and the same by PyTorch.
+# A function of float32, and the same by PyTorch in float64.
 FUNCTIONS = {
     "linear": (lambda x: functional.linear(x, normal(5, 11), normal(5), relu=True),
                lambda x: (x @ normal(5, 11).double().t() + normal(5).double()).relu()),
@@ -102,15 +96,10 @@ FUNCTIONS = {
                                   lambda x: x.view(3, 1, 11) @ normal(5, 11).double().t()),
     "linear of strided rows": (lambda x: functional.linear(x.t(), normal(5, 3)),
                                lambda x: x.t() @ normal(5, 3).double().t()),
-    "bernoulli_nll": (lambda x: functional.bernoulli_nll(x, PIXELS),
-                      lambda x: functional.bernoulli_nll(x, PIXELS)),
-    "bernoulli_nll of more samples": (
-        lambda x: functional.bernoulli_nll(torch.stack((x, 2 * x)), PIXELS),
-        lambda x: functional.bernoulli_nll(torch.stack((x, 2 * x)), PIXELS)),
+    "bernoulli_nll": 2 * (lambda x: functional.bernoulli_nll(torch.stack((x, 2 * x)), PIXELS),),
     "gaussian_sample": (lambda x: functional.gaussian_sample(x[:, 1:], normal(4, 3, 5)),
                         lambda x: functional.gaussian_sample(x[:, 1:], normal(4, 3, 5).double())),
-    "gaussian_kl": (lambda x: functional.gaussian_kl(x[:, 1:]),
-                    lambda x: functional.gaussian_kl(x[:, 1:])),
+    "gaussian_kl": 2 * (lambda x: functional.gaussian_kl(x[:, 1:]),),
     "sigmoid": (functional.sigmoid, torch.sigmoid),
     "exp": (functional.exp, torch.exp),
     "log": (lambda x: functional.log(x * x + 0.1), lambda x: torch.log(x * x + 0.1)),
@@ -122,42 +111,19 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_and_its_gradient_are_those_of_float64(name):
-    """Values of one operation of at most 11 terms: a few roundings of 6e-8."""
-    ours, theirs = FUNCTIONS[name]
-    x = normal(3, 11, seed=2)
-    results = []
-    for function, start in ((ours, x), (theirs, x.double())):
-        leaf = start.clone().requires_grad_()
-        value = function(leaf)
+    x, results = normal(3, 11, seed=2), []
+    for function, leaf in zip(FUNCTIONS[name], (x, x.double()), strict=True):
+        value = function(leaf.requires_grad_())
         value.backward(noise_like(value).to(value.dtype))
         results.append((value.detach().double(), leaf.grad.double()))
     for found, reference in zip(*results, strict=True):
         torch.testing.assert_close(found, reference, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    ("batch", "expected"),
-    [
-        (7, "e465f963b06e7a6bfb25496e5a3c3756"),
-        (127, "7eb793bd6e8deb529e8b101ff6667ee4"),
-        (129, "b1cdf6a90e4d3fde4ad7476a6692d47a"),
-    ],
-)
-def test_a_deep_odd_networks_weights_have_these_bits(batch, expected):
-    """Hashes of the weights of the C network that trained here before the layers did."""
-    images = torch.from_numpy(np.random.RandomState(0).randint(0, 2, (300, 784)).astype(np.uint8))
-    settings = SETTINGS.model_copy(update={"epochs": 3, "batch_size": batch})
-    model = build_model(Architecture(hidden_sizes=(1, 3, 17, 1500), latent_size=3))
-    stream = RandomStream(1, batch, 2, 3)
-    stream.initialise(model)
-    list(fit(Start(model, 3, images, images[:30], stream), settings))
-    assert hashlib.md5(bits(*model.state_dict().values())).hexdigest() == expected
-
-
-def trained(architecture: Architecture, threads: int, batch: int = 129) -> bytes:
+def trained(architecture: Architecture, threads: int) -> bytes:
     """The bits of values and moments after three steps."""
     exact.set_threads(threads)
-    model, (images, noise) = model_of(architecture), work(batch, architecture.latent_size)
+    model, (images, noise) = model_of(architecture), work(129, architecture.latent_size)
     adam = exact.optim.Adam(model.parameters())
     for _ in range(3):
         adam.zero_grad()
@@ -192,14 +158,12 @@ def test_an_image_does_not_depend_on_those_beside_it(architecture):
         for size in (1, 5, 8, 128, 299):
             pairs = zip(images.split(size), noise.split(size), strict=True)
             parts = [(*model(*pair), pair[0]) for pair in pairs]
-            assert bits(torch.cat([part[0] for part in parts])) == bits(logits)
-            assert bits(torch.cat([part[1] for part in parts])) == bits(kl)
-            found = [functional.bernoulli_nll(part, rows) for part, _, rows in parts]
-            assert bits(torch.cat(found)) == bits(nll)
+            found = [(*part, functional.bernoulli_nll(part[0], rows)) for *part, rows in parts]
+            assert bits(*map(torch.cat, zip(*found, strict=True))) == bits(logits, kl, nll)
 
 
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (7, 784, 400), (300, 33, 97)])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(0, 9, 4), (7, 784, 400), (300, 33, 97)])
 def test_bytes_give_the_bits_of_the_dense_product(rows, inputs, outputs, relu):
     ones = (normal(rows, inputs) > 1).byte()
     results = []
@@ -211,18 +175,11 @@ def test_bytes_give_the_bits_of_the_dense_product(rows, inputs, outputs, relu):
     assert results[0] == results[1]
 
 
-def layers() -> nn.Sequential:
-    return exact.nn.Sequential(
-        exact.nn.Linear(9, 8), nn.ReLU(), exact.nn.Linear(8, 7, relu=True), exact.nn.Linear(7, 3)
-    )
-
-
 def test_layers_in_one_operation_give_the_bits_of_each_alone():
-    joined, x = layers(), normal(5, 9)
-    alone = nn.Sequential(*copy.deepcopy(joined))
-    results = []
-    for module in (joined, alone):
-        leaf = x.clone().requires_grad_()
+    linear, results = exact.nn.Linear, []
+    joined = exact.nn.Sequential(linear(9, 8), nn.ReLU(), linear(8, 7, relu=True), linear(7, 3))
+    for module in (joined, nn.Sequential(*copy.deepcopy(joined))):
+        leaf = normal(5, 9).requires_grad_()
         y = module(leaf)
         y.backward(noise_like(y))
         results.append(bits(y, leaf.grad, *(value.grad for value in module.parameters())))
@@ -257,40 +214,22 @@ def test_a_kept_graph_gives_its_gradient_twice():
     assert torch.equal(logits.grad, 2 * once)
 
 
-@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
-def test_no_rows_give_no_rows_and_gradients_of_0(kind):
-    layer = exact.nn.Linear(9, 4)
-    y = layer(torch.zeros(0, 9, dtype=kind))
-    y.backward(torch.zeros(0, 4))
-    assert y.shape == (0, 4)
-    assert not any(value.grad.any() for value in layer.parameters())
-
-
 def test_copies_and_loaded_layers_compute_the_same_bits():
-    layer, x = exact.nn.Linear(33, 17), normal(5, 33)
+    layer, x, file = exact.nn.Linear(33, 17), normal(5, 33), io.BytesIO()
     plain, loaded, given = nn.Linear(33, 17), exact.nn.Linear(33, 17), exact.nn.Linear(33, 17)
     plain.load_state_dict(layer.state_dict())
     loaded.load_state_dict(plain.state_dict())
     given.weight, given.bias = plain.weight, plain.bias
-    file = io.BytesIO()
     torch.save(layer, file)
     file.seek(0)
-    others = {
-        "deepcopy": copy.deepcopy(layer),
-        "load_state_dict": loaded,
-        "parameters of a torch.nn.Linear": given,
-        "pickle": pickle.loads(pickle.dumps(layer)),
-        "torch.save": torch.load(file, weights_only=False),
-    }
-    expected = None
-    for name, other in {"": layer, **others}.items():
+    results = set()
+    for other in (copy.deepcopy(layer), loaded, given, torch.load(file, weights_only=False), layer):
         adam = exact.optim.Adam(other.parameters())
         y = other(x)
         y.backward(noise_like(y))
         adam.step()
-        found = bits(y, other(x), other.weight.grad, other.bias.grad)
-        assert found == (expected or found), name
-        expected = found
+        results.add(bits(y, other(x), other.weight.grad, other.bias.grad))
+    assert len(results) == 1
 
 
 def test_a_second_derivative_is_refused():
@@ -300,10 +239,9 @@ def test_a_second_derivative_is_refused():
             torch.autograd.grad(function(x).sum(), x, create_graph=True)
 
 
-@pytest.mark.parametrize("value", [2, 3, 255])
-def test_bytes_other_than_zeros_and_ones_are_refused(value):
+def test_bytes_other_than_zeros_and_ones_are_refused():
     images = torch.zeros(300, 784, dtype=torch.uint8)
-    images[-1, -1] = value
+    images[-1, -1] = 2
     with pytest.raises(ValueError, match="zeros and ones only"):
         functional.linear(images, normal(5, 784))
 
@@ -325,10 +263,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_shapes_and_types_are_refused_in_one_line(name):
-    with pytest.raises(ValueError, match=r"fit|should be") as caught:
+def test_wrong_shapes_and_types_are_refused(name):
+    with pytest.raises(ValueError, match=r"fit|should be"):
         WRONG[name]()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("logit", [-1e30, -1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30])
@@ -348,15 +285,6 @@ def test_extreme_posteriors_give_the_float64_kl(mean, log_variance):
     torch.testing.assert_close(functional.gaussian_kl(posterior), expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_weights_that_are_not_numbers_show_in_the_loss(part):
-    model, (images, noise) = model_of(POSTS[1]), work(7, 2)
-    with torch.no_grad():
-        getattr(model, part)[-1].weight[3] = math.nan
-        logits, kl = model(images, noise)
-        assert loss_function(logits, images, kl)[0].isnan()
-
-
 def test_adam_makes_the_steps_of_torch_1_1():
     """m / (sqrt(v) + eps) scaled by sqrt(1 - b2^t) / (1 - b1^t), in float64."""
     layer = exact.nn.Linear(7, 5)
@@ -373,24 +301,6 @@ def test_adam_makes_the_steps_of_torch_1_1():
         adam.step()
         for found, expected in zip(layer.parameters(), values, strict=True):
             torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
-
-
-def test_adam_continues_from_its_state_dict_with_the_same_bits():
-    results = []
-    for interrupted in (False, True):
-        torch.manual_seed(3)
-        layer = exact.nn.Linear(7, 5)
-        adam = exact.optim.Adam(layer.parameters())
-        for step in range(6):
-            if interrupted and step == 3:
-                state = pickle.loads(pickle.dumps(adam.state_dict()))
-                adam = exact.optim.Adam(layer.parameters(), lr=0.5)
-                adam.load_state_dict(state)
-            for parameter in layer.parameters():
-                parameter.grad = normal(*parameter.shape, seed=step)
-            adam.step()
-        results.append(bits(*layer.parameters()))
-    assert results[0] == results[1]
 
 
 def test_adam_leaves_parameters_without_a_gradient_alone():
@@ -432,45 +342,40 @@ def test_nothing_that_the_post_computes_is_inexact(architecture):
     assert inexact_steps(start, settings) == []
 
 
-def step_with(model) -> list[str]:
-    """What is inexact in a training step of a model from images to logits."""
+class Then(exact.nn.Linear):
+    """A layer whose outputs a function changes."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(784, 784)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (Then(lambda y: y + y), set()),
+        (Then(torch.tanh), {"aten.tanh.default", "aten.tanh_backward.default"}),
+        (Then(lambda y: y @ y.t()), {"aten.mm.default"}),
+        (Then(lambda y: y - y.sum(dim=1, keepdim=True)), {"aten.sum.dim_IntList"}),
+        (Then(lambda y: torch.add(y, y, alpha=3)), {"aten.add.Tensor"}),
+        (Then(lambda y: y * torch.rand(784)), {"aten.rand.default"}),
+    ],
+)
+def test_the_guard_catches_what_ieee_754_does_not_decide(model, names):
     images = work(8, 1)[0]
 
     def step() -> None:
-        nll = functional.bernoulli_nll(model(images), images)
-        functional.weighted_sum([nll], [1.0]).backward()
+        y = model(images)
+        y.backward(y.detach())
         exact.optim.Adam(model.parameters()).step()
 
-    return exact.inexact_operations(step)
+    found = exact.inexact_operations(step)
+    assert names <= set(found)
+    assert names or not found
 
 
-def test_the_guard_catches_what_ieee_754_does_not_decide():
-    class Centred(exact.nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            y = super().forward(x)
-            return y - y.sum(dim=1, keepdim=True)
-
-    class Scaled(exact.nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            y = super().forward(x)
-            return torch.add(y, y, alpha=3)
-
-    class Plain(nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.float())
-
-    class Shuffled(exact.nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) * torch.rand(784)
-
-    assert step_with(exact.nn.Linear(784, 784)) == []
-    assert step_with(nn.Sequential(exact.nn.Linear(784, 784), nn.Tanh())) == [
-        "aten.tanh.default",
-        "aten.tanh_backward.default",
-    ]
-    assert {"aten.addmm.default", "aten.mm.default"} <= set(step_with(Plain(784, 784)))
-    assert "aten.sum.dim_IntList" in step_with(Centred(784, 784))
-    assert "aten.add.Tensor" in step_with(Scaled(784, 784))
-    assert "aten.rand.default" in step_with(Shuffled(784, 784))
-    assert "aten.exp.default" in exact.inexact_operations(lambda: normal(3).exp())
+def test_the_guard_accepts_sums_of_integers():
     assert exact.inexact_operations(lambda: torch.arange(9).sum()) == []

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import exact
 from exact import functional
@@ -50,7 +50,7 @@ def test_values_and_gradients_are_those_of_float64_autograd(kind, shape):
     tensors = example(kind, *sizes)
     doubles = [tensor.detach().double().requires_grad_() for tensor in tensors]
     found = worked(functional, kind, tensors, stride, padding)
-    expected = worked(torch.nn.functional, kind, doubles, stride, padding)
+    expected = worked(nn.functional, kind, doubles, stride, padding)
     for ours, double in zip(found, expected, strict=True):
         assert ours.dtype == torch.float32
         scale = max(1.0, double.abs().max().item()) if double.numel() else 1.0
@@ -81,12 +81,14 @@ def test_a_convolution_is_one_chain_in_the_written_order():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bits_do_not_depend_on_the_number_of_threads(kind, shape):
+def test_bits_do_not_depend_on_threads_or_memory_format(kind, shape):
     *sizes, stride, padding = shape
+    x, w, b = example(kind, *sizes)
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     found = []
-    for threads in (1, 2, 3, 16):
+    for threads, images in ((1, x), (2, x), (3, x), (16, x), (2, last)):
         exact.set_threads(threads)
-        found.append(bits(worked(functional, kind, example(kind, *sizes), stride, padding)))
+        found.append(bits(worked(functional, kind, [images, w, b], stride, padding)))
     exact.set_threads(exact.default_threads())
     assert all(each == found[0] for each in found)
 
@@ -105,14 +107,6 @@ def test_an_images_bits_do_not_depend_on_its_batch(kind, shape):
         assert bits([y.detach(), *gradient]) == bits([t[first : first + 1] for t in whole[:2]])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bits_do_not_depend_on_the_memory_format(kind):
-    x, w, b = example(kind, 3, 5, 8, (3, 3))
-    last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
-    found = [bits(worked(functional, kind, [images, w, b], 2, 1)) for images in (x, last)]
-    assert found[0] == found[1]
-
-
 def test_bytes_give_the_bits_of_the_same_numbers_as_float32():
     layer = exact.nn.Conv2d(1, 8, 3, padding=1)
     images = (torch.rand(4, 1, 28, 28) < 0.2).to(torch.uint8)
@@ -121,12 +115,13 @@ def test_bytes_give_the_bits_of_the_same_numbers_as_float32():
         layer(images * 2)
 
 
-@pytest.mark.parametrize("name", ["Conv2d", "ConvTranspose2d"])
-def test_layers_have_the_parameters_of_torchs(name):
-    torch.manual_seed(0)
-    ours = getattr(exact.nn, name)(3, 4, (3, 5), stride=2, padding=(1, 2))
-    torch.manual_seed(0)
-    theirs = getattr(torch.nn, name)(3, 4, (3, 5), stride=2, padding=(1, 2))
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("Conv2d", {}), ("ConvTranspose2d", {"output_padding": 1, "bias": False})],
+)
+def test_layers_have_the_parameters_of_torchs(name, settings):
+    arguments = {"kernel_size": (3, 5), "stride": 2, "padding": (1, 2), **settings}
+    ours, theirs = (getattr(library, name)(3, 4, **arguments) for library in (exact.nn, nn))
     assert isinstance(ours, type(theirs))
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3, 9, 9)
@@ -139,36 +134,28 @@ def test_layers_have_the_parameters_of_torchs(name):
     assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
 
 
-def test_output_padding_and_no_bias_are_as_torchs():
-    ours = exact.nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1, bias=False)
-    x = torch.randn(2, 3, 7, 7)
-    expected = torch.nn.functional.conv_transpose2d(x, ours.weight, None, 2, 1, 1)
-    torch.testing.assert_close(ours(x), expected)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"padding_mode": "circular"}],
-    ids=str,
-)
-def test_groups_dilation_and_other_padding_are_refused(settings):
-    with pytest.raises(ValueError, match="should be 1, padding_mode zeros"):
-        exact.nn.Conv2d(2, 2, 3, **{"padding": 1, **settings})
-
-
-@pytest.mark.parametrize(
-    "x, weight, bias, message",
-    [
-        ((2, 3, 5, 5), (4, 2, 3, 3), None, "do not fit weight"),
-        ((3, 5, 5), (4, 3, 3, 3), None, "do not fit weight"),
-        ((2, 3, 5, 5), (4, 3, 3, 3), (3,), "bias should be"),
-        ((2, 3, 5, 5), (4, 3, 6, 6), None, "larger than the images"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(x, weight, bias, message):
+def convolved(x: tuple, weight: tuple, bias: int | None = None) -> Tensor:
     bias = None if bias is None else torch.zeros(bias)
+    return functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+
+
+WRONG = {
+    "groups": (lambda: exact.nn.Conv2d(2, 2, 3, groups=2), "should be 1"),
+    "dilation": (lambda: exact.nn.Conv2d(2, 2, 3, dilation=2), "should be 1"),
+    "named padding": (lambda: exact.nn.Conv2d(2, 2, 3, padding="same"), "as numbers"),
+    "no zeros": (lambda: exact.nn.Conv2d(2, 2, 3, 1, 1, padding_mode="circular"), "zeros"),
+    "channels": (lambda: convolved((2, 3, 5, 5), (4, 2, 3, 3)), "do not fit weight"),
+    "one image": (lambda: convolved((3, 5, 5), (4, 3, 3, 3)), "do not fit weight"),
+    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), 3), "bias should be"),
+    "a large kernel": (lambda: convolved((2, 3, 5, 5), (4, 3, 6, 6)), "larger than the images"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_refused(name):
+    function, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
-        functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+        function()
 
 
 @pytest.mark.parametrize("grey", ["bytes", "floats"])
@@ -176,29 +163,26 @@ def test_shapes_that_do_not_fit_are_refused(x, weight, bias, message):
 def test_gaussian_nll_and_its_gradients_are_those_of_float64(grey, log_variance):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, 784), generator=generator, dtype=torch.uint8)
-    mean = torch.rand(3, 5, 784, generator=generator, requires_grad=True)
-    wanted = [mean]
-    v = -1.5
-    if log_variance == "tensor":
-        v = torch.randn(3, 5, 784, generator=generator, requires_grad=True)
-        wanted.append(v)
-    given = images if grey == "bytes" else images.float() / 255
-    terms = functional.gaussian_nll(mean, given, v)
-    x, m, s = images.double() / 255, mean.double(), torch.as_tensor(v).double()
-    normal = torch.distributions.Normal(m, torch.exp(s / 2))
-    expected = -normal.log_prob(x).sum(-1)
+    mean, spread = torch.rand(2, 3, 5, 784, generator=generator).requires_grad_()
+    v = spread if log_variance == "tensor" else -1.5
+    terms = functional.gaussian_nll(mean, images if grey == "bytes" else images / 255, v)
+    deviation = torch.exp(torch.as_tensor(v).double() / 2)
+    normal = torch.distributions.Normal(mean.double(), deviation)
+    expected = -normal.log_prob(images.double() / 255).sum(-1)
     assert terms.shape == (3, 5) and terms.dtype == torch.float64
     torch.testing.assert_close(terms, expected, rtol=1e-6, atol=0)
-    found = torch.autograd.grad(terms.sum(), wanted, retain_graph=True)
-    gradients = torch.autograd.grad(expected.sum(), wanted)
+    wanted = [mean, spread] if log_variance == "tensor" else [mean]
+    found, gradients = (
+        torch.autograd.grad(each.sum(), wanted, retain_graph=True) for each in (terms, expected)
+    )
     torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_of_convolutions_has_exact_operations_only():
-    model = torch.nn.Sequential(
+    model = nn.Sequential(
         exact.nn.Conv2d(1, 4, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
         exact.nn.ConvTranspose2d(4, 2, 4, 2, 1),
     )
     images = torch.rand(3, 1, 8, 8)
@@ -217,7 +201,7 @@ def test_pooling_is_exact_where_windows_do_not_overlap(kernel, stride, exactly):
     x = torch.rand(2, 3, 9, 9, requires_grad=True)
 
     def step() -> None:
-        y = torch.nn.functional.max_pool2d(x, kernel, stride)
+        y = nn.functional.max_pool2d(x, kernel, stride)
         y.backward(torch.ones_like(y))
 
     assert (exact.inexact_operations(step) == []) == exactly

@@ -5,9 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-EXACT = Path(__file__).resolve().parents[1] / "src/exact"
+from conftest import ROOT
+
+EXACT = ROOT / "src/exact"
 
 
 def test_the_example_runs_with_the_installed_package_alone(tmp_path):
@@ -16,9 +17,6 @@ def test_the_example_runs_with_the_installed_package_alone(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", site, source]
     install += ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run(install, check=True)
-    assert {path.name for path in EXACT.glob("*.[ch]")} <= {
-        path.name for path in (site / "exact").iterdir()
-    }
     text = (EXACT / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (printed,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
@@ -29,8 +27,6 @@ def test_the_example_runs_with_the_installed_package_alone(tmp_path):
     code += "runpy.run_path('example.py'); import exact; print(exact.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     command = [sys.executable, "-c", code]
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    )
-    assert run.stdout == f"{printed}{site / 'exact/__init__.py'}\n"
+    printed_there = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert printed_there == f"{printed}{site / 'exact/__init__.py'}\n"
     assert [path.suffix for path in (tmp_path / "prefix/lib").iterdir()] == [".so"]

@@ -12,11 +12,9 @@ import pytest
 import torch
 
 import exact
-from conftest import ROOT, model_of
+from conftest import ROOT
 from exact import library
 from vae import cli
-from vae.objective import loss_function
-from vae.params import Architecture
 
 ZIG = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else [""]
 
@@ -53,9 +51,8 @@ def program(folder: Path, name: str, text: str) -> Path:
 def test_a_machine_without_a_compiler_gets_one_line(nothing_compiled, monkeypatch):
     monkeypatch.setenv("PATH", str(nothing_compiled))
     monkeypatch.setattr(library, "find_spec", lambda name: None)
-    with pytest.raises(exact.BuildError, match=r"run `make setup`.* there is no cc") as caught:
+    with pytest.raises(exact.BuildError, match=r"^.*run `make setup`.* there is no cc.*$"):
         library.compiled()
-    assert "\n" not in str(caught.value)
 
 
 def test_the_locks_compiler_is_used_without_another(nothing_compiled, monkeypatch):
@@ -66,8 +63,7 @@ def test_the_locks_compiler_is_used_without_another(nothing_compiled, monkeypatc
 
 # The last argument but one is the file to write.
 WRONG = {
-    "fails": "echo no headers >&2; exit 1",
-    "fails without a word": "exit 77",
+    "fails": "exit 77",
     "writes nothing": "exit 0",
     "writes junk": 'for last; do before=$path; path=$last; done; echo junk > "$before"',
     "is killed": "kill -9 $$",
@@ -76,18 +72,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("name", ["cc", "CC"])
-def test_where_a_compiler_cannot_compile_the_next_one_does(
-    nothing_compiled, monkeypatch, wrong, name
-):
-    folder = nothing_compiled / "bin"
-    folder.mkdir()
-    path = program(folder, name, WRONG[wrong] or "")
+def test_where_a_compiler_cannot_compile_the_next_one_does(nothing_compiled, monkeypatch, wrong):
+    (nothing_compiled / "bin").mkdir()
+    path = program(nothing_compiled / "bin", "cc", WRONG[wrong] or "")
     if WRONG[wrong] is None:
         path.write_bytes(b"\x7fELF for another machine")
-    if name == "CC":
-        monkeypatch.setenv("CC", f"{path} -O0")
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
     assert library.compiled().parent == nothing_compiled / "prefix/lib"
 
 
@@ -108,23 +98,19 @@ def test_each_compilers_first_error_is_in_the_message(tmp_path):
     assert re.search(r"mute: status 7; cc: .*error: .*undeclared", str(caught.value))
 
 
-@pytest.mark.parametrize("damage", [b"", b"junk", None])
+@pytest.mark.parametrize("damage", ["empty", "one byte"])
 def test_a_damaged_library_is_made_again(nothing_compiled, damage):
     path = library.compiled()
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.unlink()  # this process has its code loaded
-    path.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :] if damage is None else damage)
+    path.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :] if damage == "one byte" else b"")
     assert library.compiled().read_bytes() == whole
 
 
-def test_a_read_only_environment_is_no_obstacle(nothing_compiled):
+def test_without_folder_name_and_home_a_library_is_made(nothing_compiled, monkeypatch):
     (nothing_compiled / "prefix").write_text("no folder")
     assert library.compiled().parent == nothing_compiled / ".cache"
-
-
-def test_a_user_without_name_and_home_gets_a_library(nothing_compiled, monkeypatch):
-    (nothing_compiled / "prefix").write_text("no folder")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
     assert library.compiled().parent == nothing_compiled / f"exact-{os.getuid()}"
@@ -132,7 +118,7 @@ def test_a_user_without_name_and_home_gets_a_library(nothing_compiled, monkeypat
 
 def test_another_users_folder_is_not_used(nothing_compiled, monkeypatch):
     (nothing_compiled / "prefix").write_text("no folder")
-    assert library.compiled().parent == nothing_compiled / ".cache"
+    (nothing_compiled / ".cache").mkdir()
     owner = os.getuid() + 1
     monkeypatch.setattr(library.os, "getuid", lambda: owner)
     (nothing_compiled / f"exact-{owner}").write_text("no folder")
@@ -157,33 +143,32 @@ def test_a_processor_without_fused_multiply_add_is_refused(monkeypatch):
         library.machine_flags()
 
 
-def steps() -> bytes:
-    """The values after a step of the 2-d model."""
-    model = model_of(Architecture(hidden_sizes=(400, 150), latent_size=2))
-    images = torch.eye(128, 784, dtype=torch.uint8)
-    logits, kl = model(images, torch.zeros(128, 2))
-    loss_function(logits, images, kl)[0].backward()
-    exact.optim.Adam(model.parameters()).step()
-    return b"".join(value.detach().numpy().tobytes() for value in model.parameters())
-
-
-def test_a_forked_process_computes_the_same():
+@pytest.fixture
+def two_threads():
     exact.set_threads(2)
-    expected = steps()
+    yield
+    exact.set_threads(library.default_threads())
+
+
+def product() -> torch.Tensor:
+    """A product large enough for two threads."""
+    weight = torch.linspace(-1, 1, 400 * 784).view(400, 784)
+    return exact.functional.linear(torch.linspace(0, 1, 128 * 784).view(128, 784), weight)
+
+
+def test_a_forked_process_computes_the_same(two_threads):
+    expected = product()
     child = os.fork()
     if not child:
-        os._exit(steps() != expected)
-    exact.set_threads(library.default_threads())
+        os._exit(not torch.equal(product(), expected))
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_idle_threads_use_no_processor():
-    exact.set_threads(2)
-    steps()
+def test_idle_threads_use_no_processor(two_threads):
+    product()
     time.sleep(0.05)
     before = time.process_time()
     time.sleep(0.3)
-    exact.set_threads(library.default_threads())
     assert time.process_time() - before < 0.05
 
 
@@ -201,13 +186,11 @@ V1 = {"cpu/cpu.cfs_period_us": "100000", "cpu/cpu.cfs_quota_us": "-1"}
 @pytest.mark.parametrize(
     ("groups", "files", "expected"),
     [
-        ("0::/", {}, 16),
         ("0::/", {"cpu.max": "max 100000"}, 16),
         ("0::/", {"cpu.max": "150000 100000"}, 2),
         ("0::/a/b", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
         # In a container of version 1, which has its own group at the top.
         ("4:memory:/x\n3:cpu,cpuacct:/docker/ab", {**V1, "cpu/cpu.cfs_quota_us": "300000"}, 3),
-        ("3:cpuacct,cpu:/", V1, 16),
         ("2:cpuset:/a\n1:cpu:/b", {"cpu/a/cpu.cfs_quota_us": "1", **V1}, 16),
         ("damaged", {}, 16),
     ],

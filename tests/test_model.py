@@ -1,4 +1,3 @@
-import pickle
 import sys
 
 import pytest
@@ -14,12 +13,8 @@ from vae.model import build_model, load_model, reparameterize, save_model
 from vae.params import Architecture
 
 
-def sizes(layers) -> list[tuple[int, int]]:
-    return [
-        (layer.in_features, layer.out_features)
-        for layer in layers
-        if isinstance(layer, torch.nn.Linear)
-    ]
+def sizes(layers) -> list[tuple[int, ...]]:
+    return [layer.weight.shape[::-1] for layer in layers if isinstance(layer, torch.nn.Linear)]
 
 
 def test_the_committed_models_have_the_posts_layers(params):
@@ -42,10 +37,8 @@ def test_the_committed_models_have_the_posts_layers(params):
     ],
 )
 def test_the_decoder_mirrors_the_encoder_unless_its_sizes_are_given(hidden, decoder, expected):
-    model = build_model(
-        Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
-    )
-    assert sizes(model.decoder) == expected
+    architecture = Architecture(hidden_sizes=hidden, latent_size=3, decoder_hidden_sizes=decoder)
+    assert sizes(build_model(architecture).decoder) == expected
 
 
 def test_a_saved_model_computes_the_same_and_its_bytes_repeat(tmp_path, small, images):
@@ -95,17 +88,9 @@ class Plain(torch.nn.Module):
     def __init__(self, pixels, hidden_sizes, latent_size):
         super().__init__()
 
-class Empty(VAE):
-    def __init__(self, pixels, hidden_sizes, latent_size):
-        super().__init__()
-
 class NoLatent(VAE):
     def __init__(self, pixels):
         super().__init__()
-
-class Half(BernoulliVAE):
-    def encode(self, images):
-        return super().encode(images)[:, :2]
 
 class Wide(BernoulliVAE):
     def decode(self, z):
@@ -115,15 +100,9 @@ class Double(BernoulliVAE):
     def decode(self, z):
         return super().decode(z).double()
 
-class Images(BernoulliVAE):
-    def decode(self, z):
-        return super().decode(z).view(-1, 28, 28)
-
 class Pair(BernoulliVAE):
     def encode(self, images):
         return super().encode(images).chunk(2, dim=1)
-
-number = 3
 """
 
 
@@ -132,10 +111,9 @@ def networks(tmp_path, monkeypatch):
     """A module networks.own, as if it lay in src/networks."""
     (tmp_path / "own.py").write_text(NETWORKS)
     (tmp_path / "broken.py").write_text("def f(:\n")
-    (tmp_path / "lacking.py").write_text("import no_such_package\n")
     monkeypatch.setattr("networks.__path__", [str(tmp_path)])
     yield
-    for name in ("own", "broken", "lacking"):
+    for name in ("own", "broken"):
         sys.modules.pop(f"networks.{name}", None)
 
 
@@ -157,16 +135,11 @@ def test_a_class_in_networks_makes_the_model(networks, tmp_path):
     [
         ("nothing.Good", "No module named 'networks.nothing'"),
         ("broken.Good", "SyntaxError"),
-        ("lacking.Good", "No module named 'no_such_package'"),
         ("own.Nothing", "has no attribute 'Nothing'"),
-        ("own.number", "not callable"),
         ("own.Plain", "not a subclass of vae.model.VAE"),
-        ("own.Empty", "NotImplementedError"),
         ("own.NoLatent", "positional argument"),
-        ("own.Half", r"encode returns for 2 images is torch.float32 \(2, 2\)"),
         ("own.Wide", r"decode returns for 2 images is torch.float32 \(2, 700\)"),
         ("own.Double", "decode returns for 2 images is torch.float64"),
-        ("own.Images", r"decode returns for 2 images is torch.float32 \(2, 28, 28\)"),
         ("own.Pair", "encode returns for 2 images is tuple"),
     ],
 )
@@ -188,70 +161,48 @@ class Evil:
         return (pytest.fail, ("a model file was unpickled",))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["missing", "truncated", "pickle", "torch", "sizes", "names", "empty", "header", "loop",
-     "float16", "float64", "bfloat16", "float8_e4m3fn", "NaN", "infinite", "no description",
-     "description", "network", "deep description", "enormous description"],
-)  # fmt: skip
+def changed(**values):
+    """The damage of a model file that these values replace or join."""
+    return lambda path: path.write_bytes(save({**load(path), **values}))
+
+
+def described(text: str):
+    return lambda path: path.with_suffix(".json").write_text(text)
+
+
+BIAS = torch.zeros(784)
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "a pickle": lambda path: torch.save(Evil(), path),
+    "another size": changed(**{"decoder.0.bias": torch.zeros(9)}),
+    "another name": changed(weights=BIAS),
+    "float64": changed(**{"decoder.4.bias": BIAS.double()}),
+    "float8_e4m3fn": changed(**{"decoder.4.bias": BIAS.to(torch.float8_e4m3fn)}),
+    "NaN": changed(**{"decoder.4.bias": BIAS / 0}),
+    "infinite": changed(**{"decoder.4.bias": (BIAS + 1) / 0}),
+    "an endless header": lambda path: path.write_bytes((2**62).to_bytes(8, "little")),
+    "no description": lambda path: path.with_suffix(".json").unlink(),
+    "an empty description": described("{}"),
+    "a network that is gone": described(
+        '{"network": "networks.gone.Own", "hidden_sizes": [], "latent_size": 2}'
+    ),
+    "a deep description": described(100_000 * "["),
+    "an enormous model": described('{"hidden_sizes": [100000, 100000], "latent_size": 2}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_an_unusable_model_is_refused_in_one_line(tmp_path, small, damage):
     path = tmp_path / "model.safetensors"
     save_model(model_of(small), small, path)
-    match damage:
-        case "missing":
-            path.unlink()
-        case "truncated":
-            path.write_bytes(path.read_bytes()[:-10])
-        case "pickle":
-            path.write_bytes(pickle.dumps(Evil()))
-        case "sizes":
-            other = Architecture(hidden_sizes=(17, 8), latent_size=2)
-            save_model(model_of(other), small, path)
-        case "torch":
-            torch.save(Evil(), path)
-        case "names":
-            path.write_bytes(save({"weights": torch.zeros(3)}))
-        case "float16" | "float64" | "bfloat16" | "float8_e4m3fn":
-            other = {name: value.to(getattr(torch, damage)) for name, value in load(path).items()}
-            path.write_bytes(save(other))
-        case "NaN" | "infinite":
-            values = load(path)
-            values["decoder.0.bias"][0] = torch.nan if damage == "NaN" else torch.inf
-            path.write_bytes(save(values))
-        case "empty":
-            path.write_bytes(b"")
-        case "header":
-            path.write_bytes((2**62).to_bytes(8, "little") + path.read_bytes())
-        case "loop":
-            path.unlink()
-            path.symlink_to(path)
-        case "no description":
-            path.with_suffix(".json").unlink()
-        case "description":
-            path.with_suffix(".json").write_text("{}")
-        case "network":
-            path.with_suffix(".json").write_text(
-                '{"network": "networks.gone.Own", "hidden_sizes": [], "latent_size": 2}'
-            )
-        case "deep description":
-            path.with_suffix(".json").write_text(100_000 * "[")
-        case "enormous description":
-            path.with_suffix(".json").write_text(
-                '{"hidden_sizes": [100000, 100000], "latent_size": 2}'
-            )
+    DAMAGES[damage](path)
     with pytest.raises(UserError, match=r"cannot read the model|networks.gone.Own") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-@given(
-    suffix=st.sampled_from([".safetensors", ".json"]),
-    place=st.floats(0, 1),
-    others=st.binary(max_size=8),
-)
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
+@given(st.sampled_from([".safetensors", ".json"]), st.floats(0, 1), st.binary(max_size=8))
 def test_a_damaged_model_is_read_or_refused_in_one_line(tmp_path, suffix, place, others):
     path = tmp_path / "model.safetensors"
     architecture = Architecture(hidden_sizes=(), latent_size=1)

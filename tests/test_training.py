@@ -7,6 +7,7 @@ import torch
 import exact
 from vae.checkpoint import Checkpoint
 from vae.cli import UserError
+from vae.data import load_split
 from vae.frames import FrameRecorder
 from vae.model import build_model
 from vae.objective import loss_function
@@ -74,19 +75,6 @@ def test_losses_are_the_means_before_each_step(images, settings, small):
         assert epoch.test.negative_elbo == pytest.approx(total / 30, rel=1e-5)
 
 
-def test_weights_and_losses_do_not_depend_on_threads(settings):
-    architecture = Architecture(hidden_sizes=(400, 150), latent_size=2)
-    images = np.random.default_rng(0).integers(0, 2, (600, 784), dtype=np.uint8)
-    settings = settings.model_copy(update={"batch_size": 128})
-    runs = []
-    for number in (1, 2, 3):
-        exact.set_threads(number)
-        model, _, epochs = train(architecture, images, settings)
-        runs.append((weights(model), epochs))
-    exact.set_threads(exact.default_threads())
-    assert runs[0] == runs[1] == runs[2]
-
-
 def test_mean_losses_are_exact_whatever_the_order():
     terms = torch.tensor([[1e8, 1e-8, -1e8, 2.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
     assert mean_losses(terms) == mean_losses(terms.flip(1)) == ((2 + 1e-8) / 4, 2.5)
@@ -103,17 +91,7 @@ def test_the_committed_parameters_take_the_posts_471_frames(params):
     assert 1 + params.train.epochs * math.ceil(batches / params.figures.interval) == 471
 
 
-def test_any_other_seed_size_and_interval_works(images, params):
-    settings = params.train.model_copy(update={"epochs": 1, "batch_size": 100})
-    architecture = Architecture(hidden_sizes=(), latent_size=1, decoder_hidden_sizes=(5, 6, 7))
-    _, recorder, (epoch,) = train(architecture, images, settings, pictures=1, interval=1000)
-    assert len(recorder.frames) == 2
-    assert math.isfinite(epoch.test.negative_elbo)
-
-
 def test_training_learns(digits, params):
-    from vae.data import load_split
-
     images = load_split(digits, "train").images
     settings = params.train.model_copy(update={"epochs": 5, "batch_size": 32})
     _, _, epochs = train(Architecture(hidden_sizes=(100,), latent_size=5), images, settings)
@@ -139,9 +117,9 @@ def interrupted(checkpoint, images, settings, architecture, epochs):
 
 @pytest.mark.parametrize("epochs", [1, 3, 4])
 def test_a_training_continues_from_its_checkpoint_with_the_same_bits(
-    tmp_path, images, params, small, epochs
+    tmp_path, images, settings, small, epochs
 ):
-    settings = params.train.model_copy(update={"epochs": 4, "batch_size": 16})
+    settings = settings.model_copy(update={"epochs": 4})
     model, recorder, losses = train(small, images, settings)
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, epochs)
     again = Checkpoint(tmp_path / "c", "abc")
@@ -154,19 +132,14 @@ def test_a_training_continues_from_its_checkpoint_with_the_same_bits(
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "frames-1.safetensors"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+@pytest.mark.parametrize("damage", ["cut", "delete"])
 def test_a_damaged_checkpoint_is_named_and_not_used(
-    tmp_path, images, params, small, file, damage, capsys
+    tmp_path, images, settings, small, file, damage, capsys
 ):
-    settings = params.train.model_copy(update={"epochs": 3, "batch_size": 16})
+    settings = settings.model_copy(update={"epochs": 3})
     interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, 2)
     path = tmp_path / "c" / file
-    content = path.read_bytes()
-    if damage == "delete":
-        path.unlink()
-    else:
-        flipped = content[:8] + bytes([content[8] ^ 64]) + content[9:]
-        path.write_bytes(flipped if damage == "flip" else content[:-10])
+    path.unlink() if damage == "delete" else path.write_bytes(path.read_bytes()[:-10])
     _, _, losses = interrupted(Checkpoint(tmp_path / "c", "abc"), images, settings, small, None)
     assert losses == train(small, images, settings)[2]
     said = capsys.readouterr().out
@@ -181,58 +154,39 @@ def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path, images, settings
     assert "(of other parameters, data, code or PyTorch); starting again" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_stops_training(tmp_path, images, settings, small, capsys):
+@pytest.mark.parametrize(
+    ("batch", "layer", "value", "message", "kept"),
+    [
+        (
+            9,
+            "decoder",
+            math.nan,
+            r"epoch 2, batch 2: the loss is not finite \(reconstruction nan",
+            1,
+        ),
+        # After the last step of an epoch no batch comes.
+        (7, "decoder", math.nan, r"epoch 1, test images: the loss is not finite", None),
+        (2, "encoder", 1e5, r"epoch 1, batch 2: the KL has exploded \(.*KL \d{11}", None),
+    ],
+)
+def test_a_loss_that_is_not_finite_or_explodes_stops_training(
+    tmp_path, images, settings, small, batch, layer, value, message, kept
+):
     start = begun(small, images, settings)
-    recorder = FrameRecorder(images[:2], levels=16)
-    checkpoint = Checkpoint(tmp_path / "c", "abc")
     seen = []
 
     def spoil(terms):
-        seen.append(terms.shape[1])
-        if len(seen) == 9:  # after the second epoch's second batch
-            start.model.decoder[-1].bias.data[0] = np.nan
-
-    with pytest.raises(
-        UserError, match=r"epoch 2, batch 2: the loss is not finite \(reconstruction nan, KL "
-    ):
-        list(fit(start, settings, recorder, on_batch=spoil, checkpoint=checkpoint))
-    assert len(seen) == 9
-    assert all(
-        value.isfinite().all() for value in Checkpoint(tmp_path / "c", "abc").load().values()
-    )
-    assert "continuing after epoch 1" in capsys.readouterr().out
-
-
-def test_a_test_loss_that_is_not_finite_stops_training_before_its_checkpoint(
-    tmp_path, images, settings, small
-):
-    """The last step of an epoch spoilt the weights, and no batch comes after it."""
-    start = begun(small, images, settings)
-
-    def spoil(terms):
-        if terms.shape[1] == len(images):
-            start.model.decoder[-1].bias.data[0] = np.nan
+        seen.append(terms)
+        if len(seen) == batch:
+            getattr(start.model, layer)[-1].bias.data[: small.latent_size] = value
 
     checkpoint = Checkpoint(tmp_path / "c", "abc")
-    recorder = FrameRecorder(images[:2], levels=16)
-    with pytest.raises(
-        UserError,
-        match=r"epoch 1, test images: the loss is not finite \(reconstruction nan, .* so training",
-    ):
-        list(fit(start, settings, recorder, spoil, checkpoint))
-    assert not any((tmp_path / "c").iterdir())
-
-
-def test_a_kl_that_explodes_stops_training_though_it_is_finite(images, settings, small):
-    start = begun(small, images, settings)
-
-    def spoil(terms):
-        if terms.shape[1] == 32:
-            start.model.encoder[-1].bias.data[: small.latent_size] = 1e5
-
-    message = r"epoch 1, batch 2: the KL has exploded \(reconstruction [\d.]+, KL \d{11}.* nats per"
     with pytest.raises(UserError, match=message):
-        list(fit(start, settings, on_batch=spoil))
+        list(fit(start, settings, FrameRecorder(images[:2], 16), spoil, checkpoint))
+    assert len(seen) == batch
+    state = checkpoint.load()
+    assert kept == (state and len(state["losses"]))
+    assert all(value.isfinite().all() for value in (state or {}).values())
 
 
 @pytest.fixture

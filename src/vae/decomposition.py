@@ -97,9 +97,7 @@ def units(model: VAE, images: np.ndarray, gray: np.ndarray) -> list[dict[str, An
             "cross-entropy averaged over pixels + KL": loss / PIXELS + kl,
             "cross-entropy to gray pixels + KL": black - lit + kl,
         }
-    values |= {
-        "squared error + KL": float(np.square(shares - images).sum()) / len(images) + kl,
-        "squared error to gray pixels + KL": float(np.square(shares - light).sum()) / len(images)
-        + kl,
-    }
+    for name, target in (("", images), (" to gray pixels", light)):
+        error = float(np.square(shares - target).sum()) / len(images)
+        values[f"squared error{name} + KL"] = error + kl
     return [{"loss": name, "value": round(value, 6)} for name, value in values.items()]

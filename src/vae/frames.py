@@ -35,8 +35,8 @@ def latent_grid(axis: np.ndarray) -> np.ndarray:
 class FrameRecorder:
     """Records the reconstructions of a few images and, given a grid, the digits decoded from it.
 
-    `images` is `(reconstructions, 784)` uint8, `grid` `(points, latent)`. The figures are GIFs, so
-    `levels` levels of gray are kept: 16 look the same and take a third of the space of 256.
+    `images` is `(reconstructions, 784)` uint8, `grid` `(points, latent)`. Gray is kept in `levels`
+    levels: in a GIF 16 look like 256 and take a third of the space.
     """
 
     def __init__(self, images: np.ndarray, levels: int, grid: np.ndarray | None = None) -> None:
@@ -69,8 +69,8 @@ class FrameRecorder:
         """Write `frames`, or `ends`, as an Arrow file with one row per frame.
 
         Columns `reconstructions` `(pictures, 784)` and, where there is a grid, `manifold`
-        `(points, 784)`: gray values of 0 to 255 as bytes, row by row. Compressed by the zstd of
-        pyarrow, whose bytes are the same everywhere; zlib's belong to the system's zlib.
+        `(points, 784)`: gray values of 0 to 255 as bytes, row by row. Pyarrow's own zstd gives the
+        same bytes everywhere.
         """
         grays, columns = self.grays[np.stack(frames)], {}
         for name, rows in self.parts.items():

@@ -3,6 +3,8 @@
 The images go through a model in batches, without gradients; no result depends on the batches.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,30 +17,27 @@ from vae.objective import reconstruction_loss
 BATCH = 256
 
 
-@torch.no_grad()
 def encode(model: VAE, images: np.ndarray) -> Tensor:
     """Return the posteriors of images `(images, 784)`, uint8 of 0 and 1: the mean beside the
     log-variance, `(images, 2 latent)`."""
-    model.eval()
-    batches = torch.from_numpy(images).to(_device(model)).split(BATCH)
-    return torch.cat([model.encode(batch) for batch in batches]).cpu()
+    return _in_batches(model, model.encode, torch.from_numpy(images))
+
+
+def decode(model: VAE, z: Tensor) -> Tensor:
+    """Return the logits `(n, 784)` of latent points `(n, latent)`, float32."""
+    return _in_batches(model, model.decode, z)
 
 
 @torch.no_grad()
-def decode(model: VAE, z: Tensor) -> Tensor:
-    """Return the logits `(n, 784)` of latent points `(n, latent)`, float32."""
+def _in_batches(model: VAE, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     model.eval()
-    batches = z.to(_device(model)).split(BATCH)
-    return torch.cat([model.decode(batch) for batch in batches]).cpu()
+    device = next(model.parameters()).device
+    return torch.cat([function(batch) for batch in rows.to(device).split(BATCH)]).cpu()
 
 
 def means(posterior: Tensor) -> Tensor:
     """Return the means `(images, latent)` of what `encode` returns."""
     return posterior.chunk(2, dim=1)[0].contiguous()
-
-
-def _device(model: VAE) -> torch.device:
-    return next(model.parameters()).device
 
 
 def posterior_means(model: VAE, images: np.ndarray) -> np.ndarray:

@@ -21,6 +21,9 @@ from vae.data import PIXELS
 from vae.files import NO_TYPE, write_json, write_tensors
 from vae.params import POST_NETWORK, Architecture
 
+# What a damaged model file raises when it is read.
+DAMAGED = OSError, ValueError, MemoryError, RuntimeError, SafetensorError
+
 
 class VAE(nn.Module):
     """Base class of the models; a subclass defines `encode` and `decode`."""
@@ -102,10 +105,8 @@ class BernoulliVAE(VAE):
 
 
 def build_model(architecture: Architecture) -> VAE:
-    """Make the model of the class that `architecture.network` names.
-
-    Raises UserError where there is no such class, or where what it makes is no VAE of these sizes.
-    """
+    """Make the model of the class that `architecture.network` names. Raises UserError where there
+    is none, or where it makes no VAE of these sizes."""
     name, latent = architecture.network, architecture.latent_size
     module, _, attribute = name.rpartition(".")
     sizes = [PIXELS, architecture.hidden_sizes, latent]
@@ -134,15 +135,12 @@ def check_model(model: VAE, latent: int) -> None:
         raise TypeError("it is not a subclass of vae.model.VAE")
     posterior = model.eval().encode(torch.zeros(2, PIXELS, dtype=torch.uint8))
     logits = model.decode(torch.zeros(2, latent))
-    for values, what, shape in (
-        (posterior, "what encode returns", (2, 2 * latent)),
-        (logits, "what decode returns", (2, PIXELS)),
-    ):
-        found = type(values).__name__
+    for name, values, size in (("encode", posterior, 2 * latent), ("decode", logits, PIXELS)):
+        found, right = type(values).__name__, f"torch.float32 {(2, size)}"
         if isinstance(values, Tensor):
             found = f"{values.dtype} {tuple(values.shape)}"
-        if found != f"torch.float32 {shape}":
-            raise ValueError(f"{what} for 2 images is {found}; it should be torch.float32 {shape}")
+        if found != right:
+            raise ValueError(f"what {name} returns for 2 images is {found}; it should be {right}")
     model.train()
 
 
@@ -154,27 +152,19 @@ def save_model(model: VAE, architecture: Architecture, path: Path) -> None:
 
 
 def load_model(path: Path, latent_size: int | None = None) -> VAE:
-    """Read what `save_model` wrote, for evaluation: no parameter requires a gradient.
-
-    Raises UserError if a file is missing, damaged or does not fit, or if the model has a different
-    latent size.
-    """
+    """Read what `save_model` wrote, for evaluation: no parameter requires a gradient. Raises
+    UserError if a file is missing or damaged, or if the model has a different latent size."""
     try:
         description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         architecture = Architecture.model_validate(description)
-        if latent_size not in (None, architecture.latent_size):
-            raise ValueError(
-                f"its latent size is {architecture.latent_size}; it should be {latent_size}"
-            )
+        if latent_size not in (None, found := architecture.latent_size):
+            raise ValueError(f"its latent size is {found}; it should be {latent_size}")
         values = load_file(path)
         with torch.device("meta"):  # takes no memory, however large the sizes are
             expect_like(build_model(architecture).state_dict(), values)
         model = build_model(architecture)
         model.load_state_dict(values)
-    except (
-        *(OSError, ValueError, RecursionError, SafetensorError, MemoryError, RuntimeError),
-        *NO_TYPE,
-    ) as error:
+    except (*DAMAGED, *NO_TYPE) as error:
         reason = one_line(error)
         raise UserError(f"cannot read the model {path} ({reason}); run `dvc repro`") from None
     return model.eval().requires_grad_(False)

@@ -10,10 +10,9 @@ images, and for each batch the noise of the posterior sample, followed by a fram
 `interval`-th batch; 4. each test pass: the same seed and permutation, and the noise of each batch,
 without frames; 5. the next model continues where the last one ended.
 
-No draw depends on a weight or a loss. So an epoch's draws are made ahead, in one go, on the CPU
-whatever the device; and the stream is brought to where the second model starts by drawing, without
-training the first. Each noise tensor is drawn in the notebook's shape, since torch's normals depend
-on how many are asked for.
+No draw depends on a weight or a loss. Thus an epoch's draws are made ahead, and the second
+model's start is reached by drawing, without training the first. Each noise tensor is drawn in the
+notebook's shape, since torch's normals depend on how many are asked for.
 """
 
 import math
@@ -26,12 +25,11 @@ from exact.random import Generator
 
 
 class Draws(NamedTuple):
-    """An epoch's draws: `order` `(images,)` int64, `noise` `(images, latent)` float32 for the
-    images in that order, and `frame_noise` `(frames, reconstructions, latent)` float32."""
+    """An epoch's draws."""
 
-    order: Tensor
-    noise: Tensor
-    frame_noise: Tensor
+    order: Tensor  # (images,) int64
+    noise: Tensor  # (images, latent) float32, for the images in that order
+    frame_noise: Tensor  # (frames, reconstructions, latent) float32
 
 
 class RandomStream:
@@ -95,6 +93,6 @@ class RandomStream:
         for number, batch in enumerate(batches):
             tensors.append(batch)
             if frames and number % self.interval == 0:
-                tensors += list(frame_noise[number // self.interval])
+                tensors += frame_noise[number // self.interval]
         self.generator.fill_normal(tensors)
         return Draws(order, noise, frame_noise)

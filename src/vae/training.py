@@ -19,9 +19,8 @@ from vae.objective import loss_function
 from vae.params import Figures, Model, Params, Train
 from vae.stream import Draws, RandomStream
 
-# In nats per image. With learning rates of up to 0.1 trainings on MNIST recover from 600,000 in
-# their first steps; the two seen to survive more than 1e9 ended worse than pixels drawn
-# independently.
+# In nats per image. Trainings on MNIST recover from 600,000 in their first steps; the two seen to
+# survive more than 1e9 ended worse than pixels drawn independently.
 MOST_KL = 1e9
 
 
@@ -78,8 +77,7 @@ def prepare(
 ) -> Start:
     """Advance the author's random stream to this model's training, and draw its initial values.
 
-    Sets who computes, for the whole process. Raises UserError where the model or the device cannot
-    be used.
+    Also sets who computes, as `choose_arithmetic`. Raises UserError as `check_training`.
     """
     choose_arithmetic(settings)
     stream = RandomStream(seed, settings.batch_size, len(figures.images), figures.interval)
@@ -106,9 +104,9 @@ def check_device(settings: Train) -> None:
 
 
 def choose_arithmetic(settings: Train) -> None:
-    """Let src/exact compute, or PyTorch's own kernels, deterministically, on the settings' device.
+    """Let src/exact compute, or PyTorch's own kernels on the settings' device, deterministically.
 
-    Raises UserError as `check_device`.
+    Raises UserError where there is no such device.
     """
     check_device(settings)
     if computes_exactly(settings):
@@ -124,11 +122,8 @@ def choose_arithmetic(settings: Train) -> None:
     torch.use_deterministic_algorithms(True)
     # Adam's moments of pixels that are never 1 become subnormal numbers, which cost a third.
     torch.set_flush_denormal(True)
-    print(
-        f"training by PyTorch's kernels ({settings.device}): the bits are this machine's, not "
-        "those of dvc.lock",
-        flush=True,
-    )
+    by = f"training by PyTorch's kernels ({settings.device})"
+    print(f"{by}: the bits are this machine's, not those of dvc.lock", flush=True)
 
 
 def fit(
@@ -190,8 +185,8 @@ def train(
 ) -> Iterator[tuple[float, Tensor]]:
     """Train for one epoch over `images` `(n, 784)`, a batch each time the iterator is advanced.
 
-    Yields the batch's summed loss before its step; and reconstruction and KL of the epoch's images
-    so far, `(2, images)` nats.
+    Yields the batch's summed loss before its step, and `(2, images)` nats: reconstruction and KL of
+    the epoch's images so far.
     """
     model.train()
     terms = torch.empty(2, len(images), dtype=torch.float64, device=images.device)
@@ -211,10 +206,8 @@ def train(
 
 @torch.no_grad()
 def test(model: VAE, images: Tensor, draws: Draws, rows: int = 256) -> Losses:
-    """Return the losses over `images` `(n, 784)`, with one posterior sample each.
-
-    They go through the model `rows` at a time, which saves memory and changes no bit.
-    """
+    """Return the losses over `images` `(n, 784)`, with one posterior sample each, taken `rows` at
+    a time."""
     model.eval()
     order, noise = draws.order.to(images.device), draws.noise.to(images.device)
     parts = []
@@ -231,10 +224,8 @@ def mean_losses(terms: Tensor) -> Losses:
 
 
 def inexact_steps(start: Start, settings: Train) -> list[str]:
-    """List the operations of a training step whose bits depend on the machine, by their ATen names.
-
-    The step is made by a copy of the model, on the first images.
-    """
+    """List the operations of a training step whose bits depend on the machine, by their ATen
+    names. A copy of the model makes the step."""
     model = copy.deepcopy(start.model)
     data = start.train_images[: settings.batch_size]
     noise = torch.zeros(len(data), start.latent_size, device=data.device)
@@ -269,15 +260,13 @@ def resume(
     state = checkpoint.load()
     if state is None:
         return []
-    names = model.state_dict()
-    model.load_state_dict({name: state[f"model.{name}"] for name in names})
-    before = optimizer.state_dict()
+    model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith("optimizer."):
             _, number, name = key.split(".")
             moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({**before, "state": moments})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     stream.generator.set_state(state["generator"])
     recorder.frames, recorder.ends = (list(state[name].numpy()) for name in ("frames", "ends"))
     return state["losses"].tolist()

@@ -63,7 +63,7 @@ def test_the_locks_compiler_is_used_without_another(nothing_compiled, monkeypatc
 
 # The last argument but one is the file to write.
 WRONG = {
-    "fails": "exit 77",
+    "fails": "echo no headers >&2; exit 1",
     "writes nothing": "exit 0",
     "writes junk": 'for last; do before=$path; path=$last; done; echo junk > "$before"',
     "is killed": "kill -9 $$",

@@ -129,19 +129,6 @@ def test_the_message_for_a_partial_clone_completes_it(project, options, tmp_path
     check_whole()
 
 
-def test_a_clone_of_one_branch_is_whole(project, tmp_path, monkeypatch):
-    run(
-        tmp_path,
-        "clone",
-        "--quiet",
-        "--single-branch",
-        git("rev-parse", "--show-toplevel"),
-        "clone",
-    )
-    monkeypatch.chdir(tmp_path / "clone")
-    check_whole()
-
-
 def test_a_rebuild_is_of_the_projects_folder(project, tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(rebuild, "ROOT", project)

@@ -51,20 +51,8 @@ def test_what_is_no_key_and_value_is_refused(text, message):
         read_grid(text)
 
 
-VALUES = [
-    "my runs",
-    "é αβ",
-    'say "x"',
-    "a,b=[c",
-    "$5 `x`",
-    "null",
-    " a",
-    1e-3,
-    None,
-    True,
-    [400, 200],
-]
-VALUES += [{"first": None, "every": 2}]
+VALUES = ["my runs", "é αβ", 'say "x"', "a,b=[c", "$5 `x`", "null", " a", 1e-3, None, True]
+VALUES += [[400, 200], {"first": None, "every": 2}]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
@@ -74,10 +62,8 @@ def test_dvc_writes_a_value_as_typed_and_nothing_else(tmp_path, monkeypatch, val
     text = (ROOT / "params.yaml").read_text()
     Path("params.yaml").write_text(text)
     (option,) = dvc_options({"tracking.experiment": [value, "b"] if several else [value]})
-    override = option.removeprefix("--set-param=")
-    (first, *_) = (
-        get_hydra_sweeps({"params.yaml": [override]}) if several else [{"params.yaml": [override]}]
-    )
+    overrides = {"params.yaml": [option.removeprefix("--set-param=")]}
+    first = get_hydra_sweeps(overrides)[0] if several else overrides
     apply_overrides("params.yaml", first["params.yaml"])
     assert YAML(typ="safe").load(Path("params.yaml"))["tracking"]["experiment"] == value
     if not isinstance(value, list | dict):
@@ -141,9 +127,8 @@ def shown(monkeypatch):
         rows = [COMMIT | {"rev": rev} for rev in ("workspace", "main", "e1d2f3a")[: 2 + older]]
         for number, (name, epochs, loss, state) in enumerate(tried):
             values = {"Experiment": name, "rev": f"abc{number}", "typ": "branch_base"}
-            rows.append(
-                COMMIT | values | {"20d.test_loss": loss, "train.epochs": epochs, "State": state}
-            )
+            values |= {"20d.test_loss": loss, "train.epochs": epochs, "State": state}
+            rows.append(COMMIT | values)
         full = [{"Experiment": None, "State": None, **row} for row in rows]
         monkeypatch.setattr(experiments, "exp_show", lambda **_: full)
         return experiments.experiments()
@@ -151,29 +136,16 @@ def shown(monkeypatch):
     return show
 
 
-def test_an_experiment_shows_its_losses_its_distance_and_what_differs(shown):
-    table = shown(("short", 2.0, 120.5, "Success"))
-    assert table.loc[2].tolist() == ["short", 120.5, 50.0, "train.epochs=2"]
-    line = list(experiments.lines(table, {}))[3]
-    assert line.split() == ["short", "120.500", "+20.500", "50.000", "+0.000", "train.epochs=2"]
-
-
 def test_earlier_experiments_stay_and_names_are_unique(shown):
-    table = shown(
-        ("a", 2.0, 120.5, None), ("main", 3.0, 90.0, None), ("a", 4.0, 80.0, None), older=1
-    )
+    tried = [("a", 2.0, 120.5, None), ("main", 3.0, 90.0, None), ("a", 4.0, 80.0, None)]
+    table = shown(*tried, older=1)
     assert table["name"].tolist() == ["workspace", "main main", "a abc0", "main abc1", "a abc2"]
 
 
 @pytest.mark.parametrize("state", ["Failed", "Queued", "Running"])
 def test_an_experiment_that_has_not_ended_well_shows_no_losses(shown, state):
-    table = shown(("short", 2.0, 120.5, state))
-    assert all(map(math.isnan, table.loc[2, ["20d", "2d"]]))
-    assert list(experiments.lines(table, {}))[3].split() == [
-        "short",
-        state.lower(),
-        "train.epochs=2",
-    ]
+    line = list(experiments.lines(shown(("short", 2.0, 120.5, state)), {}))[3]
+    assert line.split() == ["short", state.lower(), "train.epochs=2"]
 
 
 def test_a_change_within_the_seeds_noise_is_marked(shown):
@@ -187,14 +159,11 @@ def test_the_seeds_noise_is_known_for_the_studied_models_alone(monkeypatch):
     row = {"split": "test", "n": 20, "low": 87.0, "high": 89.0, "model": "20d", "epoch": 10}
     row |= {"verdict": "consistent"}
     other = row | {"verdict": "other parameters", "model": "2d"}
-    rows = [row, row | {"epoch": 9, "high": 99.0}, other]
-    for text, noise in (
-        (json.dumps({"published": rows}), {"20d": pytest.approx(math.sqrt(2 / 1.05))}),
-        (json.dumps({"published": []}), {}),
-        ("", {}),
-    ):
-        monkeypatch.setattr(experiments, "committed", lambda path, text=text: text)
-        assert experiments.seed_noise() == noise
+    text = json.dumps({"published": [row, row | {"epoch": 9, "high": 99.0}, other]})
+    monkeypatch.setattr(experiments, "committed", lambda path: text)
+    assert experiments.seed_noise() == {"20d": pytest.approx(math.sqrt(2 / 1.05))}
+    monkeypatch.setattr(experiments, "committed", lambda path: "")
+    assert experiments.seed_noise() == {}
 
 
 def test_however_much_differs_a_line_has_80_columns(shown):

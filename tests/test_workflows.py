@@ -1,4 +1,4 @@
-"""CI's workflows: their shell steps run here as GitHub's runner runs them."""
+"""CI's workflows: their shell steps run here as GitHub's runner runs them; actions are pinned."""
 
 import re
 import shutil
@@ -104,3 +104,11 @@ def test_the_summary_shows_metrics_that_differ_from_the_commit(checkout):
     assert re.search(r"^## Verdicts\n\n```text\n(.+\n)+```$", text, re.MULTILINE), text
     assert text.count("![") == len([*(checkout / "docs/figures").iterdir()])
     assert "There is no such commit here" in summary("0" * 40)  # as of a new branch
+
+
+def test_every_action_is_named_by_commit_and_version():
+    texts = [path.read_text() for path in ROOT.glob(".github/workflows/*.yml")]
+    actions = re.findall(r"uses: (.*)", "".join(texts))
+    pinned = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert actions
+    assert [action for action in actions if not pinned.fullmatch(action)] == []

@@ -1,5 +1,6 @@
 """What git says of a project: as a repository, as a folder in one, after a merge, in odd clones."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,15 +57,10 @@ def test_differences_from_the_commit_are_found_in_a_subfolder(project, params):
 AS_COMMITTED = "git: these results are the committed ones"
 
 
-def test_the_committed_text_is_found_in_a_subfolder(project):
-    (project / "dvc.lock").write_text("a: 3\n")
-    assert committed("dvc.lock") == "a: 2"
-    assert committed("none.lock") == ""
-
-
 def test_the_advice_undoes_the_projects_own_changes(project):
     assert repro.against_commit() == AS_COMMITTED
     (project / "dvc.lock").write_text("a: 3\n")
+    assert (committed("dvc.lock"), committed("none.lock")) == ("a: 2", "")
     (project / "more.lock").write_text("c\n")
     run(project, "add", "more.lock")
     (project.parent / "other.txt").write_text("2")
@@ -73,6 +69,14 @@ def test_the_advice_undoes_the_projects_own_changes(project):
     back = advice[2].partition(":")[2].partition("&&")[0].split()
     assert subprocess.run(back, capture_output=True).returncode == 0
     assert repro.against_commit() == AS_COMMITTED
+
+
+def conflict(project: Path) -> None:
+    """Merge two branches that have other results."""
+    run(project, "checkout", "--quiet", "-b", "theirs", "HEAD~1")
+    commit(project, dvc="a: 4\n")
+    run(project, "checkout", "--quiet", "main")
+    run(project, "merge", "theirs", check=False)
 
 
 def test_the_advice_to_keep_a_state_also_ends_a_merge(project):
@@ -86,14 +90,6 @@ def test_the_advice_to_keep_a_state_also_ends_a_merge(project):
     assert len(git("log", "-1", "--format=%p").split()) == 2
 
 
-def conflict(project: Path) -> None:
-    """Merge two branches that have other results."""
-    run(project, "checkout", "--quiet", "-b", "theirs", "HEAD~1")
-    commit(project, dvc="a: 4\n")
-    run(project, "checkout", "--quiet", "main")
-    run(project, "merge", "theirs", check=False)
-
-
 @pytest.mark.parametrize("committed_so", [False, True])
 def test_conflicts_are_refused_until_a_side_is_taken(project, monkeypatch, committed_so):
     check_merged()
@@ -104,41 +100,32 @@ def test_conflicts_are_refused_until_a_side_is_taken(project, monkeypatch, commi
         run(project, "commit", "--all", "--message", "merged")
     with pytest.raises(UserError, match="a merge left conflicts in") as caught:
         repro.main()
-    (project / "metrics").mkdir()
-    parts = str(caught.value).replace(";", ":").split(": ")
-    (command,) = [part for part in parts if "HEAD" in part]
-    run(project, *command.split()[1:-1])
+    (command,) = re.findall("git (checkout HEAD.*) metrics;", str(caught.value))
+    run(project, *command.split())
     check_merged()
     assert (project / "dvc.lock").read_text() == "a: 2\n"
 
 
 @pytest.mark.parametrize(
-    "options", [["--depth=1"], ["--filter=tree:0"], ["--depth=1", "--filter=blob:none"]]
+    ("options", "repairs"),
+    [
+        (["--single-branch"], 0),
+        (["--depth=1"], 1),
+        (["--filter=tree:0"], 1),
+        (["--depth=1", "--filter=blob:none"], 2),
+    ],
 )
-def test_the_message_for_a_partial_clone_completes_it(project, options, tmp_path, monkeypatch):
-    check_whole()
-    commit(project, dvc="a: 3\n")
+def test_the_message_for_a_partial_clone_completes_it(
+    project, tmp_path, monkeypatch, options, repairs
+):
     top = Path(git("rev-parse", "--show-toplevel"))
     run(top, "config", "uploadpack.allowFilter", "true")
     run(tmp_path, "clone", "--quiet", *options, top.as_uri(), "clone")
     monkeypatch.chdir(tmp_path / "clone")
-    for _ in options:
+    for _ in range(repairs):
         with pytest.raises(UserError, match="a clone with all of git's history") as caught:
             check_whole()
         run(Path(), *str(caught.value).partition("run git ")[2].split())
-    check_whole()
-
-
-def test_a_clone_of_one_branch_is_whole(project, tmp_path, monkeypatch):
-    run(
-        tmp_path,
-        "clone",
-        "--quiet",
-        "--single-branch",
-        git("rev-parse", "--show-toplevel"),
-        "clone",
-    )
-    monkeypatch.chdir(tmp_path / "clone")
     check_whole()
 
 
@@ -152,10 +139,8 @@ def test_a_rebuild_is_of_the_projects_folder(project, tmp_path, monkeypatch):
     assert (folder / "dvc.lock").read_text() == "a: 2\n"
 
 
-@pytest.mark.parametrize("repository", [False, True])
-def test_without_a_commit_of_the_project_nothing_is_rebuilt(tmp_path, monkeypatch, repository):
-    if repository:
-        run(tmp_path, "init", "--quiet")
+def test_without_a_commit_of_the_project_nothing_is_rebuilt(tmp_path, monkeypatch):
+    run(tmp_path, "init", "--quiet")
     monkeypatch.setattr(rebuild, "ROOT", tmp_path)
     with pytest.raises(UserError, match=r"git has no commit of .*dvc\.lock"):
         rebuild.build(tmp_path / "clone", {}, {}, 0o022)

@@ -42,11 +42,10 @@ from vae.tracking.sync import (
     log_model,
     log_results,
     start_run,
+    sync_training,
 )
 from vae.training import Epoch, Losses
 
-# How often four processes open a new database at once; ROUNDS=20 by hand.
-ROUNDS = int(os.environ.get("ROUNDS", "1"))
 TRACK = [sys.executable, "src/tools/track.py", "models", "metrics", "plots", "report.html"]
 OPEN_STORE = """
 from pathlib import Path
@@ -184,9 +183,8 @@ def test_a_copied_checkout_writes_into_its_own_artifacts(
     assert all(run.info.artifact_uri.startswith(copy.as_uri()) for run in runs())
 
 
-@pytest.mark.parametrize("name", ["per%20cent", "ques?tion", "quo'te #ünï"])
-def test_the_database_is_in_the_folder_whatever_its_name(workspace, params, monkeypatch, name):
-    folder = workspace / name
+def test_the_database_is_in_the_folder_whatever_its_name(workspace, params, monkeypatch):
+    folder = workspace / "per%20cent ques?tion quo'te #ünï"
     folder.mkdir()
     for file in ("params.yaml", "train.safetensors"):
         shutil.copy(workspace / file, folder)
@@ -237,19 +235,19 @@ def test_a_run_without_a_logged_model_gets_one(workspace, params):
     log_epoch_losses(store, run_id, {"epoch": 1, "train_loss": 2.0, "test_loss": 3.0})
     for path in (Path("20d.safetensors"), Path("20d.json")):
         path.write_text("{}")
-    found = {log_model(store, run_id, Path("20d.safetensors")) for _ in range(2)}
+    for _ in range(2):
+        log_model(store, run_id, Path("20d.safetensors"))
     (model,) = logged_models()
-    assert found == {model.model_id}
     assert model.status == "READY"
 
 
 def test_new_scores_are_logged_once_and_the_note_links_figures(workspace, params):
     train(params)
-    figure, weights = Path("plots/figure.png"), Path("models/20d.safetensors")
+    figure = Path("plots/figure.png")
     figure.write_bytes(b"png")
     run_id = runs()[0].info.run_id
     for score in (62.0, 62.0, 63.0):
-        log_results(Store(params.tracking), run_id, weights, [figure], {"noise_kl": score, "n": 1})
+        log_results(Store(params.tracking), run_id, [figure], {"noise_kl": score, "n": 1})
     ((run,), (model,)) = runs(), logged_models()
     assert {metric.key: metric.value for metric in model.metrics}["scores/noise_kl"] == 63.0
     points = client().get_metric_history(run_id, "scores/noise_kl")
@@ -317,8 +315,7 @@ def test_which_of_several_runs_a_model_belongs_to(finished):
     killed = start("2d", process=f"{os.uname().nodename}:{2**22 + 1}")
     other = start("2d", identity="0123456789ab")
     ours = start("20d")
-    store.client.set_tag(ours, MODEL_TAG, md5(Path("models/20d.safetensors")))
-    store.client.set_terminated(ours, "FINISHED")
+    sync_training(store, ours, "20d", Path("models"), Path("plots"))
     store.client.set_terminated(start("20d"), "KILLED")
     gpu = start("20d")
     store.client.set_tag(gpu, MODEL_TAG, "other weights")
@@ -332,18 +329,19 @@ def test_which_of_several_runs_a_model_belongs_to(finished):
     assert steps(found[other]) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "name", ["models/20d.safetensors", "plots/20d-losses.csv", "data/binarized/test.safetensors"]
-)
-@pytest.mark.parametrize("content", [None, b"another"])
-def test_a_file_that_dvc_lock_does_not_have_is_named(finished, name, content):
-    shown = "data/binarized" if name.startswith("data") else name
-    Path(name).unlink()
-    if content:
-        Path(name).write_bytes(content)
+def test_a_file_that_dvc_lock_does_not_have_is_named(finished):
     store = Store(check_params(Path("params.yaml")).tracking)
-    with pytest.raises(UserError, match=f"{shown} is not the one of dvc.lock; run"):
-        find_run(store, "20d", Path("models"), Path("plots"))
+
+    def expect(name: str) -> None:
+        with pytest.raises(UserError, match=f"{name} is not the one of dvc.lock; run"):
+            find_run(store, "20d", Path("models"), Path("plots"))
+
+    Path("plots/20d-losses.csv").unlink()
+    expect("plots/20d-losses.csv")
+    Path("models/20d.safetensors").write_bytes(b"another")
+    expect("models/20d.safetensors")
+    Path("data/binarized/test.safetensors").write_bytes(b"another")
+    expect("data/binarized")
 
 
 @pytest.mark.parametrize(
@@ -369,16 +367,12 @@ def test_turned_off_nothing_is_written(bare, params):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        (
-            "http://user:secret@nowhere.invalid",
-            "cannot use the MLflow store http://nowhere.invalid",
-        ),
         ("http://127.0.0.1:9?token=secret", "cannot use the MLflow store http://127.0.0.1:9 ("),
-        ("postgresql://user:secret/x@host/db", "MLFLOW_TRACKING_URI should be like"),
-        ("http://user:sec#ret@host:5000/", "MLFLOW_TRACKING_URI should be like"),
-        ("http://user:secret/x@host:5000/", "MLFLOW_TRACKING_URI should be like"),
-        ("mlruns", "MLFLOW_TRACKING_URI should be like"),
         ("http://[::1", "cannot use the MLflow store"),
+        ("postgresql://user:secret/x@host/db", "should be like http://HOST:5000"),
+        ("http://user:secret#x@host:5000/", "should be like http://HOST:5000"),
+        ("http://user:secret/x@host:5000/", "should be like http://HOST:5000"),
+        ("mlruns", "should be like http://HOST:5000"),
     ],
 )
 def test_a_wrong_address_ends_in_one_line_without_its_password(
@@ -389,7 +383,6 @@ def test_a_wrong_address_ends_in_one_line_without_its_password(
         train(params)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert "sec#" not in str(caught.value)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -430,8 +423,7 @@ def test_a_kill_while_tables_are_made_leaves_no_database(bare, params):
     assert not list(Path().glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("number", range(ROUNDS))
-def test_four_first_uses_at_once_make_one_database(bare, number):
+def test_four_first_uses_at_once_make_one_database(bare):
     script = f"{OPEN_STORE}store.client.create_run(store.experiment)"
     command, environment = [sys.executable, "-c", script], {"PYTHONPATH": str(ROOT / "src")}
     processes = [subprocess.Popen(command, env=environment) for _ in range(4)]
@@ -439,42 +431,30 @@ def test_four_first_uses_at_once_make_one_database(bare, number):
     assert len(runs()) == 4
 
 
-@pytest.mark.parametrize("kind", ["damaged", "half made"])
-def test_an_unusable_database_ends_in_one_line(bare, params, kind):
-    if kind == "damaged":
-        Path("mlflow.db").write_bytes(os.urandom(10_000))
-    else:  # by a killed `mlflow ui`, which creates the tables under the final name
-        with closing(sqlite3.connect("mlflow.db")) as connection:
-            connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
-    before = md5(Path("mlflow.db"))
-    reason = "file is not a database" if kind == "damaged" else ".*"
-    with pytest.raises(UserError, match=rf"mlflow\.db \({reason}\); fix it, name") as caught:
-        train(params)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("damaged", "file is not a database"),
+        ("half made", ".*"),  # by a killed `mlflow ui`, which makes the tables under the final name
+        ("locked", "database is locked"),
+    ],
+)
+def test_an_unusable_database_ends_in_one_line(workspace, params, kind, reason):
+    database = Path("mlflow.db")
+    if kind != "locked":
+        database.write_bytes(os.urandom(10_000) if kind == "damaged" else b"")
+    before = md5(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        if kind == "half made":
+            other.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+            before = md5(database)
+        if kind == "locked":
+            other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=rf"mlflow\.db \({reason}\); fix it, name") as caught:
+            train(params)
     assert "\n" not in str(caught.value)
-    assert md5(Path("mlflow.db")) == before
-
-
-def test_a_locked_database_ends_the_stage_in_one_line(finished, workspace):
-    """DVC then restores the stage's outputs."""
-    before = hashes(finished / "dvc.lock")
-    dvc = [sys.executable, "-m", "dvc"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with closing(sqlite3.connect(workspace / "mlflow.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        result = subprocess.run(
-            [*dvc, "repro", "--force", "--no-run-cache", "--single-item", "train-20d"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path},
-        )
-    assert result.returncode
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert "mlflow.db (database is locked); fix it" in line
-    assert "Traceback" not in result.stderr
-    assert "epoch 1" not in result.stdout
-    subprocess.run([*dvc, "checkout", "--quiet"], check=True)
-    for path in ("models/20d.safetensors", "models/20d-frames.arrow"):
-        assert md5(Path(path)) == before[path]
+    assert md5(database) == before
+    assert not Path("models").exists()
 
 
 def test_a_deleted_experiments_error_names_the_command_that_restores_it(workspace, params):
@@ -526,9 +506,7 @@ def test_runs_of_a_server_on_the_same_database_stay_usable(workspace, params):
         ("<html>" + 99 * "<p>please log in</p> ", 200, "Response body: '<html>"),
     ],
 )
-def test_a_server_that_is_not_mlflow_3_ends_in_one_line(
-    bare, params, monkeypatch, text, status, reason
-):
+def test_a_server_other_than_mlflow_3_is_an_error(bare, params, monkeypatch, text, status, reason):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -547,7 +525,7 @@ def test_a_server_that_is_not_mlflow_3_ends_in_one_line(
     assert len(str(caught.value)) < 600
 
 
-def test_make_ui_at_a_port_in_use_ends_in_one_line(workspace):
+def test_make_ui_names_a_port_in_use(workspace):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         command = [sys.executable, ROOT / "src/tools/ui.py", "--port", port]

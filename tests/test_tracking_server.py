@@ -1,6 +1,5 @@
 """Tracking with a real MLflow server, which is killed and started again."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -8,12 +7,11 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
-import requests
 from mlflow import MlflowClient
 
 from conftest import ROOT, save_frames
+from mlflow_server import Server
 from vae.cli import UserError
 from vae.files import md5, write_csv
 from vae.params import check_params
@@ -23,40 +21,13 @@ from vae.tracking.store import Store
 from vae.training import Epoch, Losses
 
 
-class Server:
-    """`mlflow server` on a free port, with its database in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self.command = [sys.executable, *f"-m mlflow server --workers 1 --port {port}".split()]
-        self.command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
-        self.command += ["--artifacts-destination", str(folder / "artifacts")]
-
-    def start(self) -> None:
-        environment = {key: os.environ[key] for key in os.environ if key != "MLFLOW_TRACKING_URI"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(self.command, env=environment, **quiet)
-        for _ in range(600):
-            try:
-                if requests.get(f"{self.uri}/health", timeout=5).ok:
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise RuntimeError(f"{self.command} did not start")
-
-    def kill(self) -> None:
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            process.kill()
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
+    folder = tmp_path_factory.mktemp("server")
+    files = ["--artifacts-destination", f"{folder}/artifacts"]
+    server = Server(
+        folder, "server", "--backend-store-uri", f"sqlite:///{folder}/server.db", *files
+    )
     server.start()
     yield server
     server.kill()

@@ -5,7 +5,6 @@ Each trial is added to OUTPUT when it ends; an interrupted study resumes from th
 
 import argparse
 from pathlib import Path
-from typing import Any
 import src_path  # noqa: F401
 
 import pandas as pd
@@ -48,7 +47,6 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--seeds", type=seeds, default="0-19", help="as in 0-19 or 1,5,7-9 (%(default)s)")
@@ -92,18 +90,18 @@ def write_results(
 ) -> None:
     """Write the table, its summary as JSON and the figure; print the last epoch."""
     # In the plan's order, whichever trial ended first.
-    order = {trial.fingerprint: number for number, trial in enumerate(trials)}
-    rows = rows.sort_values("trial", key=lambda name: name.map(order), kind="stable")
+    order = [trial.fingerprint for trial in trials]
+    rows = rows.sort_values("trial", key=lambda names: names.map(order.index), kind="stable")
     losses = prediction_intervals(rows, LOSSES, ["model", "arm", "epoch"])
     differences = paired_differences(rows, "test_loss")
-    summary: dict[str, Any] = {
+    defaults = [trial for trial in trials if trial.arm == DEFAULTS]
+    summary = {
         "losses": records(losses),
         "noise_kl": records(prediction_intervals(rows, ["noise_kl"], ["model", "arm"])),
         "test_loss_differences": records(differences),
         "failures": failures,
+        "parameters": {trial.model: seedless(trial.params, trial.model) for trial in defaults},
     }
-    defaults = [trial for trial in trials if trial.arm == DEFAULTS]
-    summary["parameters"] = {trial.model: seedless(trial.params, trial.model) for trial in defaults}
     write_json(output.with_suffix(".json"), summary)
     params = check_params(Path("params.yaml"))
     published = load_published(Path("data/published"), params.download.dataset, params.binarize)

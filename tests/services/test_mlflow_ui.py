@@ -2,18 +2,14 @@
 
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-from urllib.request import urlopen
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
 from conftest import ROOT, call, commit_all, copy_demo
-from vae.rebuild.build import override_params, scratch_environment
+from mlflow_server import Server
+from vae.rebuild.build import override_params
 
 webdriver = pytest.importorskip(
     "selenium.webdriver", reason="selenium drives the browser: make test-all"
@@ -42,26 +38,10 @@ def demo(finished_demo, tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(demo):
     """The address of MLflow's pages, by plain `mlflow ui`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, *f"-m mlflow ui --workers 1 --port {port}".split()]
-    form = {
-        "env": scratch_environment(),
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-    }
-    server = subprocess.Popen(command, cwd=demo, **form)
-    for _ in range(600):
-        try:
-            urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/"
-    for process in [*psutil.Process(server.pid).children(recursive=True), server]:
-        process.kill()
-    server.wait()
+    server = Server(demo, "ui")
+    server.start()
+    yield f"{server.uri}/"
+    server.kill()
 
 
 @pytest.fixture(scope="module")

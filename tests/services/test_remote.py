@@ -38,12 +38,8 @@ def check_shared(repository: Path, clone: Path) -> None:
     assert call(clone, "git", "status", "--porcelain") == ""
 
 
-def test_a_folder_shares_the_outputs_with_a_clone(repository, tmp_path):
+def test_clones_pull_outputs_from_a_folder_instead_of_computing_them(repository, tmp_path):
     check_shared(repository, share(repository, tmp_path, str(tmp_path / "store"), {}))
-
-
-def test_a_clone_pulls_missing_outputs_instead_of_computing_them(repository, tmp_path):
-    share(repository, tmp_path, str(tmp_path / "store"), {})
     fresh = tmp_path / "fresh"
     call(tmp_path, "git", "clone", "--quiet", repository, fresh)
     assert "Running stage" not in call(fresh, "dvc", "repro", "--pull")

@@ -22,10 +22,9 @@ Rows = list[dict[str, Any]]
 def run_trials(
     trials: list[Trial], splits: tuple[Split, Split], address: str | None
 ) -> Iterator[tuple[Trial, Rows | str]]:
-    """Yield each trial when it ends, with its rows or the reason why it failed.
+    """Yield each trial when it ends, with its rows or the reason why it failed. Raises UserError.
 
-    A trial takes one core and, in a cluster with GPUs, a quarter of a GPU. Raises UserError if Ray
-    is missing or its cluster cannot be reached.
+    A trial takes one core and, in a cluster with GPUs, a quarter of a GPU.
     """
     if not trials:
         return

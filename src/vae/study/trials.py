@@ -36,8 +36,8 @@ class Trial(NamedTuple):
 def plan(models: Sequence[str], seeds: Iterable[int], grid: Grid, data: list[str]) -> list[Trial]:
     """Make one trial per model, seed and combination of the grid's values.
 
-    `data` has the checksums of the data files. Raises UserError for a key that params.yaml does not
-    have or that no training of these models reads, and for a value that is not allowed.
+    `data` has the checksums of the data files. Raises UserError for a key that no training of these
+    models reads, and for a value that is not allowed.
     """
     groups = ["figures", "train", *(f"train-{model}" for model in models)]
     for key in grid:

@@ -24,29 +24,31 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("ruamel.yaml", "safetensors", "torch")
 
 
-def log_model(store: "Store", run_id: str, weights: Path) -> str:
+def log_model(store: "Store", run_id: str, weights: Path) -> None:
     """Log weights, architecture, code and last losses as the run's only logged model, unless it is
-    there; return its id."""
+    there."""
     from mlflow.entities import LoggedModelOutput
 
     client = store.client
-    found = list(client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"))
-    if not found:
+    found = client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'")
+    if found:
+        model = found[0]
+    else:
         params = {key: str(value) for key, value in read_json(weights.with_suffix(".json")).items()}
         # MLflow allows none of these characters in a logged model's name.
         name = re.sub("[/:.%\"']", ",", client.get_run(run_id).info.run_name)
-        found = [client.create_logged_model(store.experiment, name, run_id, params=params)]
-        client.log_outputs(run_id, [LoggedModelOutput(found[0].model_id, 0)])
-    model_id = found[0].model_id
-    if found[0].status != "READY":
-        with TemporaryDirectory() as folder:
-            client.log_model_artifacts(model_id, save_logged(weights, Path(folder), model_id))
-        for name in ("train_loss", "test_loss"):
-            last = max(client.get_metric_history(run_id, name), key=lambda point: point.step)
-            at = last.timestamp, last.step
-            client.log_metric(run_id, name, last.value, *at, model_id=model_id)
-        client.finalize_logged_model(model_id, "READY")
-    return model_id
+        model = client.create_logged_model(store.experiment, name, run_id, params=params)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    if model.status == "READY":
+        return
+    with TemporaryDirectory() as folder:
+        path = save_logged(weights, Path(folder), model.model_id)
+        client.log_model_artifacts(model.model_id, path)
+    for name in ("train_loss", "test_loss"):
+        last = max(client.get_metric_history(run_id, name), key=lambda point: point.step)
+        at = last.timestamp, last.step
+        client.log_metric(run_id, name, last.value, *at, model_id=model.model_id)
+    client.finalize_logged_model(model.model_id, "READY")
 
 
 def save_logged(weights: Path, folder: Path, model_id: str) -> Path:

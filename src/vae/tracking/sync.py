@@ -60,7 +60,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
         for name in MODELS:
             run_id = find_run(store, name, models, plots)
             files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
-            log_results(store, run_id, models / f"{name}.safetensors", files, results[name])
+            log_results(store, run_id, files, results[name])
     print("tracking: done; `make ui` shows the runs")
 
 
@@ -176,18 +176,18 @@ def log_epoch_losses(store: Store, run_id: str, row: Mapping[str, float]) -> Non
 
 
 def log_results(
-    store: Store, run_id: str, weights: Path, files: Sequence[Path], results: Mapping[str, Any]
+    store: Store, run_id: str, files: Sequence[Path], results: Mapping[str, Any]
 ) -> None:
     """Log files, with a note that links to them, and new scores of a run and its logged model: the
     results that are floats. Raises UserError."""
-    model_id = log_model(store, run_id, weights)
     run = store.client.get_run(run_id)
+    (model,) = run.outputs.model_outputs
     for path in files:
         store.client.log_artifact(run_id, path, path.parent.name or None)
     store.client.set_tag(run_id, "mlflow.note.content", run_note(store.experiment, run_id, files))
     for name, value in results.items():
         if isinstance(value, float) and run.data.metrics.get(f"scores/{name}") != value:
-            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)
+            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model.model_id)
 
 
 def model_results(metrics: Path) -> dict[str, dict[str, Any]]:

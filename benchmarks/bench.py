@@ -16,9 +16,9 @@ from statistics import median
 
 import torch
 
-from exact.library import processor
 from vae import cli
 from vae.files import write_json
+from vae.rebuild.build import processor
 from work import mnist
 
 ROUNDS = 7

@@ -200,17 +200,6 @@ def processor_features() -> set[str]:
         return set(subprocess.run(names, capture_output=True, text=True).stdout.lower().split())
 
 
-def processor() -> str:
-    """Return the processor's name, family and model, as the system gives them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
-    name = fields.get("model name", platform.machine())
-    return f"{name}, family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
-
-
 def _folders() -> list[Path]:
     """List the folders for the compiled library, the best first."""
     folders = [Path(sys.prefix, "lib"), Path(tempfile.gettempdir(), f"exact-{os.getuid()}")]

@@ -58,6 +58,8 @@ def main() -> None:
         sync(Path("models"), Path("metrics"), Path("plots"), Path("report.html"))
     if not options and git("ls-files", "dvc.lock"):
         print(against_commit())
+    if params.tracking.enabled:
+        print("MLflow: `make ui` shows the runs")
 
 
 def check_special(params: Params) -> None:

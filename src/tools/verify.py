@@ -16,11 +16,11 @@ from typing import Any
 import src_path  # noqa: F401
 
 import demo
-from exact.library import compilers, processor
+from exact.library import compilers
 from vae import cli
 from vae.cli import UserError
 from vae.files import write_json, write_text
-from vae.rebuild.build import ROOT, build
+from vae.rebuild.build import ROOT, build, processor
 from vae.rebuild.compare import compare, hashes
 
 # One epoch of the demo: seconds, without MNIST.

@@ -87,7 +87,8 @@ class FrameRecorder:
 
 def quantized(shares: np.ndarray, levels: int = 256) -> np.ndarray:
     """Round probabilities, float32, to a level from 0 to `levels` - 1, uint8."""
-    return np.rint(shares * np.float32(levels - 1)).astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # NaN: training stops, and says why
+        return np.rint(shares * np.float32(levels - 1)).astype(np.uint8)
 
 
 def load_frames(path: Path, name: str, count: int | None = None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The pipeline in scratch folders, with this Python and without the user's settings."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -71,3 +72,14 @@ def scratch_environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     return {**kept, "PATH": path}
+
+
+def processor() -> str:
+    """Return the processor's name, family and model, as the system gives them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    name = fields.get("model name", platform.machine())
+    return f"{name}, family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"

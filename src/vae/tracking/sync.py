@@ -61,7 +61,7 @@ def sync(models: Path, metrics: Path, plots: Path, report: Path) -> None:
             run_id = find_run(store, name, models, plots)
             files = [report, *(plots / figure for figure in (*FIGURES[name], *BOTH))]
             log_results(store, run_id, files, results[name])
-    print("tracking: done; `make ui` shows the runs")
+    print("tracking: done")
 
 
 def find_run(store: Store, name: str, models: Path, plots: Path) -> str:

@@ -25,8 +25,7 @@ REQUIREMENTS = ("ruamel.yaml", "safetensors", "torch")
 
 
 def log_model(store: "Store", run_id: str, weights: Path) -> None:
-    """Log weights, architecture, code and last losses as the run's only logged model, unless it is
-    there."""
+    """Log weights, architecture, code and last losses as the run's logged model, if missing."""
     from mlflow.entities import LoggedModelOutput
 
     client = store.client

@@ -178,8 +178,7 @@ def log_epoch_losses(store: Store, run_id: str, row: Mapping[str, float]) -> Non
 def log_results(
     store: Store, run_id: str, files: Sequence[Path], results: Mapping[str, Any]
 ) -> None:
-    """Log files, with a note that links to them, and new scores of a run and its logged model: the
-    results that are floats. Raises UserError."""
+    """Log files, a note that links to them, and the results that are new floats, as scores."""
     run = store.client.get_run(run_id)
     (model,) = run.outputs.model_outputs
     for path in files:

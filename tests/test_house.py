@@ -16,18 +16,18 @@ FILES = sorted(SRC.rglob("*.py"))
 # Of each room: lines of Python at most, which is what it has today, so that it does not grow by
 # accident; and the rooms whose names it may import.
 ROOMS = {
-    "stages": (565, {"vae", "report", "reproduction", "tracking"}),
+    "stages": (557, {"vae", "report", "reproduction", "tracking"}),
     "tools": (738, {"vae", "report", "reproduction", "rebuild", "study", "tracking"}),
-    "exact": (1184, set()),
+    "exact": (1160, set()),
     "networks": (20, {"exact", "vae"}),
-    "vae": (2343, {"exact"}),
-    "report": (725, {"exact", "vae", "reproduction"}),
+    "vae": (2322, {"exact"}),
+    "report": (701, {"exact", "vae", "reproduction"}),
     "reproduction": (379, {"exact", "vae"}),
-    "rebuild": (119, {"exact", "vae"}),
-    "study": (201, {"exact", "vae", "reproduction"}),
-    "tracking": (604, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
+    "rebuild": (131, {"exact", "vae"}),
+    "study": (200, {"exact", "vae", "reproduction"}),
+    "tracking": (605, {"exact", "vae", "report", "reproduction", "rebuild", "study"}),
 }
-MOST = 7_000  # lines in all
+MOST = 6_800  # lines in all
 
 
 def room(parts: Sequence[str]) -> str:

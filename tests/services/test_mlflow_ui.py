@@ -114,8 +114,8 @@ def test_each_model_has_charts_of_its_own(client, runs, site, browser):
     places = [text.index(title) for title in titles]
     assert places == sorted(places)
     assert "20d (test_loss)" not in text
-    title = "document.querySelector('.js-plotly-plot').querySelector('.xtitle').textContent"
-    assert browser.execute_script(f"return {title}") == "Step"
+    title = "document.querySelector('.js-plotly-plot .xtitle')?.textContent"
+    assert wait_for(browser, title) == "Step"
 
 
 def test_a_runs_own_page_shows_its_image(runs, site, browser):

@@ -258,6 +258,14 @@ def test_new_scores_are_logged_once_and_the_note_links_figures(workspace, params
     assert artifacts(run, "plots") == ["plots/figure.png"]
 
 
+def test_a_run_that_has_no_model_gets_scores_all_the_same(workspace, params):
+    """As one that an earlier version logged."""
+    store = Store(params.tracking)
+    run_id = store.client.create_run(store.experiment).info.run_id
+    log_results(store, run_id, [], {"kl": 2.0})
+    assert runs()[0].data.metrics == {"scores/kl": 2.0}
+
+
 def test_in_an_empty_store_runs_are_made_from_files(finished):
     before = hashes(finished / "dvc.lock")
     for _ in range(2):

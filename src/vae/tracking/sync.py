@@ -180,13 +180,14 @@ def log_results(
 ) -> None:
     """Log files, a note that links to them, and the results that are new floats, as scores."""
     run = store.client.get_run(run_id)
-    (model,) = run.outputs.model_outputs
+    # A run that an earlier version logged has no model.
+    model_id = next((output.model_id for output in run.outputs.model_outputs), None)
     for path in files:
         store.client.log_artifact(run_id, path, path.parent.name or None)
     store.client.set_tag(run_id, "mlflow.note.content", run_note(store.experiment, run_id, files))
     for name, value in results.items():
         if isinstance(value, float) and run.data.metrics.get(f"scores/{name}") != value:
-            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model.model_id)
+            store.client.log_metric(run_id, f"scores/{name}", value, model_id=model_id)
 
 
 def model_results(metrics: Path) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Callable
 from html import unescape
 from importlib.metadata import version
 from io import BytesIO
@@ -119,7 +118,7 @@ def test_the_tables_have_every_number_of_the_demo(html, finished_demo):
 
 
 @pytest.fixture
-def report_of(tmp_path) -> Callable[..., str]:
+def report_of(tmp_path):
     """Writes the committed run's report, with other parameters, published numbers or facts."""
     for model, rows in VALUES[VALUES["source"] == "notebook"].groupby("model"):
         ours = rows.pivot(index="epoch", columns="split", values="ours").add_suffix("_loss")

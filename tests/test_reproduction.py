@@ -68,15 +68,12 @@ def test_each_published_loss_stands_beside_ours_or_null(published, intervals):
 )
 def test_a_study_that_cannot_judge_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "seeds.csv").write_text(content)
-    with pytest.raises(UserError, match=rf"seeds\.csv .*{message}") as caught:
+    with pytest.raises(UserError, match=rf"^.*seeds\.csv .*{message}.*\Z"):
         load_study(tmp_path / "seeds.csv")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 @given(
     place=st.floats(0, 1),
     fewer=st.integers(0, 8),

@@ -21,12 +21,7 @@ from vae.model import load_model
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-if not (BROWSER and DRIVER):
-    pytest.skip("needs Chromium and chromedriver", allow_module_level=True)
-
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and chromedriver")
 
 # The report's images: one per PNG, but for those that compare with published numbers.
 FIGURES = 11
@@ -141,7 +136,7 @@ def test_the_page_scores_and_places_images_as_python_does(browser, finished_demo
 
 
 def find(page, selector: str):
-    return page.find_element(By.CSS_SELECTOR, selector)
+    return page.find_element("css selector", selector)
 
 
 def point(page) -> list[float]:
@@ -151,7 +146,7 @@ def point(page) -> list[float]:
 
 
 def choose(page, view: str) -> None:
-    page.find_element(By.XPATH, f"//label[contains(., '{view}')]/input").click()
+    page.find_element("xpath", f"//label[contains(., '{view}')]/input").click()
 
 
 def test_arrow_keys_move_the_point_on_the_plane(browser):
@@ -159,7 +154,7 @@ def test_arrow_keys_move_the_point_on_the_plane(browser):
     plane = find(page, "#plane .map")
     plane.click()
     before, digit = point(page), page.execute_script(DIGIT, "#plane .digit")
-    plane.send_keys(*[Keys.SHIFT + Keys.ARROW_RIGHT] * 5)
+    plane.send_keys(*[webdriver.Keys.SHIFT + webdriver.Keys.ARROW_RIGHT] * 5)
     x, y = point(page)
     assert x > before[0] and y == pytest.approx(before[1], abs=0.05)
     assert page.execute_script(DIGIT, "#plane .digit") != digit
@@ -170,7 +165,7 @@ def test_a_pointer_on_the_plane_shows_the_digit_there(browser, finished_demo, vi
     page = browser()
     choose(page, view)
     plane = find(page, "#plane .map")
-    ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
+    webdriver.ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
     model = load_model(finished_demo / "models/2d.safetensors")
     expected = 255 * sigmoid(model.decode(torch.tensor([point(page)]))).numpy()[0]
     shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
@@ -187,7 +182,7 @@ def test_a_point_beyond_the_plane_is_marked_at_its_edge(browser):
     inside = page.execute_script(at_edge, plane)
     assert "beyond" not in find(page, "#plane [role=status]").text
     choose(page, "test images")
-    ActionChains(page).move_to_element_with_offset(plane, 270, -270).click().perform()
+    webdriver.ActionChains(page).move_to_element_with_offset(plane, 270, -270).click().perform()
     choose(page, "decoded images")
     assert ", beyond the edge of the plane" in find(page, "#plane [role=status]").text
     assert page.execute_script(at_edge, plane) > inside + 20
@@ -196,8 +191,8 @@ def test_a_point_beyond_the_plane_is_marked_at_its_edge(browser):
 def test_a_drawn_digit_gets_the_scores_of_score_py(browser, finished_demo, tmp_path):
     page = browser()
     sheet = find(page, "#draw .sheet")
-    page.find_element(By.XPATH, "//button[.='Clear']").click()
-    chain = ActionChains(page).move_to_element_with_offset(sheet, 0, -80).click_and_hold()
+    page.find_element("xpath", "//button[.='Clear']").click()
+    chain = webdriver.ActionChains(page).move_to_element_with_offset(sheet, 0, -80).click_and_hold()
     chain.move_by_offset(0, 80).move_by_offset(0, 80).release().perform()
     image = np.array(page.execute_script(DIGIT, "#draw .sheet"), np.uint8) // 255
     assert 20 < image.sum() < 100
@@ -205,7 +200,7 @@ def test_a_drawn_digit_gets_the_scores_of_score_py(browser, finished_demo, tmp_p
     command = [sys.executable, "src/tools/score.py", "--json", tmp_path / "drawn.npy"]
     found = call(finished_demo, *command, "--polarity", "light-on-dark")
     (row,) = json.loads(found)["images"]
-    cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#draw tbody td")]
+    cells = [cell.text for cell in page.find_elements("css selector", "#draw tbody td")]
     for number, name in enumerate(("kl", "reconstruction", "negative_elbo")):
         assert float(cells[4 * number + 1]) == pytest.approx(row[name], abs=0.015)
         assert float(cells[4 * number + 2]) == pytest.approx(row[f"{name}_percentile"], abs=0.2)
@@ -219,12 +214,12 @@ def test_one_slider_moves_losses_reconstructions_and_manifold(browser):
         .map(element => element.src || element.textContent)"""
     last = page.execute_script(shown)
     slider = find(page, "#training input")
-    slider.send_keys(Keys.HOME)
+    slider.send_keys(webdriver.Keys.HOME)
     first = page.execute_script(shown)
     assert all(one != other for one, other in zip(first, last, strict=True))
     assert first[1:3] == ["20d: no epoch has ended", "2d: no epoch has ended"]
     assert slider.get_attribute("aria-valuetext") == "before training"
-    slider.send_keys(Keys.ARROW_RIGHT)
+    slider.send_keys(webdriver.Keys.ARROW_RIGHT)
     assert page.execute_script(shown)[0] != first[0]
 
 

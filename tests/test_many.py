@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,13 +69,9 @@ def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
     rates = {"rate-1": 0.001, "rate-2": 0.002}
     values = f"train.learning_rate={','.join(map(str, rates.values()))}"
     dvc(repository, "exp", "run", "--queue", "--name", "rate", "-S", values, "train-20d")
-    dvc(repository, "queue", "start", "--jobs", 2)
-    references: dict[str, str] = {}
-    deadline = time.monotonic() + 240
-    while references.keys() < rates.keys() and time.monotonic() < deadline:
-        time.sleep(0.5)
-        found = call(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-        references = {name.rpartition("/")[2]: name for name in found if "/rate-" in name}
+    dvc(repository, "exp", "run", "--run-all", "--jobs", 2)
+    found = call(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    references = {name.rpartition("/")[2]: name for name in found if "/rate-" in name}
     assert references.keys() == rates.keys(), dvc(repository, "queue", "status")
     assert len(runs(repository / "mlflow.db")) == 2
     models = set()

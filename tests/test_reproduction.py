@@ -187,8 +187,7 @@ def test_the_fit_finds_how_many_batches_made_a_table(intervals, published):
     shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
     means = shifted.groupby(["batches", "epoch"])[["train_loss", "test_loss"]].mean()
     table = 0.8 * means.loc[125] + 0.2 * means.loc[150]
-    post = by_split(table.reset_index(), "published")
-    found = fit_batches(shifted, post, intervals)
+    found = fit_batches(shifted, by_split(table.reset_index(), "published"), intervals)
     assert found["batches"] == pytest.approx(130, abs=1) and found["distance"] < 0.05
     assert found["inside"] == found["losses"] == 20
     post = published[(published["source"] == "post") & (published["model"] == "2d")]

@@ -22,16 +22,8 @@ from vae.reproduction.verdicts import count_replays, fit_batches, judge, worse_t
 
 OF_MNIST = "mnist", Binarize(mode="threshold", threshold=128)
 STUDY = (ROOT / "studies/seeds.csv").read_text().splitlines(keepends=True)
-
-
-@pytest.fixture(scope="module")
-def published() -> pd.DataFrame:
-    return load_published(ROOT / "data/published", *OF_MNIST).losses
-
-
-@pytest.fixture(scope="module")
-def intervals() -> pd.DataFrame:
-    return load_study(ROOT / "studies/seeds.csv")[1]
+INTERVALS = load_study(ROOT / "studies/seeds.csv")[1]
+PUBLISHED = load_published(ROOT / "data/published", *OF_MNIST).losses
 
 
 @pytest.fixture
@@ -40,15 +32,15 @@ def folder(tmp_path) -> Path:
     return shutil.copytree(ROOT / "data/published", tmp_path / "published")
 
 
-def test_each_published_loss_stands_beside_ours_or_null(published, intervals):
+def test_each_published_loss_stands_beside_ours_or_null():
     """For a run of 8 epochs, whose losses are a hundredth above the post's."""
-    post = published[(published["source"] == "post") & (published["split"] != "noise")]
+    post = PUBLISHED[(PUBLISHED["source"] == "post") & (PUBLISHED["split"] != "noise")]
     tables = post.pivot(index=["model", "epoch"], columns="split", values="published")
     assert tables.loc[("20d", 10)].to_dict() == {"train": 87.911918, "test": 87.646744}
     assert tables.loc[("2d", 10)].to_dict() == {"train": 138.443796, "test": 140.24413}
     losses = (tables + 0.01).add_suffix("_loss").reset_index()
     runs = {model: of_model[:8] for model, of_model in losses.groupby("model")}
-    rows = records(judge(compare_losses(runs, 51.773, published), intervals))
+    rows = records(judge(compare_losses(runs, 51.773, PUBLISHED), INTERVALS))
     assert len(rows) == 81
     assert [row["ours"] is None for row in rows] == [row["epoch"] > 8 for row in rows]
     of_post = [row["difference"] for row in rows if row["source"] == "post" and row["epoch"] <= 8]
@@ -121,28 +113,28 @@ def value(published, ours, source="post", epoch=10, split="test", model="20d") -
     return pd.DataFrame([row | {"tolerance": 0.25 if source == "notebook" else np.nan}])
 
 
-def verdict(intervals, *arguments, replayed=("notebook",), **key) -> str:
-    return judge(value(*arguments, **key), intervals, (), replayed)["verdict"].item()
+def verdict(*arguments, replayed=("notebook",), **key) -> str:
+    return judge(value(*arguments, **key), INTERVALS, (), replayed)["verdict"].item()
 
 
-def test_within_the_tolerance_of_a_replayed_run_is_replayed(intervals):
-    assert verdict(intervals, 300.0, 300.2, source="notebook") == "replayed"
-    assert verdict(intervals, 300.0, 300.3, source="notebook") == "not reproducible as published"
-    assert verdict(intervals, 87.8, 90.0, source="notebook") == "consistent"
-    assert verdict(intervals, 87.8, np.nan, source="notebook") == "consistent"
+def test_within_the_tolerance_of_a_replayed_run_is_replayed():
+    assert verdict(300.0, 300.2, source="notebook") == "replayed"
+    assert verdict(300.0, 300.3, source="notebook") == "not reproducible as published"
+    assert verdict(87.8, 90.0, source="notebook") == "consistent"
+    assert verdict(87.8, np.nan, source="notebook") == "consistent"
     # Another seed's run has some losses within the tolerance.
-    assert verdict(intervals, 87.8, 87.9, source="notebook", replayed=()) == "consistent"
+    assert verdict(87.8, 87.9, source="notebook", replayed=()) == "consistent"
 
 
 @pytest.mark.parametrize(("split", "epoch"), [("test", 10), ("noise", 0)])
-def test_the_posts_values_are_judged_by_the_interval_alone(intervals, split, epoch):
-    low, high = intervals.loc[("20d", split, epoch), ["low", "high"]]
+def test_the_posts_values_are_judged_by_the_interval_alone(split, epoch):
+    low, high = INTERVALS.loc[("20d", split, epoch), ["low", "high"]]
     key = {"split": split, "epoch": epoch}
-    assert verdict(intervals, low + 0.001, 500.0, **key) == "consistent"
+    assert verdict(low + 0.001, 500.0, **key) == "consistent"
     for outside in (low - 0.001, high + 0.001):
-        assert verdict(intervals, outside, outside, **key) == "not reproducible as published"
+        assert verdict(outside, outside, **key) == "not reproducible as published"
     for at, distance in ((high + 2, pytest.approx(2)), (high - 0.01, 0)):
-        assert judge(value(at, 88.0, **key), intervals)["outside"].item() == distance
+        assert judge(value(at, 88.0, **key), INTERVALS)["outside"].item() == distance
 
 
 @pytest.mark.parametrize(("near", "replayed"), [(9, True), (8, False)])
@@ -162,9 +154,9 @@ def test_a_run_is_replayed_with_more_losses_than_any_seed(near, replayed):
     assert (place["other_seeds_within"], place["farthest"]) == (pytest.approx(11 / 20), 0.3)
 
 
-def test_only_verdicts_that_fall_or_are_gone_are_named(intervals):
-    good = judge(value(88.0, 88.1, source="notebook", epoch=7), intervals, (), ["notebook"])
-    bad = judge(value(88.0, 98.1, source="notebook", epoch=7), intervals)
+def test_only_verdicts_that_fall_or_are_gone_are_named():
+    good = judge(value(88.0, 88.1, source="notebook", epoch=7), INTERVALS, (), ["notebook"])
+    bad = judge(value(88.0, 98.1, source="notebook", epoch=7), INTERVALS)
     assert worse_than(good, good.to_dict("records")) == []
     assert worse_than(good, bad.to_dict("records")) == []
     (line,) = worse_than(bad, good.to_dict("records"))
@@ -173,23 +165,23 @@ def test_only_verdicts_that_fall_or_are_gone_are_named(intervals):
     assert worse_than(good, both) == ["1 values are no longer in data/published"]
 
 
-def test_a_model_of_other_parameters_gets_no_verdict(intervals):
+def test_a_model_of_other_parameters_gets_no_verdict():
     values = pd.concat([value(87.8, 88.0), value(140.0, 141.0, model="2d")], ignore_index=True)
-    judged = judge(values, intervals, ["20d"])
+    judged = judge(values, INTERVALS, ["20d"])
     assert judged["verdict"].tolist() == ["other parameters", "consistent"]
     assert text.verdict_counts(judged)["other parameters ·"].tolist() == [1, 0]
     committed = [{**row, "verdict": "replayed"} for row in values.to_dict("records")]
     assert [line[:2] for line in worse_than(judged, committed)] == ["2d"]
 
 
-def test_the_fit_finds_how_many_batches_made_a_table(intervals, published):
+def test_the_fit_finds_how_many_batches_made_a_table():
     """A table as of 130 batches of earlier training, between two numbers tried; and the post's."""
     shifted = pd.read_csv(ROOT / "studies/pretraining.csv")
     means = shifted.groupby(["batches", "epoch"])[["train_loss", "test_loss"]].mean()
     table = 0.8 * means.loc[125] + 0.2 * means.loc[150]
-    found = fit_batches(shifted, by_split(table.reset_index(), "published"), intervals)
+    found = fit_batches(shifted, by_split(table.reset_index(), "published"), INTERVALS)
     assert found["batches"] == pytest.approx(130, abs=1) and found["distance"] < 0.05
     assert found["inside"] == found["losses"] == 20
-    post = published[(published["source"] == "post") & (published["model"] == "2d")]
-    found = fit_batches(shifted, post, intervals)
+    post = PUBLISHED[(PUBLISHED["source"] == "post") & (PUBLISHED["model"] == "2d")]
+    found = fit_batches(shifted, post, INTERVALS)
     assert found["distance"] < found["distance_without"] / 2

@@ -1,7 +1,6 @@
 """The user's own images as files: how they are read, and how they are scored."""
 
 import json
-import subprocess
 import sys
 from functools import partial
 from io import BytesIO
@@ -14,7 +13,6 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import score
-from conftest import ROOT
 from vae.cli import UserError
 from vae.data import load_split, raw_files, read_idx, upscaled_digits
 from vae.inference import anomaly_scores
@@ -110,21 +108,20 @@ def test_a_percentile_has_its_place_on_the_scale():
     assert {share: score.scale(share).index("o") for share in places} == places
 
 
-def test_bad_images_are_named_and_the_others_are_scored(finished_demo, gray, tmp_path):
+def test_bad_images_are_named_and_the_others_are_scored(run, gray, tmp_path, capsys):
     upscaled(gray[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("a text")
     Image.new("LAB", (30, 30)).save(tmp_path / "lab.tiff")
     # The last cannot even be looked for.
     images = [tmp_path / name for name in ("bad.png", "lab.tiff", "good.png", 300 * "x")]
-    command = [sys.executable, ROOT / "src/tools/score.py", "--figure", tmp_path / "out.png"]
-    result = subprocess.run([*command, *images], cwd=finished_demo, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stdout.splitlines()[1].startswith(f"{tmp_path}/good.png")
-    assert result.stderr.startswith(f"error: cannot read {tmp_path}/bad.png as a picture")
-    assert f"; cannot read {tmp_path}/lab.tiff as a picture (" in result.stderr
-    assert f"File name too long: '{tmp_path}/xxx" in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert (tmp_path / "out.png").exists()
+    with pytest.raises(UserError) as raised:
+        run(*images, "--figure", tmp_path / "out.png")
+    shown, error = capsys.readouterr().out, str(raised.value)
+    assert shown.splitlines()[1] == f"{tmp_path}/good.png"
+    assert error.startswith(f"cannot read {tmp_path}/bad.png as a picture")
+    assert f"; cannot read {tmp_path}/lab.tiff as a picture (" in error
+    assert f"File name too long: '{tmp_path}/xxx" in error
+    assert "\n" not in error and (tmp_path / "out.png").exists()
 
 
 def test_what_may_not_be_one_digit_has_a_note(gray):

@@ -229,7 +229,7 @@ def test_a_transparent_background_contrasts_with_the_ink(tmp_path, ink):
 
 
 # EXIF's orientations 2 to 8, and how a picture is stored for a reader that turns it by them.
-@pytest.mark.parametrize(("orientation", "turn"), enumerate((0, 3, 1, 5, 2, 6, 4), 2))
+@pytest.mark.parametrize(("orientation", "turn"), [*enumerate((0, 3, 1, 5, 2, 6, 4), 2)])
 @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
 def test_a_turned_and_inverted_picture_is_read_alike(tmp_path, suffix, orientation, turn):
     """Or it is refused."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,13 @@ def runs(database: Path) -> list:
 
 
 @pytest.fixture
-def repository(demo) -> Path:
+def repository(finished_demo, tmp_path) -> Path:
     """A repository with the finished demo, whose next run has one epoch."""
-    override_params(demo / "params.yaml", {"train": {"epochs": 1}})
-    (demo / "mlflow.db").unlink()
-    commit_all(demo)
-    return demo
+    folder = shutil.copytree(finished_demo, tmp_path / "repository")
+    override_params(folder / "params.yaml", {"train": {"epochs": 1}})
+    (folder / "mlflow.db").unlink()
+    commit_all(folder)
+    return folder
 
 
 def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
@@ -69,10 +71,16 @@ def test_experiments_at_a_time_give_what_they_give_alone(repository, tmp_path):
     rates = {"rate-1": 0.001, "rate-2": 0.002}
     values = f"train.learning_rate={','.join(map(str, rates.values()))}"
     dvc(repository, "exp", "run", "--queue", "--name", "rate", "-S", values, "train-20d")
-    dvc(repository, "exp", "run", "--run-all", "--jobs", 2)
-    found = call(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    references = {name.rpartition("/")[2]: name for name in found if "/rate-" in name}
-    assert references.keys() == rates.keys(), dvc(repository, "queue", "status")
+    dvc(repository, "queue", "start", "--jobs", 2)
+    references: dict[str, str] = {}
+    deadline = time.monotonic() + 240
+    while references.keys() < rates.keys() and time.monotonic() < deadline:
+        time.sleep(0.5)
+        found = call(repository, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        references = {name.rpartition("/")[2]: name for name in found if "/rate-" in name}
+    status = dvc(repository, "queue", "status")
+    assert len(re.findall(r" Success$", status, re.MULTILINE)) == 2, status
+
     assert len(runs(repository / "mlflow.db")) == 2
     models = set()
     for name, rate in rates.items():
@@ -94,8 +102,8 @@ def test_two_clones_share_a_database_and_a_cache(repository, tmp_path):
         call(tmp_path, "git", "clone", "--quiet", repository, clone)
         dvc(clone, "cache", "dir", "--local", cache)
     command = [sys.executable, "-m", "dvc", "repro", "train-20d"]
-    uri = f"sqlite:///{database}"
-    for process in [start(clone, *command, MLFLOW_TRACKING_URI=uri) for clone in clones]:
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
+    for process in [start(clone, *command, **uri) for clone in clones]:
         output = process.communicate()[0]
         assert process.returncode == 0, output
         assert "> python src/train.py 20d" in output
@@ -107,18 +115,19 @@ def test_two_clones_share_a_database_and_a_cache(repository, tmp_path):
     assert len(stored) >= len(set(one.values()) - set(before.values()))
     for path in stored:
         assert md5(path) == f"{path.parent.name}{path.stem}", path
-    processes = [each.data.tags["process"] for each in runs(database)]
-    assert len(processes) == len(set(processes)) == 2
+    found = runs(database)
+    assert len(found) == len({each.data.tags["process"] for each in found}) == 2
 
 
-def test_a_second_make_repro_in_one_folder_waits(demo):
-    link_environment(demo)
-    override_params(demo / "params.yaml", {"anomaly": {"noise_images": 500}})
-    first = start(demo, "make", "repro")
+def test_a_second_make_repro_in_one_folder_waits(finished_demo, tmp_path):
+    folder = shutil.copytree(finished_demo, tmp_path / "demo")
+    link_environment(folder)
+    override_params(folder / "params.yaml", {"anomaly": {"noise_images": 500}})
+    first = start(folder, "make", "repro")
     lines_until(first, "> python src/anomaly.py")
     os.killpg(first.pid, signal.SIGSTOP)
     try:
-        second = start(demo, "make", "repro")
+        second = start(folder, "make", "repro")
         waiting = lines_until(second, "waiting")
         (holder,) = re.findall(r"process (\d+) \(make repro\) is at work in this folder", waiting)
         assert os.getpgid(int(holder)) == first.pid
@@ -129,4 +138,4 @@ def test_a_second_make_repro_in_one_folder_waits(demo):
     assert "Running stage 'report'" in ran
     assert "Running stage" not in done
     assert (first.returncode, second.returncode) == (0, 0), ran + done
-    assert not list(demo.rglob(".tmp-*"))
+    assert not list(folder.rglob(".tmp-*"))

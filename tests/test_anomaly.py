@@ -9,17 +9,16 @@ from vae.scores import anomalies, detection, fails_on, noise_images, noise_summa
 def test_the_noise_image_is_the_notebooks_first_draw():
     np.random.seed(199)
     expected = np.random.randint(0, 2, (28, 28))
-    image = noise_images(np.random.RandomState(199), 1)
-    assert (image.reshape(28, 28) == expected).all()
+    assert (noise_images(np.random.RandomState(199), 1) == expected.ravel()).all()
 
 
 def test_a_noise_score_is_placed_among_the_training_scores():
     training, fresh = np.arange(1000.0), np.array([998.0, 999.5, 1500.0, 5.0])
     scores = noise_summary(training, noise=1500.0, fresh=fresh, percentile=99.9)
-    mean, deviation = 499.5, np.sqrt((1000**2 - 1) / 12)
-    assert scores["training_kl_mean"] == pytest.approx(mean)
+    deviation = np.sqrt((1000**2 - 1) / 12)
+    assert scores["training_kl_mean"] == pytest.approx(499.5)
     assert scores["training_kl_standard_deviation"] == pytest.approx(deviation)
-    assert scores["noise_z_score"] == pytest.approx((1500 - mean) / deviation)
+    assert scores["noise_z_score"] == pytest.approx((1500 - 499.5) / deviation)
     assert scores["training_share_above_noise"] == 0
     assert noise_summary(training, 899.5, training, 99.9)["training_share_above_noise"] == 0.1
     assert 998 < scores["threshold"] < 999
@@ -33,8 +32,6 @@ def test_scores_do_not_depend_on_the_batches(small, images):
     for size in (1, 7):
         for name, scores in anomaly_scores(model, images, size).items():
             assert (scores == expected[name]).all()
-        for name, scores in anomaly_scores(model, images[:size], size).items():
-            assert (scores == expected[name][:size]).all()
 
 
 def test_the_area_is_the_share_of_correctly_ordered_pairs():

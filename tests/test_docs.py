@@ -41,11 +41,9 @@ def outputs() -> Iterator[tuple[str, str, str, str]]:
 
 def has_results() -> bool:
     """Whether the models are here and those of dvc.lock, and MLflow has them."""
-    locked, names = hashes(ROOT / "dvc.lock"), [f"models/{n}.safetensors" for n in ("20d", "2d")]
-    needed = [ROOT / "mlflow.db", *(ROOT / name for name in names)]
-    return all(path.exists() for path in needed) and all(
-        md5(ROOT / name) == locked[name] for name in names
-    )
+    locked, models = hashes(ROOT / "dvc.lock"), [f"models/{n}.safetensors" for n in ("20d", "2d")]
+    here = all((ROOT / name).exists() for name in ("mlflow.db", *models))
+    return here and all(md5(ROOT / name) == locked[name] for name in models)
 
 
 def printed(commands: str, folder: Path) -> str:
@@ -61,15 +59,11 @@ def test_each_output_has_its_command_or_a_date():
         assert dated or (commands and mark in ("", "in a clone")), f"{page}: {output}"
 
 
+PRINTED = [pytest.param(*shown, id=page) for page, mark, *shown in outputs() if not mark]
+
+
 @pytest.mark.skipif(not has_results(), reason="needs the committed results: make repro")
-@pytest.mark.parametrize(
-    ("commands", "output"),
-    [
-        pytest.param(commands, output, id=page)
-        for page, mark, commands, output in outputs()
-        if not mark
-    ],
-)
+@pytest.mark.parametrize(("commands", "output"), PRINTED)
 def test_commands_print_what_the_page_shows(commands, output):
     assert output in printed(commands, ROOT)
 

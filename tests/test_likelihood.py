@@ -18,16 +18,6 @@ def model() -> VAE:
     return model_of(Architecture(hidden_sizes=(8,), latent_size=1)).requires_grad_(False)
 
 
-def estimate(model, images, samples):
-    return log_likelihoods(model, images, samples, Generator(0))[0]
-
-
-def ignore_the_latent(model):
-    """Make every posterior the prior, and all decoded images equal."""
-    for values in (*model.encoder[-1].parameters(), model.decoder[-1].weight):
-        values.zero_()
-
-
 def test_the_estimate_is_the_integral_over_a_1_d_space(model, images):
     """Against a sum of p(x | z) p(z) over a fine grid."""
     # p(x | z) then depends much on z, and the posterior fits it badly.
@@ -35,7 +25,8 @@ def test_the_estimate_is_the_integral_over_a_1_d_space(model, images):
     grid = torch.linspace(-8, 8, 4001)[:, None]
     logits = model.decode(grid)
     prior = -0.5 * (np.float64(grid[:, 0]) ** 2 + math.log(2 * math.pi))
-    for image, estimated in zip(images[:5], estimate(model, images[:5], 50_000), strict=True):
+    estimates, _ = log_likelihoods(model, images[:5], 50_000, Generator(0))
+    for image, estimated in zip(images[:5], estimates, strict=True):
         repeated = torch.from_numpy(image).expand(logits.shape)
         nll = exact.functional.bernoulli_nll(logits, repeated).numpy()
         integral = logsumexp(prior - nll) + math.log(16 / 4000)
@@ -44,7 +35,9 @@ def test_the_estimate_is_the_integral_over_a_1_d_space(model, images):
 
 def test_the_effective_size_depends_on_how_equal_weights_are(model, images):
     """All samples count with equal weights, and one with very unequal weights."""
-    ignore_the_latent(model)
+    # Every posterior is the prior, and all decoded images are equal.
+    for values in (*model.encoder[-1].parameters(), model.decoder[-1].weight):
+        values.zero_()
     _, sizes = log_likelihoods(model, images, 7, Generator(0))
     np.testing.assert_allclose(sizes, 7, rtol=1e-4)
     model.decoder[-1].weight.copy_(300 - 600 * (torch.arange(784) % 2)[:, None])
@@ -62,4 +55,4 @@ def test_the_mean_and_its_error_are_those_of_statistics():
 
 def test_extreme_weights_stay_finite(model, images):
     model.decoder[-1].bias += 1000.0
-    assert np.isfinite(estimate(model, images, 10)).all()
+    assert np.isfinite(log_likelihoods(model, images, 10, Generator(0))[0]).all()

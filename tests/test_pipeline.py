@@ -51,9 +51,9 @@ def imports(path: Path) -> set[Path]:
 
 def all_imports(path: Path) -> set[Path]:
     found, new = set(), {path}
-    while new:
+    while new := new - found:
         found |= new
-        new = {file for path in new for file in imports(path)} - found
+        new = set().union(*map(imports, new))
     if SRC / "exact/library.py" in found:  # which compiles them
         found |= {*(SRC / "exact").glob("*.c"), *(SRC / "exact").glob("*.h")}
     if SRC / "vae/model.py" in found:  # which imports a class by its name
@@ -63,9 +63,9 @@ def all_imports(path: Path) -> set[Path]:
 
 def keys_read(script: Path) -> set[str]:
     """The groups of params.yaml that a script reads, by `read_params` or as `params.GROUP`."""
-    found = set()
     if groups := getattr(importlib.import_module(script.stem), "GROUPS", None):
         return {group.partition(".")[0] for group in groups}
+    found = set()
     for node in ast.walk(ast.parse(script.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "read_params":
             found |= {argument.value.partition(".")[0] for argument in node.args}
@@ -92,8 +92,7 @@ def test_a_stage_declares_exactly_the_sources_it_imports(file):
             needed.remove(script)
         # A folder stands for all files below it.
         declared = {dep: {p for p in needed if p.is_relative_to(ROOT / dep)} for dep in sources}
-        assert needed - set().union(*declared.values()) == set(), name
-        assert [dep for dep, files in declared.items() if not files] == [], name
+        assert set().union(*declared.values()) == needed and all(declared.values()), name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -107,13 +106,10 @@ def test_a_stage_declares_exactly_the_parameters_it_reads(stage):
         assert declared == keys_read(ROOT / STAGES[stage]["cmd"].split()[1])
 
 
-def test_all_stages_but_the_datas_depend_on_the_packages():
-    others = {name for name, stage in STAGES.items() if "requirements.lock" not in stage["deps"]}
-    assert others == {"download", "binarize", "track"}
-
-
-def test_no_result_depends_on_tracking_or_mirrors():
+def test_results_depend_on_packages_but_not_on_tracking_or_mirrors():
     for name, stage in STAGES.items():
+        independent = name in ("download", "binarize", "track")
+        assert ("requirements.lock" in stage["deps"]) != independent, name
         assert name == "track" or not any("tracking" in dep for dep in stage["deps"])
         assert not {"download", "download.mirrors", "tracking"} & set(stage.get("params", []))
 
@@ -129,30 +125,23 @@ def clone(tmp_path_factory) -> Path:
 def test_dvc_lock_belongs_to_the_commit(clone):
     status = json.loads(call(clone, sys.executable, "-m", "dvc", "status", "--json"))
     del status["track"]  # which depends on folders: of each, git has a part
-    found = json.dumps(status)
-    assert "changed command" not in found
+    assert "changed command" not in (found := json.dumps(status))
     assert set(re.findall(': "(.*?)"', found)) <= {"deleted", "not in cache"}, found
 
 
 def test_the_readmes_figures_are_those_that_dvc_lock_names():
     locked = hashes(ROOT / "dvc.lock")
-    shown = sorted((ROOT / "docs/figures").iterdir())
-    assert shown
-    for path in shown:
-        assert md5(path) == locked[f"plots/{path.name}"], path
+    found = {f"plots/{path.name}": md5(path) for path in (ROOT / "docs/figures").iterdir()}
+    assert found and found.items() <= locked.items()
 
 
 def test_the_readmes_verdicts_are_those_of_the_committed_results(clone):
-    table = pd.DataFrame(read_json(clone / "metrics/reproduction.json")["published"])
-    kinds = text.verdict_counts(table)
+    values = pd.DataFrame(read_json(clone / "metrics/reproduction.json")["published"])
+    kinds = text.verdict_counts(values)
     readme = (ROOT / "README.md").read_text()
     assert len(kinds) == 5
     for what, *counts in kinds.itertuples():
         assert f"| {what} | {' | '.join(map(str, counts))} |" in readme
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 def test_the_pipeline_makes_every_output_and_nothing_temporary(finished_demo):
@@ -163,19 +152,17 @@ def test_the_pipeline_makes_every_output_and_nothing_temporary(finished_demo):
 
 def test_figures_have_the_posts_sizes_and_paces(finished_demo):
     """Below a strip of 26 pixels that counts epochs, and with two seconds for the last frame."""
-    for name, height, milliseconds in (
-        ("reconstruction", 224, 50 * 95),
-        ("reconstruction-early", 224, 100 * 149),
-        ("manifold", 560, 50 * 95),
-        ("manifold-early", 560, 100 * 99),
-    ):
+    paces = {"reconstruction": 50 * 95, "reconstruction-early": 100 * 149}
+    paces |= {"manifold": 50 * 95, "manifold-early": 100 * 99}
+    last = {}
+    for name, milliseconds in paces.items():
         with Image.open(finished_demo / f"plots/{name}.gif") as gif:
-            assert gif.size == (560, height + 26)
-            frames = ImageSequence.Iterator(gif)
-            assert sum(frame.info["duration"] for frame in frames) == milliseconds + 2000
-            last = np.array(gif.convert("L"))[26:]
-        if name == "reconstruction":  # and its last frame as a still
-            assert (np.array(Image.open(finished_demo / "plots/reconstruction.png")) == last).all()
+            assert gif.size == (560, 26 + (224 if "reconstruction" in name else 560))
+            durations = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+            assert sum(durations) == milliseconds + 2000
+            last[name] = np.array(gif.convert("L"))[26:]
+    still = np.array(Image.open(finished_demo / "plots/reconstruction.png"))
+    assert (still == last["reconstruction"]).all()
 
 
 def test_loss_tables_hold_every_epoch_split_into_its_terms(finished_demo):
@@ -189,18 +176,20 @@ def test_loss_tables_hold_every_epoch_split_into_its_terms(finished_demo):
 
 
 def test_only_stages_that_depend_on_a_parameter_run_again(demo):
-    repro = [sys.executable, "-m", "dvc", "repro"]
-    assert stages_run(call(demo, *repro)) == []
+    def stages_run() -> list[str]:
+        output = call(demo, sys.executable, "-m", "dvc", "repro")
+        return re.findall("^Running stage '(.*)'", output, re.MULTILINE)
+
+    assert stages_run() == []
     override_params(demo / "params.yaml", {"anomaly": {"noise_images": 500}})
-    assert stages_run(call(demo, *repro)) == ["anomaly", "report", "track"]
+    assert stages_run() == ["anomaly", "report", "track"]
+
+
+SCRIPTS = {path.stem for path in (*SRC.glob("*.py"), *SRC.glob("tools/*.py"))}
 
 
 # src_path is no script, and repro gives its process, with all options, to DVC.
-SCRIPTS = {path.stem for path in (*SRC.glob("*.py"), *SRC.glob("tools/*.py"))}
-SCRIPTS = sorted(SCRIPTS - {"src_path", "repro"})
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", sorted(SCRIPTS - {"src_path", "repro"}))
 @pytest.mark.parametrize(("option", "status"), [("--no-such-option", 2), ("--help", 0)])
 def test_wrong_arguments_are_answered_with_the_usage(name, option, status, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", option])
@@ -210,26 +199,24 @@ def test_wrong_arguments_are_answered_with_the_usage(name, option, status, monke
     assert "".join(capsys.readouterr()).startswith(f"usage: {name}.py ")
 
 
-def check(folder: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "src/tools/check.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
 def test_make_check_passes_as_committed_and_names_a_corrupted_loss(clone):
     # The loss tables, which DVC has and git has not.
     values = pd.DataFrame(read_json(clone / "metrics/reproduction.json")["published"])
     for model, rows in values[values["source"] == "notebook"].groupby("model"):
         ours = rows.pivot(index="epoch", columns="split", values="ours").add_suffix("_loss")
         ours.to_csv(clone / f"plots/{model}-losses.csv")
-    result = check(clone)
-    assert result.returncode == 0, result.stderr
-    path = clone / "plots/2d-losses.csv"
-    losses = pd.read_csv(path)
+
+    def check(losses: pd.DataFrame) -> tuple[int, str]:
+        losses.to_csv(clone / "plots/2d-losses.csv", index=False)
+        command = [sys.executable, "src/tools/check.py"]
+        result = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+        return result.returncode, result.stderr
+
+    losses = pd.read_csv(clone / "plots/2d-losses.csv")
+    status, message = check(losses)
+    assert status == 0, message
     losses.loc[3, "train_loss"] += 30
-    losses.to_csv(path, index=False)
-    result = check(clone)
-    assert result.returncode == 1
-    assert "2d train loss of epoch 4, notebook" in result.stderr
-    assert result.stderr.count("was replayed") == 1
-    losses[:4].to_csv(path, index=False)
-    assert "2d test loss of epoch 10, notebook: published 140.79" in check(clone).stderr
+    status, message = check(losses)
+    assert (status, message.count("was replayed")) == (1, 1)
+    assert "2d train loss of epoch 4, notebook" in message
+    assert "2d test loss of epoch 10, notebook: published 140.79" in check(losses[:4])[1]

@@ -21,12 +21,7 @@ from vae.model import load_model
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test-all")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-if not (BROWSER and DRIVER):
-    pytest.skip("needs Chromium and chromedriver", allow_module_level=True)
-
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and chromedriver")
 
 # The report's images: one per PNG, but for those that compare with published numbers.
 FIGURES = 11
@@ -34,19 +29,15 @@ FIGURES = 11
 DIGIT = """const canvas = document.querySelector(arguments[0]);
     const pixels = canvas.getContext('2d').getImageData(0, 0, 28, 28).data;
     return [...pixels].filter((_, index) => index % 4 === 0)"""
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
+FLAGS += " --disable-background-networking --disable-component-update --disable-sync"
 IMAGES = "return [...document.images].map(image => [image.complete, image.naturalWidth])"
-# What is wider than the page and not in a box that scrolls; on paper nothing scrolls.
+# Elements that are wider than the page and not in a box that scrolls; on paper nothing scrolls.
 CUT = """return [...document.querySelectorAll('table, figure, img, pre, p')].filter(element =>
     (matchMedia('print').matches || !element.closest('.wide')) &&
     element.getBoundingClientRect().right > innerWidth + 1).map(element => element.tagName)"""
 DRAW = """return [...document.querySelectorAll('h2[id^=draw], h2[id^=draw] + p, a[href^="#draw"]')]
     .map(element => element.checkVisibility())"""
-SPLIT = """return [...new Set([...document.querySelectorAll('table')]
-    .map(table => getComputedStyle(table).breakInside))]"""
 COLOR = "return getComputedStyle(document.body).{}.match(/\\d+/g).map(Number)"
 
 
@@ -94,10 +85,8 @@ def test_only_wide_tables_and_charts_scroll_sideways(browser, width):
 
 
 def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
-    filters = (
-        "return ['losses', 'anomalies', 'manifold'].map(name => getComputedStyle("
-        "document.querySelector(`[data-name=${name}]`)).filter.startsWith('invert'))"
-    )
+    filters = """return ['losses', 'anomalies', 'manifold'].map(name => getComputedStyle(
+        document.querySelector(`[data-name=${name}]`)).filter.startsWith('invert'))"""
     for scheme in ("light", "dark"):
         page = browser(prefers_color_scheme=scheme)
         paper, ink = (page.execute_script(COLOR.format(n)) for n in ("backgroundColor", "color"))
@@ -111,14 +100,14 @@ def test_the_page_is_light_or_dark_as_the_reader_prefers(browser):
 def test_a_print_is_light_complete_and_at_most_eight_pages(browser, inches):
     page = browser(medium="print", width=680, prefers_color_scheme="dark")
     assert page.execute_script(COLOR.format("backgroundColor")) == [255, 255, 255]
-    seen = (
-        "return [...document.images].filter(i => i.checkVisibility())"
-        ".map(i => i.currentSrc.slice(0, 14))"
-    )
+    seen = """return [...document.images].filter(image => image.checkVisibility())
+        .map(image => image.currentSrc.slice(0, 14))"""
     assert page.execute_script(seen) == ["data:image/png"] * FIGURES
     assert page.execute_script(CUT) == []
     assert page.execute_script(DRAW) == [False] * 3
-    assert page.execute_script(SPLIT) == ["avoid"]
+    split = """return [...document.querySelectorAll('table')]
+        .map(table => getComputedStyle(table).breakInside)"""
+    assert set(page.execute_script(split)) == {"avoid"}
     paper = dict(zip(("paperWidth", "paperHeight"), inches, strict=True))
     printed = b64decode(page.execute_cdp_cmd("Page.printToPDF", paper)["data"])
     assert 1 < len(re.findall(rb"/Type\s*/Page\b", printed)) <= 8
@@ -146,28 +135,28 @@ def test_the_page_scores_and_places_images_as_python_does(browser, finished_demo
     assert np.abs(posterior_means(models["2d"], images) - placed).max() < 1e-2
 
 
-def said(page) -> str:
-    return page.find_element(By.CSS_SELECTOR, "#plane [role=status]").text
+def find(page, selector: str):
+    return page.find_element("css selector", selector)
 
 
 def point(page) -> list[float]:
     """The coordinates that the plane names."""
-    return [float(part) for part in re.match(r"\((.*), (.*)\)", said(page)).groups()]
+    said = find(page, "#plane [role=status]").text
+    return [float(part) for part in re.match(r"\((.*), (.*)\)", said).groups()]
 
 
 def choose(page, view: str) -> None:
-    page.find_element(By.XPATH, f"//label[contains(., '{view}')]/input").click()
+    page.find_element("xpath", f"//label[contains(., '{view}')]/input").click()
 
 
 def test_arrow_keys_move_the_point_on_the_plane(browser):
     page = browser()
-    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
+    plane = find(page, "#plane .map")
     plane.click()
     before, digit = point(page), page.execute_script(DIGIT, "#plane .digit")
-    plane.send_keys(*[Keys.SHIFT + Keys.ARROW_RIGHT] * 5)
+    plane.send_keys(*[webdriver.Keys.SHIFT + webdriver.Keys.ARROW_RIGHT] * 5)
     x, y = point(page)
-    assert x > before[0]
-    assert y == pytest.approx(before[1], abs=0.05)
+    assert x > before[0] and y == pytest.approx(before[1], abs=0.05)
     assert page.execute_script(DIGIT, "#plane .digit") != digit
 
 
@@ -175,8 +164,8 @@ def test_arrow_keys_move_the_point_on_the_plane(browser):
 def test_a_pointer_on_the_plane_shows_the_digit_there(browser, finished_demo, view):
     page = browser()
     choose(page, view)
-    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
-    ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
+    plane = find(page, "#plane .map")
+    webdriver.ActionChains(page).move_to_element_with_offset(plane, 100, -50).perform()
     model = load_model(finished_demo / "models/2d.safetensors")
     expected = 255 * sigmoid(model.decode(torch.tensor([point(page)]))).numpy()[0]
     shown = np.array(page.execute_script(DIGIT, "#plane .digit"))
@@ -186,24 +175,24 @@ def test_a_pointer_on_the_plane_shows_the_digit_there(browser, finished_demo, vi
 
 def test_a_point_beyond_the_plane_is_marked_at_its_edge(browser):
     page = browser()
-    plane = page.find_element(By.CSS_SELECTOR, "#plane .map")
+    plane = find(page, "#plane .map")
     at_edge = "const pixels = arguments[0].getContext('2d').getImageData(540, 0, 20, 20).data;"
     at_edge += " return [...pixels].filter((_, at) => at % 4 === 2 && pixels[at - 2] > 250).length"
     plane.click()
     inside = page.execute_script(at_edge, plane)
-    assert "beyond" not in said(page)
+    assert "beyond" not in find(page, "#plane [role=status]").text
     choose(page, "test images")
-    ActionChains(page).move_to_element_with_offset(plane, 270, -270).click().perform()
+    webdriver.ActionChains(page).move_to_element_with_offset(plane, 270, -270).click().perform()
     choose(page, "decoded images")
-    assert ", beyond the edge of the plane" in said(page)
+    assert ", beyond the edge of the plane" in find(page, "#plane [role=status]").text
     assert page.execute_script(at_edge, plane) > inside + 20
 
 
 def test_a_drawn_digit_gets_the_scores_of_score_py(browser, finished_demo, tmp_path):
     page = browser()
-    sheet = page.find_element(By.CSS_SELECTOR, "#draw .sheet")
-    page.find_element(By.XPATH, "//button[.='Clear']").click()
-    chain = ActionChains(page).move_to_element_with_offset(sheet, 0, -80).click_and_hold()
+    sheet = find(page, "#draw .sheet")
+    page.find_element("xpath", "//button[.='Clear']").click()
+    chain = webdriver.ActionChains(page).move_to_element_with_offset(sheet, 0, -80).click_and_hold()
     chain.move_by_offset(0, 80).move_by_offset(0, 80).release().perform()
     image = np.array(page.execute_script(DIGIT, "#draw .sheet"), np.uint8) // 255
     assert 20 < image.sum() < 100
@@ -211,29 +200,27 @@ def test_a_drawn_digit_gets_the_scores_of_score_py(browser, finished_demo, tmp_p
     command = [sys.executable, "src/tools/score.py", "--json", tmp_path / "drawn.npy"]
     found = call(finished_demo, *command, "--polarity", "light-on-dark")
     (row,) = json.loads(found)["images"]
-    cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#draw tbody td")]
+    cells = [cell.text for cell in page.find_elements("css selector", "#draw tbody td")]
     for number, name in enumerate(("kl", "reconstruction", "negative_elbo")):
         assert float(cells[4 * number + 1]) == pytest.approx(row[name], abs=0.015)
         assert float(cells[4 * number + 2]) == pytest.approx(row[f"{name}_percentile"], abs=0.2)
-    verdict = page.find_element(By.CSS_SELECTOR, "#draw [role=status]").text
+    verdict = find(page, "#draw [role=status]").text
     assert verdict.lower().startswith(row["verdict"])
 
 
 def test_one_slider_moves_losses_reconstructions_and_manifold(browser):
     page = browser()
-    shown = (
-        "return [...document.querySelectorAll('#training img')].map(i => i.src)"
-        ".concat([...document.querySelectorAll('#training text')].map(t => t.textContent))"
-    )
+    shown = """return [...document.querySelectorAll('#training img, #training text')]
+        .map(element => element.src || element.textContent)"""
     last = page.execute_script(shown)
-    slider = page.find_element(By.CSS_SELECTOR, "#training input")
-    slider.send_keys(Keys.HOME)
+    slider = find(page, "#training input")
+    slider.send_keys(webdriver.Keys.HOME)
     first = page.execute_script(shown)
     assert all(one != other for one, other in zip(first, last, strict=True))
-    assert first[2:] == ["20d: no epoch has ended", "2d: no epoch has ended"]
+    assert first[1:3] == ["20d: no epoch has ended", "2d: no epoch has ended"]
     assert slider.get_attribute("aria-valuetext") == "before training"
-    slider.send_keys(Keys.ARROW_RIGHT)
-    assert page.execute_script(shown)[:2] != first[:2]
+    slider.send_keys(webdriver.Keys.ARROW_RIGHT)
+    assert page.execute_script(shown)[0] != first[0]
 
 
 def test_all_controls_have_names_and_work_by_keyboard(browser):

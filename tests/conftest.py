@@ -21,7 +21,6 @@ from filelock import FileLock
 
 import download
 from vae.data import Split, binarize, raw_files, read_idx, save_split
-from vae.frames import FrameRecorder
 from vae.model import VAE, build_model
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
@@ -111,6 +110,16 @@ def repository(demo: Path) -> Path:
     return demo
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the committed parameters and no variables of a user or of DVC."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
 def commit_all(demo: Path) -> None:
     """Commit a demo's folder to a git repository of its own."""
     names = [".gitattributes", ".dvc/config"]
@@ -121,13 +130,6 @@ def commit_all(demo: Path) -> None:
     commands = "init --quiet", "config user.name a", "config user.email a@b", "add ."
     for command in (*commands, "commit --quiet --message demo"):
         subprocess.run(["git", *command.split()], cwd=demo, check=True)
-
-
-def save_frames(path: Path, count: int) -> None:
-    """Write so many black frames of five pictures."""
-    recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
-    recorder.frames = [np.zeros((5, 784), np.uint8)] * count
-    recorder.save(path, recorder.frames)
 
 
 def link_environment(folder: Path) -> None:

@@ -181,9 +181,9 @@ def serving(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[int
         server.shutdown()
 
 
-def call(folder: Path, *command: str | Path) -> str:
+def call(folder: Path, *command: str | Path, **variables: str) -> str:
     """Run a command in `folder`, under this Python; return its output. It must succeed."""
-    environment = scratch_environment()
+    environment = scratch_environment() | variables
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

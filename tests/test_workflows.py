@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from conftest import ROOT, call, commit_all, link_environment
 
-JOBS = {
-    f"{path.stem}: {name}": job
+STEPS = {
+    f"{path.stem}: {name}": [step for step in job["steps"] if "run" in step]
     for path in sorted(ROOT.glob(".github/workflows/*.yml"))
     for name, job in YAML(typ="safe").load(path)["jobs"].items()
 }
@@ -20,7 +20,6 @@ NOT_RUN = {
     "make test-all": "the other tests",
     "make audit": "needs PyPI's vulnerability service",
 }
-STEPS = {name: [step for step in job["steps"] if "run" in step] for name, job in JOBS.items()}
 RUN = {name: [step for step in STEPS[name] if step["run"] not in NOT_RUN] for name in STEPS}
 # As the workflow has it, and as it is run. Only GitHub makes a release; its files must be there.
 STAND_INS = {

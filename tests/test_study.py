@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import demo as demo_script
 import study as study_script
-from conftest import ROOT, listening, serving
+from conftest import ROOT, call, listening, serving
 from vae.cli import UserError
 from vae.data import load_split
 from vae.identity import identity
@@ -281,11 +281,9 @@ def test_a_study_has_the_same_results_whatever_ran_before(
 
 
 @needs_ray
-def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
-    output = tmp_path / "study.csv"
-    command = [sys.executable, "src/tools/study.py", "--seeds", "199", "--output", output]
-    subprocess.run(command, cwd=demo, check=True, capture_output=True)
-    rows = pd.read_csv(output)
+def test_a_trial_has_the_bits_of_the_stages(demo):
+    call(demo, "python", "src/tools/study.py", "--seeds", "199", "--output", "study.csv")
+    rows = pd.read_csv(demo / "study.csv")
     for model in ("20d", "2d"):
         stage = pd.read_csv(demo / f"plots/{model}-losses.csv")
         ours = rows.loc[rows["model"] == model, stage.columns]

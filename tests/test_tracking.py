@@ -30,18 +30,9 @@ from vae.losses import load_losses
 from vae.model import load_model
 from vae.params import check_params, flat, training_params
 from vae.rebuild.compare import hashes
+from vae.tracking import sync
 from vae.tracking.live import live_run
 from vae.tracking.store import Store
-from vae.tracking.sync import (
-    MODEL_TAG,
-    find_run,
-    locked_params,
-    log_epoch_losses,
-    log_model,
-    log_results,
-    start_run,
-    sync_training,
-)
 
 TRACK = [sys.executable, "src/tools/track.py", "models", "metrics", "plots", "report.html"]
 SRC = {"PYTHONPATH": str(ROOT / "src")}
@@ -195,9 +186,9 @@ def test_a_run_without_a_logged_model_gets_one(workspace, params):
     """As after a kill between the last epoch and the model."""
     store = Store(params.tracking)
     run_id = store.client.create_run(store.experiment).info.run_id
-    log_epoch_losses(store, run_id, write_training("20d", 1)[0].row())
+    sync.log_epoch_losses(store, run_id, write_training("20d", 1)[0].row())
     for _ in range(2):
-        log_model(store, run_id, Path("models/20d.safetensors"))
+        sync.log_model(store, run_id, Path("models/20d.safetensors"))
     (model,) = logged_models()
     assert model.status == "READY"
 
@@ -208,7 +199,7 @@ def test_new_scores_are_logged_once_and_the_note_links_figures(workspace, params
     figure.write_bytes(b"png")
     run_id = runs()[0].info.run_id
     for score in (62.0, 62.0, 63.0):
-        log_results(Store(params.tracking), run_id, [figure], {"noise_kl": score, "n": 1})
+        sync.log_results(Store(params.tracking), run_id, [figure], {"noise_kl": score, "n": 1})
     ((run,), (model,)) = runs(), logged_models()
     assert {metric.key: metric.value for metric in model.metrics}["scores/noise_kl"] == 63.0
     assert len(steps(run, "scores/noise_kl")) == 2
@@ -250,7 +241,7 @@ def test_a_torn_dvc_lock_ends_in_one_line(bare, text):
     Path("dvc.lock").write_text(text)
     Path("a.csv").write_text("epoch\n")
     with pytest.raises(UserError, match=r"a\.csv is not the one of dvc\.lock; run `dvc repro`"):
-        locked_params("20d", [Path("a.csv")])
+        sync.locked_params("20d", [Path("a.csv")])
 
 
 def test_which_of_several_runs_a_model_belongs_to(finished):
@@ -263,18 +254,18 @@ def test_which_of_several_runs_a_model_belongs_to(finished):
     def start(name: str, **tags: str) -> str:
         values = flat(training_params(params, name))
         tags = {"identity": identity(values, data)} | tags
-        run_id = start_run(store, name, values, splits, tags)
+        run_id = sync.start_run(store, name, values, splits, tags)
         for row in load_losses(Path(f"plots/{name}-losses.csv")).head(3).to_dict("records"):
-            log_epoch_losses(store, run_id, row)
+            sync.log_epoch_losses(store, run_id, row)
         return run_id
 
     killed = start("2d", process=f"{os.uname().nodename}:{2**22 + 1}")
     other = start("2d", identity="0123456789ab")
     ours = start("20d")
-    sync_training(store, ours, "20d", Path("models"), Path("plots"))
+    sync.sync_training(store, ours, "20d", Path("models"), Path("plots"))
     store.client.set_terminated(start("20d"), "KILLED")
     gpu = start("20d")
-    store.client.set_tag(gpu, MODEL_TAG, "other weights")
+    store.client.set_tag(gpu, sync.MODEL_TAG, "other weights")
     store.client.set_terminated(gpu, "FINISHED")
     subprocess.run(TRACK, check=True)
     found = {run.info.run_id: run for run in runs()}
@@ -290,7 +281,7 @@ def test_a_file_that_dvc_lock_does_not_have_is_named(finished):
 
     def expect(name: str) -> None:
         with pytest.raises(UserError, match=f"{name} is not the one of dvc.lock; run"):
-            find_run(store, "20d", Path("models"), Path("plots"))
+            sync.find_run(store, "20d", Path("models"), Path("plots"))
 
     Path("plots/20d-losses.csv").unlink()
     expect("plots/20d-losses.csv")
@@ -308,7 +299,7 @@ def test_an_interrupted_training_does_not_stay_running(workspace, error, status)
         raise error
     (run,) = runs()
     assert run.info.status == status
-    assert MODEL_TAG not in run.data.tags
+    assert sync.MODEL_TAG not in run.data.tags
 
 
 def test_turned_off_nothing_is_written(bare, params):
@@ -339,9 +330,8 @@ def test_a_relative_database_starts_at_the_repositorys_root(
     bare, params, monkeypatch, empty_database, inside
 ):
     """Also in the temporary folder where DVC runs an experiment."""
-    root = bare
+    root = bare / "repository" if inside else bare
     if inside:
-        root = bare / "repository"
         monkeypatch.setenv("DVC_ROOT", str(root))
     (root / "below").mkdir(parents=True)
     shutil.copy(empty_database, root / "below/runs.db")

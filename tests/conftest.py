@@ -111,6 +111,16 @@ def repository(demo: Path) -> Path:
     return demo
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the committed parameters and no variables of a user or of DVC."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
 def commit_all(demo: Path) -> None:
     """Commit a demo's folder to a git repository of its own."""
     names = [".gitattributes", ".dvc/config"]
@@ -179,9 +189,9 @@ def serving(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[int
         server.shutdown()
 
 
-def call(folder: Path, *command: str | Path) -> str:
+def call(folder: Path, *command: str | Path, **variables: str) -> str:
     """Run a command in `folder`, under this Python; return its output. It must succeed."""
-    environment = scratch_environment()
+    environment = scratch_environment() | variables
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

@@ -1,16 +1,23 @@
-"""An MLflow server to start and kill."""
+"""An MLflow server to start and kill, and what tests of tracking write and read."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import psutil
 import requests
+from mlflow import MlflowClient
 
+from vae.files import write_csv
+from vae.frames import FrameRecorder
 from vae.rebuild.build import scratch_environment
+from vae.training import Epoch, Losses
 
 
 def free_port() -> int:
@@ -47,3 +54,32 @@ class Server:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+
+
+def write_training(name: str, epochs: int) -> list[Epoch]:
+    """Write what a training leaves: weights, black frames of five pictures, losses."""
+    rows = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, epochs + 1)]
+    Path("models").mkdir(exist_ok=True)
+    Path(f"models/{name}.safetensors").write_bytes(b"weights")
+    Path(f"models/{name}.json").write_text("{}")
+    recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
+    recorder.save(Path(f"models/{name}-epochs.arrow"), [np.zeros((5, 784), np.uint8)] * epochs)
+    write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame([epoch.row() for epoch in rows]))
+    return rows
+
+
+def client() -> MlflowClient:
+    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"))
+
+
+def runs(query: str = ""):
+    experiment = client().get_experiment_by_name("vae-mnist")
+    return client().search_runs([experiment.experiment_id], query)
+
+
+def steps(run, key: str = "train_loss") -> list[int]:
+    return [point.step for point in client().get_metric_history(run.info.run_id, key)]
+
+
+def artifacts(run, folder: str) -> list[str]:
+    return [file.path for file in client().list_artifacts(run.info.run_id, folder)]

@@ -23,10 +23,9 @@ from vae.grid import dvc_options, read_grid
     ("text", "grid"),
     [
         ("", {}),
-        (" train.epochs=2  train.beta=1,4 ", {"train.epochs": [2], "train.beta": [1, 4]}),
-        ("a.b=data/own/my pictures c=1", {"a.b": ["data/own/my pictures"], "c": [1]}),
+        ("a.b=data/own/my pictures c=1,4", {"a.b": ["data/own/my pictures"], "c": [1, 4]}),
         ("train-20d.hidden_sizes=[400, 200]", {"train-20d.hidden_sizes": [[400, 200]]}),
-        ("a = 1, 4\n b= null", {"a": [1, 4], "b": [None]}),
+        (" a = 1, 4\n b= null", {"a": [1, 4], "b": [None]}),
         ("a='x b=1, y' b=it's", {"a": ["x b=1, y"], "b": ["it's"]}),
         ("a=é;$5#1 b=1e-3", {"a": ["é;$5#1"], "b": [0.001]}),
     ],
@@ -38,14 +37,14 @@ def test_values_with_spaces_are_taken_as_typed(text, grid):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train.epochs", "'train.epochs' is not KEY=VALUE,VALUE"),
-        ("=1", "is not KEY=VALUE,VALUE"),
-        ("a=[1", "is not KEY=VALUE,VALUE, with values as in params.yaml"),
+        ("epochs", "'epochs' is not KEY=VALUE"),
+        ("=1", "'=1' is not KEY=VALUE"),
+        ("a=[1", "is not KEY=VALUE"),
         ("a=1 b=2 a=3", "has a key twice"),
     ],
 )
 def test_what_is_no_key_and_value_is_refused(text, message):
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=message):
         read_grid(text)
 
 
@@ -55,10 +54,8 @@ VALUES = [*TEXTS, 1e-3, None, True, [400, 200], {"first": None, "every": 2}]
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 @pytest.mark.parametrize("more", [[], ["b"]])
-def test_dvc_writes_a_value_as_typed_and_nothing_else(tmp_path, monkeypatch, value, more):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "params.yaml").read_text()
-    Path("params.yaml").write_text(text)
+def test_dvc_writes_a_value_as_typed_and_nothing_else(bare, value, more):
+    text = Path("params.yaml").read_text()
     (option,) = dvc_options({"tracking.experiment": [value, *more]})
     override = {"params.yaml": [option.removeprefix("--set-param=")]}
     first = get_hydra_sweeps(override)[0] if more else override
@@ -76,29 +73,23 @@ def test_a_value_that_dvc_would_change_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("script", "arguments", "message"),
     [
-        ("train.epoch=1", "train.epoch is an unknown key; did you mean epochs?"),
-        ("trian.epochs=1", "params.yaml has no group trian, which trian.epochs names"),
-        ("train.beta=2 train.epochs=-2", "train.epochs is -2; it should be greater than or equal"),
+        (experiments, ["train.epoch=1"], "train.epoch is an unknown key; did you mean epochs?"),
+        (experiments, ["train.beta=2 train.epochs=-2"], "train.epochs is -2; it should be"),
+        (repro, ["-S", "trian.epochs=1"], "params.yaml has no group trian, which trian.epochs"),
+        (repro, ["-S", "train.beta=2 train.epochs=-2"], "train.epochs is -2; it should be"),
+        (repro, ["-S", "train.epochs=2,3"], "make experiments GRID= tries several"),
     ],
 )
-@pytest.mark.parametrize(("script", "option"), [(experiments, []), (repro, ["-S"])])
 def test_a_wrong_key_or_value_is_named_before_anything_runs(
-    monkeypatch, script, option, setting, message
+    monkeypatch, script, arguments, message
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [script.__name__, *option, setting])
+    monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
     monkeypatch.setattr(script, "dvc", lambda *arguments: pytest.fail("it ran"))
     with pytest.raises(UserError, match=re.escape(message)):
         script.main()
-
-
-def test_set_takes_one_value_for_a_key(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["repro", "-S", "train.epochs=2,3"])
-    monkeypatch.setattr(repro, "dvc", lambda *arguments: pytest.fail("it ran"))
-    with pytest.raises(UserError, match="make experiments GRID= tries several"):
-        repro.main()
 
 
 @pytest.mark.parametrize(("target", "name"), [("repro", "SET"), ("experiments", "GRID")])
@@ -121,10 +112,10 @@ COMMIT |= {"Experiment": None, "State": None}
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Let DVC have experiments, by name, 20-d loss and state, of 2 epochs, after its commits."""
+    """Let DVC have experiments, by name, 20-d loss and state, of 2 epochs, after two commits."""
 
-    def show(*tried: tuple[str, float, str | None], commits: int = 1) -> pd.DataFrame:
-        full = [COMMIT | {"rev": rev} for rev in ("workspace", "main", "e1d2f3a")[: 1 + commits]]
+    def show(*tried: tuple[str, float, str | None]) -> pd.DataFrame:
+        full = [COMMIT | {"rev": rev} for rev in ("workspace", "main", "e1d2f3a")]
         for number, (name, loss, state) in enumerate(tried):
             values = {"Experiment": name, "rev": f"abc{number}", "typ": "branch_base"}
             values |= {"20d.test_loss": loss, "train.epochs": 2.0, "State": state}
@@ -136,20 +127,15 @@ def shown(monkeypatch):
 
 
 def test_earlier_experiments_stay_and_names_are_unique(shown):
-    table = shown(("a", 120.5, None), ("main", 90.0, None), ("a", 80.0, None), commits=2)
+    table = shown(("a", 120.5, None), ("main", 90.0, None), ("a", 80.0, None))
     assert table["name"].tolist() == ["workspace", "main main", "a abc0", "main abc1", "a abc2"]
 
 
-@pytest.mark.parametrize("state", ["Failed", "Queued", "Running"])
-def test_an_experiment_that_has_not_ended_well_shows_no_losses(shown, state):
-    line = list(experiments.lines(shown(("short", 120.5, state)), {}))[3]
-    assert line.split() == ["short", state.lower(), "train.epochs=2"]
-
-
-def test_a_change_within_the_seeds_noise_is_marked(shown):
-    table = shown(("a", 100.4, None), ("b", 99.0, None))
-    *_, one, other, note = experiments.lines(table, {"20d": 0.5})
+def test_changes_within_noise_are_marked_and_failures_have_none(shown):
+    table = shown(("a", 100.4, None), ("b", 99.0, None), ("c", 120.5, "Failed"))
+    *_, one, other, failed, note = experiments.lines(table, {"20d": 0.5})
     assert ("+0.400~" in one, "~" in other) == (True, False)
+    assert failed.split() == ["c", "failed", "train.epochs=2"]
     assert note.endswith(": 20d 0.50 nats")
 
 
@@ -172,11 +158,9 @@ def test_however_much_differs_a_line_has_80_columns(shown):
     assert " ".join(lines[3].split()).endswith(table.at[2, "differs"])
 
 
-def test_images_that_git_does_not_know_are_named_before_queueing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_images_that_git_does_not_know_are_named_before_queueing(bare, monkeypatch):
     monkeypatch.setattr(experiments, "dvc", lambda *arguments: 1)
-    for name in ("params.yaml", ".dvcignore"):
-        Path(name).write_text((ROOT / name).read_text())
+    Path(".dvcignore").write_text((ROOT / ".dvcignore").read_text())
     images = Path("data/own/my pictures")
     images.mkdir(parents=True)
     for name in ("1.png", ".DS_Store", "Thumbs.db", f"../{images.name}.dvc"):

@@ -7,46 +7,35 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from conftest import ROOT, save_frames
+from conftest import ROOT, serving
+from mlflow_server import artifacts, client, runs, steps, write_training
 from vae.cli import UserError
 from vae.data import load_split
-from vae.files import md5, read_json, write_csv
+from vae.files import md5, read_json
 from vae.identity import identity
 from vae.inference import anomaly_scores, reconstruct
 from vae.losses import load_losses
 from vae.model import load_model
 from vae.params import check_params, flat, training_params
 from vae.rebuild.compare import hashes
+from vae.tracking import sync
 from vae.tracking.live import live_run
 from vae.tracking.store import Store
-from vae.tracking.sync import (
-    MODEL_TAG,
-    find_run,
-    locked_params,
-    log_epoch_losses,
-    log_model,
-    log_results,
-    start_run,
-    sync_training,
-)
-from vae.training import Epoch, Losses
 
 TRACK = [sys.executable, "src/tools/track.py", "models", "metrics", "plots", "report.html"]
+SRC = {"PYTHONPATH": str(ROOT / "src")}
 OPEN_STORE = """
 from pathlib import Path
 from vae.params import check_params
@@ -64,19 +53,8 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture
-def bare(tmp_path, monkeypatch):
-    """A working folder with the committed parameters and no variables of a user or of DVC."""
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
-    Path("train.safetensors").write_bytes(b"data")
-    return tmp_path
-
-
-@pytest.fixture
 def workspace(bare, empty_database):
-    """The same with a database."""
+    """A working folder with the committed parameters and a database."""
     shutil.copy(empty_database, bare)
     return bare
 
@@ -89,56 +67,39 @@ def finished(demo, workspace, monkeypatch):
     return demo
 
 
-def client() -> MlflowClient:
-    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"))
-
-
-def runs(query: str = ""):
-    experiment = client().get_experiment_by_name("vae-mnist")
-    return client().search_runs([experiment.experiment_id], query)
-
-
 def logged_models():
-    experiment = client().get_experiment_by_name("vae-mnist")
-    return client().search_logged_models([experiment.experiment_id])
-
-
-def steps(run, key: str = "train_loss") -> list[int]:
-    return [point.step for point in client().get_metric_history(run.info.run_id, key)]
-
-
-def artifacts(run, folder: str) -> list[str]:
-    return [file.path for file in client().list_artifacts(run.info.run_id, folder)]
+    return client().search_logged_models(["1"])
 
 
 def train(params, name="20d"):
     """Write and log what the train stage does, for three epochs."""
+    Path("train.safetensors").write_bytes(b"data")
     values = flat(training_params(params, name))
-    epochs = [Epoch(n, Losses(80.0 - n, 20.0), Losses(81.0 - n, 21.0)) for n in range(1, 4)]
     with live_run(name, values, [Path("train.safetensors")], "0123456789ab") as log_epoch:
-        for epoch in epochs:
+        for epoch in write_training(name, 3):
             log_epoch(epoch)
-        Path("models").mkdir(exist_ok=True)
-        Path(f"models/{name}.safetensors").write_bytes(b"weights")
-        Path(f"models/{name}.json").write_text("{}")
-        save_frames(Path(f"models/{name}-epochs.arrow"), 3)
-        write_csv(Path(f"plots/{name}-losses.csv"), pd.DataFrame([e.row() for e in epochs]))
 
 
-def test_a_training_is_one_finished_run(workspace, params, monkeypatch, tmp_path):
+def refusal(params) -> str:
+    """The line, without a password, in which a training is refused at its start."""
+    with pytest.raises(UserError) as caught:
+        train(params)
+    message = str(caught.value)
+    assert not re.search("\n|secret", message)
+    assert len(message) < 600
+    assert not Path("models").exists()
+    return message
+
+
+def test_a_training_is_one_finished_run_with_its_model(workspace, params, monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_STAGE", "train-20d")
     monkeypatch.setenv("DVC_EXP_NAME", "brave-hen")
     train(params)
-    (run,) = runs()
+    ((run,), (model,)) = runs(), logged_models()
     assert (run.info.status, run.info.run_name) == ("FINISHED", "20d brave-hen")
-    assert run.data.params == {
-        "epochs": "10",
-        "learning_rate": "0.001",
-        "model.hidden_sizes": "[400]",
-        "model.latent_size": "20",
-        "seed": "199",
-        "train.batch_size": "128",
-    }
+    shown = {"epochs": "10", "learning_rate": "0.001", "seed": "199", "train.batch_size": "128"}
+    shown |= {"model.hidden_sizes": "[400]", "model.latent_size": "20"}
+    assert run.data.params == shown
     all_params = client().download_artifacts(run.info.run_id, "parameters.json", tmp_path)
     assert read_json(Path(all_params)) == flat(training_params(params, "20d"))
     assert run.data.tags["dvc.stage"] == "train-20d"
@@ -152,18 +113,13 @@ def test_a_training_is_one_finished_run(workspace, params, monkeypatch, tmp_path
     # Of the trained model and of each epoch, in two sizes.
     assert len(artifacts(run, "images")) == 2 * (1 + 3)
 
-
-def test_a_training_has_a_logged_model_with_its_last_losses(workspace, params):
-    train(params)
-    ((run,), (model,)) = runs(), logged_models()
-    assert (model.name, model.status) == ("20d", "READY")
+    assert (model.name, model.status) == ("20d brave-hen", "READY")
     assert model.source_run_id == run.info.run_id
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     files = client().list_logged_model_artifacts(model.model_id)
     assert "MLmodel" in [file.path for file in files]
     losses = {metric.key: (metric.value, metric.step) for metric in model.metrics}
     assert losses == {"train_loss": (97.0, 3), "test_loss": (99.0, 3)}
-    assert steps(run, "test_loss") == [1, 2, 3]
 
 
 def test_a_copied_checkout_writes_into_its_own_artifacts(
@@ -186,21 +142,19 @@ def test_a_copied_checkout_writes_into_its_own_artifacts(
 def test_the_database_is_in_the_folder_whatever_its_name(workspace, params, monkeypatch):
     folder = workspace / "per%20cent ques?tion quo'te #ünï"
     folder.mkdir()
-    for file in ("params.yaml", "train.safetensors"):
-        shutil.copy(workspace / file, folder)
+    shutil.copy(workspace / "params.yaml", folder)
     monkeypatch.chdir(folder)
     train(params)
     assert (folder / "mlflow.db").is_file()
     assert len(list((folder / "mlartifacts").rglob("20d.safetensors"))) == 1
     beside = {path.name for path in workspace.iterdir() if path.is_file()}
-    assert beside == {"mlflow.db", "params.yaml", "train.safetensors"}
+    assert beside == {"mlflow.db", "params.yaml"}
 
 
 def test_names_and_parameters_show_what_differs_from_the_commit(workspace, params):
-    subprocess.run(["git", "init", "--quiet"], check=True)
-    subprocess.run(["git", "add", "params.yaml"], check=True)
-    user = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", *user, "commit", "--quiet", "-m", "parameters"], check=True)
+    for command in ("init", "add params.yaml", "commit -m parameters"):
+        user = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *user, *command.split()], check=True, stdout=subprocess.DEVNULL)
     train(params)
     changed = {"learning_rate": 0.003, "beta": 2.0}
     train(params.model_copy(update={"train": params.train.model_copy(update=changed), "seed": 7}))
@@ -232,11 +186,9 @@ def test_a_run_without_a_logged_model_gets_one(workspace, params):
     """As after a kill between the last epoch and the model."""
     store = Store(params.tracking)
     run_id = store.client.create_run(store.experiment).info.run_id
-    log_epoch_losses(store, run_id, {"epoch": 1, "train_loss": 2.0, "test_loss": 3.0})
-    for path in (Path("20d.safetensors"), Path("20d.json")):
-        path.write_text("{}")
+    sync.log_epoch_losses(store, run_id, write_training("20d", 1)[0].row())
     for _ in range(2):
-        log_model(store, run_id, Path("20d.safetensors"))
+        sync.log_model(store, run_id, Path("models/20d.safetensors"))
     (model,) = logged_models()
     assert model.status == "READY"
 
@@ -247,11 +199,10 @@ def test_new_scores_are_logged_once_and_the_note_links_figures(workspace, params
     figure.write_bytes(b"png")
     run_id = runs()[0].info.run_id
     for score in (62.0, 62.0, 63.0):
-        log_results(Store(params.tracking), run_id, [figure], {"noise_kl": score, "n": 1})
+        sync.log_results(Store(params.tracking), run_id, [figure], {"noise_kl": score, "n": 1})
     ((run,), (model,)) = runs(), logged_models()
     assert {metric.key: metric.value for metric in model.metrics}["scores/noise_kl"] == 63.0
-    points = client().get_metric_history(run_id, "scores/noise_kl")
-    assert [point.value for point in points] == [62.0, 63.0]
+    assert len(steps(run, "scores/noise_kl")) == 2
     assert "scores/n" not in run.data.metrics
     page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/plots/figure.png"
     assert f"[figure.png]({page})" in run.data.tags["mlflow.note.content"]
@@ -266,10 +217,12 @@ def test_a_run_that_has_no_model_gets_scores_all_the_same(workspace, params):
     assert runs()[0].data.metrics == {"scores/kl": 2.0}
 
 
-def test_in_an_empty_store_runs_are_made_from_files(finished):
+def test_in_an_empty_store_each_run_is_made_once_from_files(finished):
+    """By two processes at once, and then by two more."""
     before = hashes(finished / "dvc.lock")
     for _ in range(2):
-        subprocess.run(TRACK, check=True)
+        for process in [subprocess.Popen(TRACK) for _ in range(2)]:
+            assert process.wait() == 0
         assert sorted(run.data.tags["model"] for run in runs()) == ["20d", "2d"]
         for run in runs():
             assert run.info.status == "FINISHED"
@@ -289,12 +242,6 @@ def test_in_an_empty_store_runs_are_made_from_files(finished):
         assert md5(path) == before[str(path)]
 
 
-def test_two_at_once_make_each_run_once(finished):
-    for process in [subprocess.Popen(TRACK) for _ in range(2)]:
-        assert process.wait() == 0
-    assert sorted(run.data.tags["model"] for run in runs()) == ["20d", "2d"]
-
-
 @pytest.mark.parametrize(
     "text", ["stages:\n  train-20d:\n    cmd: x\n", "stages:\n  trai", "stages:\n", "[]\n"]
 )
@@ -302,7 +249,7 @@ def test_a_torn_dvc_lock_ends_in_one_line(bare, text):
     Path("dvc.lock").write_text(text)
     Path("a.csv").write_text("epoch\n")
     with pytest.raises(UserError, match=r"a\.csv is not the one of dvc\.lock; run `dvc repro`"):
-        locked_params("20d", [Path("a.csv")])
+        sync.locked_params("20d", [Path("a.csv")])
 
 
 def test_which_of_several_runs_a_model_belongs_to(finished):
@@ -315,18 +262,18 @@ def test_which_of_several_runs_a_model_belongs_to(finished):
     def start(name: str, **tags: str) -> str:
         values = flat(training_params(params, name))
         tags = {"identity": identity(values, data)} | tags
-        run_id = start_run(store, name, values, splits, tags)
+        run_id = sync.start_run(store, name, values, splits, tags)
         for row in load_losses(Path(f"plots/{name}-losses.csv")).head(3).to_dict("records"):
-            log_epoch_losses(store, run_id, row)
+            sync.log_epoch_losses(store, run_id, row)
         return run_id
 
     killed = start("2d", process=f"{os.uname().nodename}:{2**22 + 1}")
     other = start("2d", identity="0123456789ab")
     ours = start("20d")
-    sync_training(store, ours, "20d", Path("models"), Path("plots"))
+    sync.sync_training(store, ours, "20d", Path("models"), Path("plots"))
     store.client.set_terminated(start("20d"), "KILLED")
     gpu = start("20d")
-    store.client.set_tag(gpu, MODEL_TAG, "other weights")
+    store.client.set_tag(gpu, sync.MODEL_TAG, "other weights")
     store.client.set_terminated(gpu, "FINISHED")
     subprocess.run(TRACK, check=True)
     found = {run.info.run_id: run for run in runs()}
@@ -342,7 +289,7 @@ def test_a_file_that_dvc_lock_does_not_have_is_named(finished):
 
     def expect(name: str) -> None:
         with pytest.raises(UserError, match=f"{name} is not the one of dvc.lock; run"):
-            find_run(store, "20d", Path("models"), Path("plots"))
+            sync.find_run(store, "20d", Path("models"), Path("plots"))
 
     Path("plots/20d-losses.csv").unlink()
     expect("plots/20d-losses.csv")
@@ -356,12 +303,11 @@ def test_a_file_that_dvc_lock_does_not_have_is_named(finished):
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
 def test_an_interrupted_training_does_not_stay_running(workspace, error, status):
-    data = [Path("train.safetensors")]
-    with pytest.raises(error), live_run("20d", {}, data, "0123456789ab"):
+    with pytest.raises(error), live_run("20d", {}, [], "0123456789ab"):
         raise error
     (run,) = runs()
     assert run.info.status == status
-    assert MODEL_TAG not in run.data.tags
+    assert sync.MODEL_TAG not in run.data.tags
 
 
 def test_turned_off_nothing_is_written(bare, params):
@@ -383,14 +329,9 @@ def test_turned_off_nothing_is_written(bare, params):
         ("mlruns", "should be like http://HOST:5000"),
     ],
 )
-def test_a_wrong_address_ends_in_one_line_without_its_password(
-    bare, params, monkeypatch, uri, message
-):
+def test_a_wrong_address_ends_in_one_line(bare, params, monkeypatch, uri, message):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        train(params)
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert message in refusal(params)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -398,9 +339,8 @@ def test_a_relative_database_starts_at_the_repositorys_root(
     bare, params, monkeypatch, empty_database, inside
 ):
     """Also in the temporary folder where DVC runs an experiment."""
-    root = bare
+    root = bare / "repository" if inside else bare
     if inside:
-        root = bare / "repository"
         monkeypatch.setenv("DVC_ROOT", str(root))
     (root / "below").mkdir(parents=True)
     shutil.copy(empty_database, root / "below/runs.db")
@@ -415,9 +355,7 @@ def test_a_relative_database_starts_at_the_repositorys_root(
 
 
 def test_a_kill_while_tables_are_made_leaves_no_database(bare, params):
-    process = subprocess.Popen(
-        [sys.executable, "-c", OPEN_STORE], env={"PYTHONPATH": str(ROOT / "src")}
-    )
+    process = subprocess.Popen([sys.executable, "-c", OPEN_STORE], env=SRC)
     begun = Path(".tmp-mlflow.db")
     while not (begun.exists() and begun.stat().st_size):
         assert process.poll() is None
@@ -432,45 +370,37 @@ def test_a_kill_while_tables_are_made_leaves_no_database(bare, params):
 
 
 def test_four_first_uses_at_once_make_one_database(bare):
-    script = f"{OPEN_STORE}store.client.create_run(store.experiment)"
-    command, environment = [sys.executable, "-c", script], {"PYTHONPATH": str(ROOT / "src")}
-    processes = [subprocess.Popen(command, env=environment) for _ in range(4)]
+    command = [sys.executable, "-c", f"{OPEN_STORE}store.client.create_run(store.experiment)"]
+    processes = [subprocess.Popen(command, env=SRC) for _ in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
     assert len(runs()) == 4
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("content", "statement", "reason"),
     [
-        ("damaged", "file is not a database"),
-        ("half made", ".*"),  # by a killed `mlflow ui`, which makes the tables under the final name
-        ("locked", "database is locked"),
+        (b"junk" * 999, "", "file is not a database"),
+        # By a killed `mlflow ui`, which makes the tables under the final name.
+        (b"", "CREATE TABLE experiments (experiment_id INTEGER)", ".*"),
+        (None, "BEGIN EXCLUSIVE", "database is locked"),
     ],
 )
-def test_an_unusable_database_ends_in_one_line(workspace, params, kind, reason):
+def test_an_unusable_database_ends_in_one_line(workspace, params, content, statement, reason):
     database = Path("mlflow.db")
-    if kind != "locked":
-        database.write_bytes(os.urandom(10_000) if kind == "damaged" else b"")
-    before = md5(database)
+    if content is not None:
+        database.write_bytes(content)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
-        if kind == "half made":
-            other.execute("CREATE TABLE experiments (experiment_id INTEGER)")
-            before = md5(database)
-        if kind == "locked":
-            other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(UserError, match=rf"mlflow\.db \({reason}\); fix it, name") as caught:
-            train(params)
-    assert "\n" not in str(caught.value)
+        other.executescript(statement)
+        before = md5(database)
+        assert re.search(rf"mlflow\.db \({reason}\); fix it, name", refusal(params))
     assert md5(database) == before
-    assert not Path("models").exists()
 
 
 def test_a_deleted_experiments_error_names_the_command_that_restores_it(workspace, params):
     train(params)
     client().delete_experiment("1")
-    with pytest.raises(UserError, match="the experiment vae-mnist is deleted") as caught:
-        train(params)
-    (command,) = re.findall("`mlflow (.*?)`", str(caught.value))
+    shutil.rmtree("models")
+    (command,) = re.findall("experiment vae-mnist is deleted; `mlflow (.*?)`", refusal(params))
     subprocess.run([sys.executable, "-m", "mlflow", *command.split()], check=True)
     train(params)
     assert len(runs()) == 2
@@ -486,9 +416,7 @@ def test_a_deleted_experiments_error_names_the_command_that_restores_it(workspac
 )
 def test_an_unusable_bucket_is_named_before_a_run_starts(workspace, params, place, reason):
     client().create_experiment("vae-mnist", place)
-    with pytest.raises(UserError, match=f"its files go to .*{reason}") as caught:
-        train(params)
-    assert "secret" not in str(caught.value)
+    assert re.search(f"its files go to .*{reason}", refusal(params))
     assert runs() == []
 
 
@@ -507,30 +435,19 @@ def test_runs_of_a_server_on_the_same_database_stay_usable(workspace, params):
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "reason"),
+    ("page", "text", "reason"),
     [
-        ("2.22.1", 200, "the server has MLflow 2.22.1; 3 or later is needed"),
-        ("<html>" + 99 * "<p>not a page for programs</p> ", 404, "error code 404"),
-        ("<html>" + 99 * "<p>please log in</p> ", 200, "Response body: '<html>"),
+        ("version", "2.22.1", "the server has MLflow 2.22.1; 3 or later is needed"),
+        ("index.html", "not a page for programs", "error code 404"),
+        ("api/2.0/mlflow/experiments/get-by-name", "<p>log in</p> " * 99, "Response body: '<p>log"),
     ],
 )
-def test_a_server_other_than_mlflow_3_is_an_error(bare, params, monkeypatch, text, status, reason):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(UserError, match=reason) as caught:
-            train(params)
-        server.shutdown()
-    assert len(str(caught.value)) < 600
+def test_a_server_other_than_mlflow_3_is_an_error(bare, params, monkeypatch, page, text, reason):
+    (bare / page).parent.mkdir(parents=True, exist_ok=True)
+    (bare / page).write_text(text)
+    with serving(bare) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        assert reason in refusal(params)
 
 
 def test_make_ui_names_a_port_in_use(workspace):

@@ -3,12 +3,10 @@
 import base64
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,15 +14,14 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from conftest import copy_demo
-from mlflow_server import Server, free_port
+from conftest import call
+from mlflow_server import Server, free_port, runs, steps
 from vae.rebuild.build import scratch_environment
 
 pytest.importorskip("psycopg2", reason="psycopg2 speaks to PostgreSQL: make test-all")
-INITDB = shutil.which("initdb") or next(
-    map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None
-)
-pytestmark = pytest.mark.skipif(not INITDB, reason="needs PostgreSQL's initdb and postgres")
+FOUND = [shutil.which("pg_ctl"), *Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
+PG_CTL = next(filter(None, FOUND), None)
+pytestmark = pytest.mark.skipif(not PG_CTL, reason="needs PostgreSQL's pg_ctl, initdb and postgres")
 
 USER, PASSWORD, DATABASE_PASSWORD = "vae-user", "hush-hush-1Z", "quiet-quiet-2Y"
 WRONG = "wrong-wrong-3X"
@@ -39,21 +36,15 @@ def postgres():
         shutil.chown(folder, "nobody", "nogroup")
         form |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
     (folder / "password").write_text(DATABASE_PASSWORD)
-    port, binaries = free_port(), Path(INITDB).resolve().parent
-    initdb = [INITDB, "-D", folder / "data", "-U", "mlflow", "--auth=scram-sha-256"]
-    initdb.append(f"--pwfile={folder}/password")
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **form)
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off".split()
-    with (folder / "log").open("w") as log:
-        command = [binaries / "postgres", "-D", folder / "data", *options]
-        server = subprocess.Popen(command, stderr=log, **form)
-    ready = [binaries / "pg_isready", "--quiet", "--host", "127.0.0.1", "--port", str(port)]
-    while subprocess.run(ready).returncode:
-        assert server.poll() is None, "the server has ended"
-        time.sleep(0.1)
+    form |= {"check": True, "stdout": subprocess.DEVNULL}
+    port = free_port()
+    control = [PG_CTL, "--wait", "-D", folder / "data", "-l", folder / "log", "-o"]
+    made = f"-U mlflow --auth=scram-sha-256 --pwfile={folder}/password"
+    subprocess.run([*control, made, "initdb"], **form)
+    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
+    subprocess.run([*control, options, "start"], **form)
     yield port
-    server.send_signal(signal.SIGQUIT)
-    server.wait()
+    subprocess.run([*control, "", "-m", "immediate", "stop"], **form)
     shutil.rmtree(folder)
 
 
@@ -68,9 +59,8 @@ class PasswordProxy(BaseHTTPRequestHandler):
         status, headers, content = 401, {"WWW-Authenticate": "Basic"}, b"who are you?"
         if self.headers["Authorization"] == f"Basic {expected}":
             del self.headers["Authorization"]
-            answer = requests.request(
-                self.command, self.upstream + self.path, headers=dict(self.headers), data=body
-            )
+            place, known = self.upstream + self.path, dict(self.headers)
+            answer = requests.request(self.command, place, headers=known, data=body)
             headers = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
             status, content = answer.status_code, answer.content
         self.send_response(status)
@@ -90,9 +80,8 @@ def server(postgres, tmp_path_factory):
     """The folder, with files and log, of an MLflow server started as docs/sharing.md says."""
     folder = tmp_path_factory.mktemp("server")
     database = f"postgresql+psycopg2://mlflow@127.0.0.1:{postgres}/postgres"
-    variables = {"MLFLOW_BACKEND_STORE_URI": database, "PGPASSWORD": DATABASE_PASSWORD}
-    files = ["--artifacts-destination", f"{folder}/artifacts"]
-    server = Server(folder, "server", *files, **variables)
+    places = {"MLFLOW_BACKEND_STORE_URI": database, "PGPASSWORD": DATABASE_PASSWORD}
+    server = Server(folder, "server", "--artifacts-destination", f"{folder}/artifacts", **places)
     PasswordProxy.upstream = server.uri
     server.start()
     yield folder
@@ -110,31 +99,22 @@ def address(server):
 
 def variables(address: str, password: str = PASSWORD) -> dict[str, str]:
     """The variables of a user who tracks on the server."""
-    names = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": password}
-    return {"MLFLOW_TRACKING_URI": address, **names}
+    login = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": password}
+    return {"MLFLOW_TRACKING_URI": address, **login}
 
 
 @pytest.fixture(scope="module")
 def demo(finished_demo, tmp_path_factory):
     """A finished demo without its own tracking, for the whole module."""
-    folder = copy_demo(finished_demo, tmp_path_factory.mktemp("copy") / "demo")
-    for path in folder.glob("ml*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
+    folder, ignored = tmp_path_factory.mktemp("copy") / "demo", shutil.ignore_patterns("ml*")
+    return shutil.copytree(finished_demo, folder, ignore=ignored)
 
 
 @pytest.fixture(scope="module")
 def output(demo, address):
     """The output of DVC as it trains a model of the demo and tracks the rest on the server."""
-    printed = ""
-    environment = {**scratch_environment(), **variables(address)}
-    for stage in ("train-20d", "track"):
-        options = f"repro --force --single-item --verbose {stage}".split()
-        form = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        result = subprocess.run(["dvc", *options], cwd=demo, env=environment, **form)
-        assert result.returncode == 0, result.stdout
-        printed += result.stdout
-    return printed
+    command = "dvc repro --force --single-item --verbose train-20d track 2>&1"
+    return call(demo, "sh", "-c", command, **variables(address))
 
 
 @pytest.fixture
@@ -144,26 +124,13 @@ def client(address, monkeypatch):
     return MlflowClient(address)
 
 
-def runs(client: MlflowClient):
-    return client.search_runs([client.get_experiment_by_name("vae-mnist").experiment_id])
-
-
-def trained(client: MlflowClient):
-    """The run that the training started; `track` has logged the other model from its files."""
-    (run,) = (run for run in runs(client) if "logged.from" not in run.data.tags)
-    return run
-
-
-def test_the_server_alone_has_the_run(output, client, demo):
-    run = trained(client)
+def test_the_server_alone_has_the_run_and_its_files(output, client, demo, server, tmp_path):
+    # `track` has logged the other model from its files.
+    (run,) = (run for run in runs() if "logged.from" not in run.data.tags)
     assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "test_kl")) == 10
+    assert len(steps(run, "test_kl")) == 10
     assert "scores/noise_kl" in run.data.metrics
     assert not list(demo.glob("ml*"))
-
-
-def test_files_are_in_the_servers_folder_unchanged(output, client, demo, server, tmp_path):
-    run = trained(client)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     for name in ("plots/reconstruction.gif", "plots/losses.png", "report.html"):
         copy = client.download_artifacts(run.info.run_id, name, tmp_path)
@@ -175,7 +142,7 @@ def test_files_are_in_the_servers_folder_unchanged(output, client, demo, server,
 
 
 def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
-    texts = [output, *(str(run.to_dictionary()) for run in runs(client))]
+    texts = [output, *(str(run.to_dictionary()) for run in runs())]
     files = [path for folder in (demo, server) for path in folder.rglob("*") if path.is_file()]
     assert server / "log" in files
     for password in (PASSWORD, DATABASE_PASSWORD):
@@ -185,7 +152,7 @@ def test_passwords_are_in_no_file_log_or_run(output, client, demo, server):
 
 @pytest.mark.parametrize("login", ["", f"{USER}:{WRONG}@"])
 def test_a_wrong_password_ends_in_one_line_without_it(output, demo, address, client, login):
-    before = len(runs(client))
+    before = len(runs())
     environment = scratch_environment() | variables(address.replace("//", f"//{login}"), WRONG)
     command = [sys.executable, "src/train.py", "20d", "data/binarized"]
     result = subprocess.run(command, cwd=demo, env=environment, capture_output=True, text=True)
@@ -194,4 +161,4 @@ def test_a_wrong_password_ends_in_one_line_without_it(output, demo, address, cli
     assert result.stderr.count("\n") == 1
     assert "401" in result.stderr
     assert WRONG not in result.stdout + result.stderr
-    assert len(runs(client)) == before
+    assert len(runs()) == before

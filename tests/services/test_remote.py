@@ -48,38 +48,38 @@ def test_clones_pull_outputs_from_a_folder_instead_of_computing_them(repository,
 
 @pytest.fixture
 def sftp_server(tmp_path):
-    """The port of an SFTP server on loopback, the key that it accepts, and another key."""
+    """The address of a folder on an SFTP server, and settings with its user's key and another."""
     pytest.importorskip("dvc_ssh", reason="dvc-ssh reaches a remote over SSH: make test-all")
     import asyncssh  # which dvc-ssh brings
 
     host, user, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
-    key, stranger = tmp_path / "key", tmp_path / "stranger"
-    user.write_private_key(key)
-    other.write_private_key(stranger)
+    keys = str(tmp_path / "key"), str(tmp_path / "stranger")
+    user.write_private_key(keys[0])
+    other.write_private_key(keys[1])
     user.write_public_key(tmp_path / "authorized_keys")
     users = str(tmp_path / "authorized_keys")
     options = {"server_host_keys": [host], "authorized_client_keys": users}
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncssh.listen("127.0.0.1", 0, sftp_factory=True, **options))
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    yield server.get_port(), key, stranger
+    url = f"ssh://127.0.0.1:{server.get_port()}{tmp_path}/store"
+    yield url, *({"user": getpass.getuser(), "keyfile": key} for key in keys)
     loop.call_soon_threadsafe(server.close)
     loop.call_soon_threadsafe(loop.stop)
 
 
 def test_ssh_shares_the_outputs_and_git_sees_no_key(repository, tmp_path, sftp_server):
-    port, key, _ = sftp_server
-    url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
-    clone = share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(key)})
+    url, settings, _ = sftp_server
+    clone = share(repository, tmp_path, url, settings)
     assert list((tmp_path / "store/files/md5").iterdir())
     check_shared(repository, clone)
     for folder in (repository, clone):
-        assert str(key) not in call(folder, "git", "grep", "--untracked", "-h", "", "--", ".dvc")
+        seen = call(folder, "git", "grep", "--untracked", "-h", "", "--", ".dvc")
+        assert settings["keyfile"] not in seen
 
 
 def test_ssh_without_the_key_shares_nothing(repository, tmp_path, sftp_server):
-    port, _, stranger = sftp_server
-    url = f"ssh://127.0.0.1:{port}{tmp_path}/store"
+    url, _, others = sftp_server
     with pytest.raises(AssertionError, match="Permission denied"):
-        share(repository, tmp_path, url, {"user": getpass.getuser(), "keyfile": str(stranger)})
+        share(repository, tmp_path, url, others)
     assert not (tmp_path / "store").exists()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from conftest import bits
-from vae.model import build_model
+from vae.model import VAE, build_model
 from vae.params import Architecture
 from vae.stream import Draws, RandomStream
 from vae.training import Start, fit
@@ -40,9 +40,8 @@ def notebooks_pass(images: int, latent: int, frames: bool) -> Draws:
     return Draws(order, torch.cat(noise), torch.cat(captured))
 
 
-def assert_initial_values(ours: RandomStream, notebooks: list[nn.Linear], **sizes) -> None:
+def assert_initial_values(ours: RandomStream, model: VAE, notebooks: list[nn.Linear]) -> None:
     """The model's encoder ends in one layer where the notebook had two."""
-    model = build_model(Architecture(**sizes))
     ours.initialise(model)
     (first, mean, log_variance, *decoder) = ([*layer.parameters()] for layer in notebooks)
     joined = [torch.cat(pair) for pair in zip(mean, log_variance, strict=True)]
@@ -57,12 +56,14 @@ def test_a_run_draws_what_the_notebook_draws_in_its_order():
     expected = [notebooks_pass(*each) for each in passes]
     second_model = notebooks_model(7, 2)
 
+    large = build_model(Architecture(hidden_sizes=(400,), latent_size=20))
+    small = build_model(Architecture(hidden_sizes=(7,), latent_size=2))
     ours, before = stream(), torch.get_rng_state()
-    assert_initial_values(ours, first_model, hidden_sizes=(400,), latent_size=20)
+    assert_initial_values(ours, large, first_model)
     assert torch.equal(ours.frame(20), frame)
     for each, draws in zip(passes, expected, strict=True):
         assert all(map(torch.equal, ours.epoch(*each), draws))
-    assert_initial_values(ours, second_model, hidden_sizes=(7,), latent_size=2)
+    assert_initial_values(ours, small, second_model)
     assert torch.equal(torch.get_rng_state(), before)  # torch's own generator is left alone
 
 

@@ -4,7 +4,7 @@ import copy
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import exact
-from conftest import ROOT, bits, model_of
+from conftest import bits, model_of
 from exact import functional
 from exact.random import Generator
 from vae.decomposition import decomposition, units
@@ -20,12 +20,11 @@ from vae.frames import FrameRecorder, grid_axis, latent_grid
 from vae.importance import log_likelihoods
 from vae.inference import anomaly_scores, reconstruct
 from vae.objective import loss_function
-from vae.params import Architecture, check_params
+from vae.params import Architecture
 from vae.stream import RandomStream
 from vae.training import Start, inexact_steps, train
 from vae.training import test as evaluate
 
-SETTINGS = check_params(ROOT / "params.yaml").train
 POSTS = [
     Architecture(hidden_sizes=(400,), latent_size=20),
     Architecture(hidden_sizes=(400, 150), latent_size=2),
@@ -219,13 +218,7 @@ def test_a_second_derivative_is_refused():
             torch.autograd.grad(function(x).sum(), x, create_graph=True)
 
 
-def test_bytes_other_than_zeros_and_ones_are_refused():
-    images = torch.zeros(300, 784, dtype=torch.uint8)
-    images[-1, -1] = 2
-    with pytest.raises(ValueError, match="zeros and ones only"):
-        functional.linear(images, normal(5, 784))
-
-
+TWO, WIDE = torch.tensor([[2]], dtype=torch.uint8), torch.zeros(5, 784)
 WRONG = {
     "inputs": lambda: functional.linear(normal(3, 4), normal(2, 5)),
     "inputs of a later layer": lambda: functional.linears(
@@ -239,12 +232,13 @@ WRONG = {
     "fewer images": lambda: functional.bernoulli_nll(normal(3, 4), torch.zeros(1, 4).byte()),
     "a posterior": lambda: functional.gaussian_sample_and_kl(normal(3, 4), normal(3, 4)),
     "an arithmetic": lambda: exact.set_arithmetic("fast"),
+    "a last byte of 2": lambda: functional.linear(nn.functional.pad(TWO, (783, 0, 299, 0)), WIDE),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_shapes_and_types_are_refused(name):
-    with pytest.raises(ValueError, match=r"fit|should be"):
+    with pytest.raises(ValueError, match=r"fit|should (be|hold)"):
         WRONG[name]()
 
 
@@ -294,14 +288,13 @@ def test_adam_leaves_parameters_without_a_gradient_alone():
 
 
 @pytest.mark.parametrize("architecture", POSTS, ids=str)
-def test_nothing_that_the_post_computes_is_inexact(architecture):
+def test_nothing_that_the_post_computes_is_inexact(architecture, params):
     """A training step, evaluation, figures, scores, likelihood."""
-    latent, settings = architecture.latent_size, SETTINGS.model_copy(update={"batch_size": 64})
+    latent, settings = architecture.latent_size, params.train.model_copy(update={"batch_size": 64})
     model, (images, _) = model_of(architecture), work(100, latent)
     pixels, stream = images.numpy(), RandomStream(0, 64, 1, 1)
     grid = latent_grid(grid_axis(3, (0.1, 0.9))) if latent == 2 else None
     recorder = FrameRecorder(pixels[:1], 16, grid)
-    start = Start(model, latent, images, images, stream)
     adam = exact.optim.Adam(model.parameters())
 
     def everything() -> None:
@@ -315,43 +308,29 @@ def test_nothing_that_the_post_computes_is_inexact(architecture):
         units(model, pixels, 255 * pixels)
 
     assert exact.inexact_operations(everything) == []
-    assert inexact_steps(start, settings) == []
-
-
-class Then(exact.nn.Linear):
-    """A layer whose outputs a function changes."""
-
-    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(784, 784)
-        self.change = change
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.change(super().forward(x))
+    assert inexact_steps(Start(model, latent, images, images, stream), settings) == []
 
 
 @pytest.mark.parametrize(
-    ("model", "names"),
+    ("change", "names"),
     [
-        (Then(lambda y: y + y), set()),
-        (Then(torch.tanh), {"aten.tanh.default", "aten.tanh_backward.default"}),
-        (Then(lambda y: y @ y.t()), {"aten.mm.default"}),
-        (Then(lambda y: y - y.sum(dim=1, keepdim=True)), {"aten.sum.dim_IntList"}),
-        (Then(lambda y: torch.add(y, y, alpha=3)), {"aten.add.Tensor"}),
-        (Then(lambda y: y * torch.rand(784)), {"aten.rand.default"}),
+        (lambda y: y + y, set()),
+        (lambda y: y + torch.arange(9).sum(), set()),  # of integers
+        (torch.tanh, {"aten.tanh.default", "aten.tanh_backward.default"}),
+        (lambda y: y @ y.t(), {"aten.mm.default"}),
+        (lambda y: y - y.sum(dim=1, keepdim=True), {"aten.sum.dim_IntList"}),
+        (lambda y: torch.add(y, y, alpha=3), {"aten.add.Tensor"}),
+        (lambda y: y * torch.rand(784), {"aten.rand.default"}),
     ],
 )
-def test_the_guard_catches_what_ieee_754_does_not_decide(model, names):
-    images = work(8, 1)[0]
+def test_the_guard_catches_what_ieee_754_does_not_decide(change, names):
+    images, layer = work(8, 1)[0], exact.nn.Linear(784, 784)
 
     def step() -> None:
-        y = model(images)
+        y = change(layer(images))
         y.backward(y.detach())
-        exact.optim.Adam(model.parameters()).step()
+        exact.optim.Adam(layer.parameters()).step()
 
     found = exact.inexact_operations(step)
     assert names <= set(found)
     assert names or not found
-
-
-def test_the_guard_accepts_sums_of_integers():
-    assert exact.inexact_operations(lambda: torch.arange(9).sum()) == []

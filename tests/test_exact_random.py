@@ -124,11 +124,8 @@ def test_what_is_no_contiguous_float32_is_refused_before_a_draw(tensor):
     assert torch.equal(ours.get_state(), untouched.get_state())
 
 
-def test_the_bits_are_these_with_any_processor():
+def test_the_bits_are_these_with_and_without_avx2():
     assert hashes() == HASHES
-
-
-def test_the_bits_are_the_same_without_avx2():
     program = (
         "import test_exact_random, torch;"
         "print(torch.backends.cpu.get_cpu_capability(), test_exact_random.hashes())"

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -121,9 +122,8 @@ def test_layers_have_the_parameters_of_torchs(name, settings, restored_modes):
     assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
 
 
-def convolved(x: tuple, weight: tuple, bias: int | None = None) -> Tensor:
-    bias = None if bias is None else torch.zeros(bias)
-    return functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+def convolved(*shapes: Sequence[int]) -> Tensor:
+    return functional.conv2d(*map(torch.zeros, shapes))
 
 
 WRONG = {
@@ -133,7 +133,7 @@ WRONG = {
     "no zeros": (lambda: exact.nn.Conv2d(2, 2, 3, 1, 1, padding_mode="circular"), "zeros"),
     "channels": (lambda: convolved((2, 3, 5, 5), (4, 2, 3, 3)), "do not fit weight"),
     "one image": (lambda: convolved((3, 5, 5), (4, 3, 3, 3)), "do not fit weight"),
-    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), 3), "bias should be"),
+    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), (3,)), "bias should be"),
     "a large kernel": (lambda: convolved((2, 3, 5, 5), (4, 3, 6, 6)), "larger than the images"),
 }
 
@@ -160,12 +160,8 @@ def test_gaussian_nll_and_its_gradients_are_those_of_float64(grey, log_variance)
 
 
 def test_a_step_of_convolutions_has_exact_operations_only():
-    model = nn.Sequential(
-        exact.nn.Conv2d(1, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        exact.nn.ConvTranspose2d(4, 2, 4, 2, 1),
-    )
+    there, back = exact.nn.Conv2d(1, 4, 3, padding=1), exact.nn.ConvTranspose2d(4, 2, 4, 2, 1)
+    model = nn.Sequential(there, nn.ReLU(), nn.MaxPool2d(2), back)
     images = torch.rand(3, 1, 8, 8)
 
     def step() -> None:

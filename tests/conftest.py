@@ -17,9 +17,11 @@ import vae.environment  # noqa: F401
 import numpy as np
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 
 import download
+import exact
 from vae.data import Split, binarize, raw_files, read_idx, save_split
 from vae.frames import FrameRecorder
 from vae.model import VAE, build_model
@@ -65,6 +67,23 @@ def model_of(architecture: Architecture, seed: int = 1) -> VAE:
     model = build_model(architecture)
     RandomStream(seed, 16, 1, 1).initialise(model)
     return model
+
+
+def bits(*tensors: torch.Tensor) -> bytes:
+    """The bytes of tensors, each row by row."""
+    return b"".join(tensor.detach().contiguous().numpy().tobytes() for tensor in tensors)
+
+
+@pytest.fixture
+def restored_modes() -> Iterator[None]:
+    """Leave to other tests the arithmetic, the threads and PyTorch's modes."""
+    threads = torch.get_num_threads()
+    yield
+    exact.set_arithmetic("exact")
+    exact.set_threads(exact.default_threads())
+    torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -9,14 +9,7 @@ from vae.data import load_split
 from vae.params import Model
 from work import Work
 
-
-@pytest.fixture(autouse=True)
-def mode():
-    """Leave to other tests the arithmetic and the modes that a peer sets."""
-    yield
-    exact.set_arithmetic("exact")
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("restored_modes")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +22,11 @@ def work(digits, params) -> Work:
     )
 
 
-@pytest.mark.parametrize("name", ["torch_kernels", "post", "examples"])
+@pytest.mark.parametrize("name", ["torch_kernels", "post", "examples", "kl_torch", "kl_post"])
 def test_the_peers_in_torch_do_the_same_work(work, name):
-    assert getattr(contestants, name)(work)() == pytest.approx(contestants.ours(work)(), rel=0.02)
+    ours, tolerance = ("kl_ours", 1e-4) if name.startswith("kl_") else ("ours", 0.02)
+    expected = getattr(contestants, ours)(work)()
+    assert getattr(contestants, name)(work)() == pytest.approx(expected, rel=tolerance)
 
 
 def test_the_peer_in_jax_does_the_same_work(work):
@@ -54,12 +49,6 @@ def test_the_peers_start_from_the_authors_first_weights(work):
         assert torch.equal(mine, other)
         assert other.is_contiguous()
     assert not any(isinstance(layer, exact.nn.Linear) for layer in theirs.modules())
-
-
-@pytest.mark.parametrize("name", ["kl_torch", "kl_post"])
-def test_the_peers_score_as_the_library_does(work, name):
-    expected = contestants.kl_ours(work)()
-    assert getattr(contestants, name)(work)() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["linear", "mm", "best"])

@@ -5,8 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,32 +13,37 @@ import torch
 from torch import Tensor
 
 import exact
-from conftest import ROOT, model_of
-from exact import library
+from conftest import ROOT, bits, model_of
+from exact import functional, library
+from exact.random import Generator
+from test_exact import POSTS
+from test_exact_convolution import SHAPES
 from vae.objective import loss_function
-from vae.params import Architecture
 
-MODELS = {
-    "20d": Architecture(hidden_sizes=(400,), latent_size=20),
-    "2d": Architecture(hidden_sizes=(400, 150), latent_size=2),
-}
 STEPS, IMAGES, WORDS = 100, 24, 100_019
-EXACT = ROOT / "src/exact"
-# MD5 of what `reference` writes and gives: of the C network that stood here before the operations.
+# MD5 of a model's `reference`: of the C network that stood here before the operations.
 HASHES = {
     "20d": ("782262502e3960194c0282035a5194f2", "332f1dbe645d4cc1b766e1ac0d0f2cb1"),
     "2d": ("346f42cfbd257bbcfda645d28ff79cf2", "95e1f7a1a9a912d8144d08cba9788adc"),
 }
+MODELS = dict(zip(HASHES, POSTS, strict=True))
 # Reads sizes, values, images, rows, noise and words; chains the operations as the model's layers
-# do; writes what `reference` gives.
+# do. Then reads convolutions, until the file ends. Writes what `reference` and `convolutions` give.
 DRIVER = r"""
 #include "exact.c"
 #include "draws.c"
 #include <stdio.h>
+#define GEOMETRY_OF(g) \
+    g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], g[12]
 static long failed;
 static void *room(long bytes) { return calloc(bytes + 512, 1); }
 static void get(FILE *in, void *to, long size, long count) {
     failed += (long)fread(to, size, count, in) != count;
+}
+static float *numbers(FILE *in, long count) {
+    float *to = room(4 * count);
+    get(in, to, 4, count);
+    return to;
 }
 static void put(const void *from, long size, long count) { fwrite(from, size, count, stdout); }
 int main(int arguments, char **argument) {
@@ -51,11 +55,10 @@ int main(int arguments, char **argument) {
     get(in, sizes, 8, layers + 2);
     for (long l = 0; l < layers; l++) size[l] = sizes + l + (l >= inner);
     long pixels = sizes[0], latent = size[inner][0];
-    float *all = room(4 * n[2]);
-    float *gradients = room(4 * n[2]), *first = room(4 * n[2]), *second = room(4 * n[2]);
+    float *all = numbers(in, n[2]), *gradients = room(4 * n[2]);
+    float *first = room(4 * n[2]), *second = room(4 * n[2]);
     Values tensors[128], *t = tensors;
     Layer table[64];
-    get(in, all, 4, n[2]);
     long at = 0, hidden_size = 0;
     for (long l = 0; l < layers; l++) {
         long inputs = size[l][0], outputs = size[l][1], counts[] = {inputs * outputs, outputs};
@@ -110,24 +113,27 @@ int main(int arguments, char **argument) {
     normal_pairs(words, pairs, n[5] / 4);
     permute(words, order, n[5]);
     put(normals, 4, n[5] - 16), put(pairs, 16, n[5] / 4), put(order, 8, n[5]);
+    for (long g[13]; fread(g, 8, 13, in) == 13;) {
+        long depth = g[3] * g[7] * g[8], places = g[0] * g[4] * g[5];
+        float *x = numbers(in, g[0] * g[1] * g[2] * g[3]), *w = numbers(in, depth * g[6]);
+        float *b = numbers(in, g[6]), *by_y = numbers(in, places * g[6]);
+        float *y = room(4 * places * g[6]), *by_w = room(4 * depth * g[6]);
+        failed += convolve(x, w, b, y, GEOMETRY_OF(g));
+        failed += convolve_by_weight(x, by_y, by_w, GEOMETRY_OF(g));
+        put(y, 4, places * g[6]), put(by_w, 4, depth * g[6]);
+    }
     return failed;
 }
 """
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_layers_keep_the_bits_of_the_c_network(name, tmp_path):
-    path, results = reference(name, tmp_path)
-    found = hashlib.md5(path.read_bytes()).hexdigest(), hashlib.md5(results).hexdigest()
-    assert found == HASHES[name]
-
-
 def layout(parts: Iterable[Tensor]) -> bytes:
     """Tensors like a model's parameters, layer by layer: weights (inputs, outputs), then biases."""
-    return b"".join(part.detach().t().contiguous().numpy().tobytes() for part in parts)
+    return bits(*(part.detach().t() for part in parts))
 
 
-def reference(name: str, folder: Path) -> tuple[Path, bytes]:
+@cache
+def reference(name: str) -> tuple[bytes, bytes]:
     """The driver's input for 100 steps of a model and some draws, and the library's results."""
     model, latent = model_of(MODELS[name]), MODELS[name].latent_size
     hidden = MODELS[name].hidden_sizes
@@ -150,26 +156,47 @@ def reference(name: str, folder: Path) -> tuple[Path, bytes]:
         loss, reconstruction = loss_function(logits, batch, kl)
         loss.backward()
         adam.step()
-        expected += [each.detach().numpy().tobytes() for each in (reconstruction, kl)]
+        expected.append(bits(reconstruction, kl))
     values = [*model.parameters()]
     expected += [layout(values), layout(value.grad for value in values)]
-    for name in ("exp_avg", "exp_avg_sq"):
-        expected.append(layout(adam.state[value][name] for value in values))
+    for moment in ("exp_avg", "exp_avg_sq"):
+        expected.append(layout(adam.state[value][moment] for value in values))
     words = generator.integers(0, 2**32, WORDS, np.uint32)
-    written.append(words.tobytes())
     normals, pairs = np.empty(WORDS - 16, np.float32), np.empty(WORDS // 4 * 2)
     order = np.empty(WORDS, np.int64)
     c, address = library.library(), words.ctypes.data
     c.many_normals(address, normals.ctypes.data, len(normals))
     c.normal_pairs(address, pairs.ctypes.data, WORDS // 4)
     c.permute(address, order.ctypes.data, WORDS)
-    expected += [normals.tobytes(), pairs.tobytes(), order.tobytes()]
-    path = folder / "input"
-    path.write_bytes(b"".join(written))
-    return path, b"".join(expected)
+    expected += [each.tobytes() for each in (normals, pairs, order)]
+    return b"".join([*written, words.tobytes()]), b"".join(expected)
 
 
-ZIG = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else [""]
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layers_keep_the_bits_of_the_c_network(name):
+    assert tuple(hashlib.md5(part).hexdigest() for part in reference(name)) == HASHES[name]
+
+
+@cache
+def convolutions() -> tuple[bytes, bytes]:
+    """The driver's input for some convolutions, and the library's results."""
+    written, expected = b"", b""
+    for images, channels, outputs, kernel, stride, padding in SHAPES:
+        draw = Generator(0).normal
+        x, w, b = draw(images, 9, 7, channels), draw(*kernel, channels, outputs), draw(outputs)
+        leaf = w.permute(3, 2, 0, 1).requires_grad_()
+        y = functional.conv2d(x.permute(0, 3, 1, 2), leaf, b, stride, padding).permute(0, 2, 3, 1)
+        by_y = draw(*y.shape)
+        (by_w,) = torch.autograd.grad(y, leaf, by_y)
+        steps = [2 * (n,) if isinstance(n, int) else n for n in (stride, padding)]
+        geometry = [images, 9, 7, channels, *y.shape[1:], *kernel, *steps[0]]
+        geometry += [-p for p in steps[1]]
+        written += bits(torch.tensor(geometry), x, w, b, by_y)
+        expected += bits(y, by_w.permute(2, 3, 1, 0))
+    return written, expected
+
+
+ZIG = [sys.executable, "-m", "ziglang", "cc"]
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static") or ""
 OWN = library.machine_flags()
 AVX2, WIDE = [flag for flag in OWN if "512" not in flag], len(OWN) > 2
@@ -185,24 +212,21 @@ BUILDS = {
 }
 
 
-def built(build: str, driver: str, folder: Path) -> list[str | Path]:
-    """Compile a driver of the library's C in `folder`; return the command that runs it."""
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
     command, emulator, possible = BUILDS[build]
     if not possible or not shutil.which(command[0]):
         pytest.skip(f"this machine cannot build or run {build}")
-    source, program = folder / "driver.c", folder / "driver"
-    source.write_text(driver)
+    source, program, path = (tmp_path / name for name in ("driver.c", "driver", "input"))
+    source.write_text(DRIVER)
     flags = [flag for flag in library.FLAGS if flag not in ("-shared", "-fPIC")]
-    arguments = [*command, *flags, f"-I{EXACT}", source, "-o", program, "-lm"]
+    arguments = [*command, *flags, f"-I{ROOT}/src/exact", source, "-o", program, "-lm"]
     compiled = subprocess.run(arguments, stderr=subprocess.PIPE, text=True)
     assert compiled.returncode == 0, compiled.stderr
-    return [*emulator, program]
-
-
-@pytest.mark.parametrize("build", BUILDS)
-def test_every_compiler_and_processor_gives_the_same_bits(build, tmp_path):
-    command = built(build, DRIVER, tmp_path)
+    geometries, convolved = convolutions()
     for name in MODELS:
-        path, _ = reference(name, tmp_path)
-        run = subprocess.run([*command, path], check=True, capture_output=True)
-        assert hashlib.md5(run.stdout).hexdigest() == HASHES[name][1], f"{build}: {name}"
+        path.write_bytes(reference(name)[0] + geometries)
+        found = subprocess.run([*emulator, program, path], check=True, capture_output=True).stdout
+        assert found.endswith(convolved), f"{build}: convolutions"
+        network = found.removesuffix(convolved)
+        assert hashlib.md5(network).hexdigest() == HASHES[name][1], f"{build}: {name}"

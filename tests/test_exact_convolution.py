@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import exact
+from conftest import bits
 from exact import functional
 from exact.random import Generator
+from test_exact import with_gradients
 
 # Images, channels, outputs, kernel, stride, padding: odd sizes, more than a vector, empty parts.
 SHAPES = [
@@ -33,14 +36,7 @@ def example(kind: str, images: int, channels: int, outputs: int, kernel: tuple) 
 
 
 def worked(module, kind: str, tensors: list[Tensor], *steps) -> list[Tensor]:
-    """The output, and gradients of its product with some numbers."""
-    y = getattr(module, kind)(*tensors, *steps)
-    by_y = Generator(1).normal(*y.shape).to(y.dtype)
-    return [y.detach(), *torch.autograd.grad(y, tensors, by_y)]
-
-
-def bits(tensors: list[Tensor]) -> list[bytes]:
-    return [tensor.contiguous().numpy().tobytes() for tensor in tensors]
+    return with_gradients(getattr(module, kind)(*tensors, *steps), tensors)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,8 +56,7 @@ def test_values_and_gradients_are_those_of_float64_autograd(kind, shape):
 def test_the_bits_are_those_of_other_machines():
     found = hashlib.md5()
     for kind, (*sizes, stride, padding) in itertools.product(KINDS, SHAPES):
-        for part in bits(worked(functional, kind, example(kind, *sizes), stride, padding)):
-            found.update(part)
+        found.update(bits(*worked(functional, kind, example(kind, *sizes), stride, padding)))
     assert found.hexdigest() == "a20842617980b19c954e0a44f797dea6"
 
 
@@ -81,16 +76,15 @@ def test_a_convolution_is_one_chain_in_the_written_order():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bits_do_not_depend_on_threads_or_memory_format(kind, shape):
+def test_bits_do_not_depend_on_threads_or_memory_format(kind, shape, restored_modes):
     *sizes, stride, padding = shape
     x, w, b = example(kind, *sizes)
     last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
-    found = []
+    found = set()
     for threads, images in ((1, x), (2, x), (3, x), (16, x), (2, last)):
         exact.set_threads(threads)
-        found.append(bits(worked(functional, kind, [images, w, b], stride, padding)))
-    exact.set_threads(exact.default_threads())
-    assert all(each == found[0] for each in found)
+        found.add(bits(*worked(functional, kind, [images, w, b], stride, padding)))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,19 +92,15 @@ def test_bits_do_not_depend_on_threads_or_memory_format(kind, shape):
 def test_an_images_bits_do_not_depend_on_its_batch(kind, shape):
     *sizes, stride, padding = shape
     x, w, b = example(kind, *sizes)
+    ys = [getattr(functional, kind)(part, w, b, stride, padding) for part in x.split(1)]
     whole = worked(functional, kind, [x, w, b], stride, padding)
-    for first in range(len(x)):
-        part = x.detach()[first : first + 1].clone().requires_grad_()
-        y = getattr(functional, kind)(part, w, b, stride, padding)
-        by_y = Generator(1).normal(*whole[0].shape)[first : first + 1]
-        gradient = torch.autograd.grad(y, part, by_y)
-        assert bits([y.detach(), *gradient]) == bits([t[first : first + 1] for t in whole[:2]])
+    assert bits(*with_gradients(torch.cat(ys), [x])) == bits(*whole[:2])
 
 
 def test_bytes_give_the_bits_of_the_same_numbers_as_float32():
     layer = exact.nn.Conv2d(1, 8, 3, padding=1)
     images = (torch.rand(4, 1, 28, 28) < 0.2).to(torch.uint8)
-    assert bits([layer(images).detach()]) == bits([layer(images.float()).detach()])
+    assert bits(layer(images)) == bits(layer(images.float()))
     with pytest.raises(ValueError, match="zeros and ones"):
         layer(images * 2)
 
@@ -119,7 +109,7 @@ def test_bytes_give_the_bits_of_the_same_numbers_as_float32():
     ("name", "settings"),
     [("Conv2d", {}), ("ConvTranspose2d", {"output_padding": 1, "bias": False})],
 )
-def test_layers_have_the_parameters_of_torchs(name, settings):
+def test_layers_have_the_parameters_of_torchs(name, settings, restored_modes):
     arguments = {"kernel_size": (3, 5), "stride": 2, "padding": (1, 2), **settings}
     ours, theirs = (getattr(library, name)(3, 4, **arguments) for library in (exact.nn, nn))
     assert isinstance(ours, type(theirs))
@@ -127,16 +117,13 @@ def test_layers_have_the_parameters_of_torchs(name, settings):
     x = torch.randn(2, 3, 9, 9)
     torch.testing.assert_close(ours(x), theirs(x))
     exact.set_arithmetic("torch")
-    try:
-        assert torch.equal(ours(x), theirs(x))
-    finally:
-        exact.set_arithmetic("exact")
+    assert torch.equal(ours(x), theirs(x))
+    exact.set_arithmetic("exact")
     assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
 
 
-def convolved(x: tuple, weight: tuple, bias: int | None = None) -> Tensor:
-    bias = None if bias is None else torch.zeros(bias)
-    return functional.conv2d(torch.zeros(x), torch.zeros(weight), bias)
+def convolved(*shapes: Sequence[int]) -> Tensor:
+    return functional.conv2d(*map(torch.zeros, shapes))
 
 
 WRONG = {
@@ -146,7 +133,7 @@ WRONG = {
     "no zeros": (lambda: exact.nn.Conv2d(2, 2, 3, 1, 1, padding_mode="circular"), "zeros"),
     "channels": (lambda: convolved((2, 3, 5, 5), (4, 2, 3, 3)), "do not fit weight"),
     "one image": (lambda: convolved((3, 5, 5), (4, 3, 3, 3)), "do not fit weight"),
-    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), 3), "bias should be"),
+    "a bias": (lambda: convolved((2, 3, 5, 5), (4, 3, 3, 3), (3,)), "bias should be"),
     "a large kernel": (lambda: convolved((2, 3, 5, 5), (4, 3, 6, 6)), "larger than the images"),
 }
 
@@ -161,30 +148,20 @@ def test_what_does_not_fit_is_refused(name):
 @pytest.mark.parametrize("grey", ["bytes", "floats"])
 @pytest.mark.parametrize("log_variance", ["number", "tensor"])
 def test_gaussian_nll_and_its_gradients_are_those_of_float64(grey, log_variance):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (5, 784), generator=generator, dtype=torch.uint8)
-    mean, spread = torch.rand(2, 3, 5, 784, generator=generator).requires_grad_()
-    v = spread if log_variance == "tensor" else -1.5
+    images = torch.arange(5 * 784).view(5, 784).remainder(256).byte()
+    mean, spread = Generator(0).normal(2, 3, 5, 784).requires_grad_()
+    v, leaves = (spread, [mean, spread]) if log_variance == "tensor" else (-1.5, [mean])
     terms = functional.gaussian_nll(mean, images if grey == "bytes" else images / 255, v)
     deviation = torch.exp(torch.as_tensor(v).double() / 2)
     normal = torch.distributions.Normal(mean.double(), deviation)
     expected = -normal.log_prob(images.double() / 255).sum(-1)
-    assert terms.shape == (3, 5) and terms.dtype == torch.float64
-    torch.testing.assert_close(terms, expected, rtol=1e-6, atol=0)
-    wanted = [mean, spread] if log_variance == "tensor" else [mean]
-    found, gradients = (
-        torch.autograd.grad(each.sum(), wanted, retain_graph=True) for each in (terms, expected)
-    )
-    torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-6)
+    results = [with_gradients(each, leaves) for each in (terms, expected)]
+    torch.testing.assert_close(*results, rtol=2e-6, atol=1e-6)
 
 
 def test_a_step_of_convolutions_has_exact_operations_only():
-    model = nn.Sequential(
-        exact.nn.Conv2d(1, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        exact.nn.ConvTranspose2d(4, 2, 4, 2, 1),
-    )
+    there, back = exact.nn.Conv2d(1, 4, 3, padding=1), exact.nn.ConvTranspose2d(4, 2, 4, 2, 1)
+    model = nn.Sequential(there, nn.ReLU(), nn.MaxPool2d(2), back)
     images = torch.rand(3, 1, 8, 8)
 
     def step() -> None:

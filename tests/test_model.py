@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file as load
 from safetensors.torch import save
 
-from conftest import model_of
+from conftest import bits, model_of
 from vae.cli import UserError
 from vae.model import build_model, load_model, reparameterize, save_model
 from vae.params import Architecture
@@ -47,10 +47,8 @@ def test_a_saved_model_computes_the_same_and_its_bytes_repeat(tmp_path, small, i
         save_model(model, small, tmp_path / f"{name}.safetensors")
     again = load_model(tmp_path / "a.safetensors")
     assert not any(value.requires_grad for value in again.parameters())
-    found, expected = (
-        each(torch.from_numpy(images), torch.ones(100, 2)) for each in (again, model)
-    )
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    x, noise = torch.from_numpy(images), torch.ones(100, 2)
+    assert bits(*again(x, noise)) == bits(*model(x, noise))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
@@ -66,27 +64,22 @@ def test_the_weights_fit_a_plain_pytorch_module(tmp_path, small, images):
     """Of torch.nn.Linear and ReLU, as who downloads a model file may build it."""
     model = model_of(small)
     save_model(model, small, tmp_path / "a.safetensors")
-    layers = [(784, 16), (16, 8), (8, 4)]
-    plain = [part for sizes in layers for part in (torch.nn.Linear(*sizes), torch.nn.ReLU())][:-1]
-    encoder = torch.nn.Sequential(*plain)
-    values = load(tmp_path / "a.safetensors")
-    encoder.load_state_dict(
-        {k.removeprefix("encoder."): v for k, v in values.items() if k.startswith("encoder.")}
-    )
-    found = encoder(torch.from_numpy(images).float())
-    torch.testing.assert_close(found, model.encode(torch.from_numpy(images)), rtol=1e-4, atol=1e-5)
+    linear, relu = torch.nn.Linear, torch.nn.ReLU()
+    encoder = torch.nn.Sequential(linear(784, 16), relu, linear(16, 8), relu, linear(8, 4))
+    plain = torch.nn.ModuleDict({"encoder": encoder})
+    plain.load_state_dict(load(tmp_path / "a.safetensors"), strict=False)
+    x = torch.from_numpy(images)
+    torch.testing.assert_close(encoder(x.float()), model.encode(x), rtol=1e-4, atol=1e-5)
 
 
 NETWORKS = """
-import exact, torch
+import torch
 from vae.model import BernoulliVAE, VAE
 
 class Good(BernoulliVAE):
     pass
 
-class Plain(torch.nn.Module):
-    def __init__(self, pixels, hidden_sizes, latent_size):
-        super().__init__()
+Plain = torch.nn.Identity
 
 class NoLatent(VAE):
     def __init__(self, pixels):
@@ -171,6 +164,7 @@ def described(text: str):
 
 
 BIAS = torch.zeros(784)
+GONE = '{"network": "networks.gone.Own", "hidden_sizes": [], "latent_size": 2}'
 DAMAGES = {
     "missing": lambda path: path.unlink(),
     "a pickle": lambda path: torch.save(Evil(), path),
@@ -183,9 +177,7 @@ DAMAGES = {
     "an endless header": lambda path: path.write_bytes((2**62).to_bytes(8, "little")),
     "no description": lambda path: path.with_suffix(".json").unlink(),
     "an empty description": described("{}"),
-    "a network that is gone": described(
-        '{"network": "networks.gone.Own", "hidden_sizes": [], "latent_size": 2}'
-    ),
+    "a network that is gone": described(GONE),
     "a deep description": described(100_000 * "["),
     "an enormous model": described('{"hidden_sizes": [100000, 100000], "latent_size": 2}'),
 }

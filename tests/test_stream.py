@@ -5,9 +5,10 @@ from itertools import chain
 import torch
 from torch import nn
 
+from conftest import bits
 from vae.model import VAE, build_model
 from vae.params import Architecture
-from vae.stream import RandomStream
+from vae.stream import Draws, RandomStream
 from vae.training import Start, fit
 
 SEED, BATCH, INTERVAL, PICTURES = 199, 128, 10, 5
@@ -28,51 +29,42 @@ def notebooks_frame(latent: int) -> torch.Tensor:
     return torch.cat([torch.randn_like(torch.empty(1, latent)) for _ in range(PICTURES)])
 
 
-def notebooks_pass(images: int, latent: int, frames: bool) -> tuple[torch.Tensor, list, list]:
+def notebooks_pass(images: int, latent: int, frames: bool) -> Draws:
     torch.empty((), dtype=torch.int64).random_()
     order = torch.randperm(images)
-    noise, captured = [], []
+    noise, captured = [], [torch.empty(0, PICTURES, latent)]
     for batch, rows in enumerate(order.split(BATCH)):
         noise.append(torch.randn_like(torch.empty(len(rows), latent)))
         if frames and batch % INTERVAL == 0:
-            captured.append(notebooks_frame(latent))
-    return order, noise, captured
+            captured.append(notebooks_frame(latent)[None])
+    return Draws(order, torch.cat(noise), torch.cat(captured))
 
 
-def assert_weights(model: VAE, notebooks: list[nn.Linear]) -> None:
+def assert_initial_values(ours: RandomStream, model: VAE, notebooks: list[nn.Linear]) -> None:
     """The model's encoder ends in one layer where the notebook had two."""
+    ours.initialise(model)
     (first, mean, log_variance, *decoder) = ([*layer.parameters()] for layer in notebooks)
     joined = [torch.cat(pair) for pair in zip(mean, log_variance, strict=True)]
     expected = [*first, *joined, *chain.from_iterable(decoder)]
-    for ours, theirs in zip(model.parameters(), expected, strict=True):
-        assert torch.equal(ours, theirs)
+    assert bits(*model.parameters()) == bits(*expected)
 
 
 def test_a_run_draws_what_the_notebook_draws_in_its_order():
     torch.manual_seed(SEED)
-    first_model = notebooks_model(400, 20)
-    first_frame = notebooks_frame(20)
-    order, noise, captured = notebooks_pass(TRAINING, 20, frames=True)
-    test_order, test_noise, _ = notebooks_pass(TEST, 20, frames=False)
+    first_model, frame = notebooks_model(400, 20), notebooks_frame(20)
+    passes = [(TRAINING, 20, True), (TEST, 20, False)]
+    expected = [notebooks_pass(*each) for each in passes]
     second_model = notebooks_model(7, 2)
 
-    ours = stream()
-    model = build_model(Architecture(hidden_sizes=(400,), latent_size=20))
-    before = torch.get_rng_state()
-    ours.initialise(model)
-    assert_weights(model, first_model)
-    assert torch.equal(ours.frame(20), first_frame)
-    draws = ours.epoch(TRAINING, 20)
-    assert torch.equal(draws.order, order)
-    assert torch.equal(draws.noise, torch.cat(noise))
-    assert torch.equal(draws.frame_noise, torch.stack(captured))
-    draws = ours.epoch(TEST, 20, frames=False)
-    assert torch.equal(draws.order, test_order)
-    assert torch.equal(draws.noise, torch.cat(test_noise))
+    large = build_model(Architecture(hidden_sizes=(400,), latent_size=20))
+    small = build_model(Architecture(hidden_sizes=(7,), latent_size=2))
+    ours, before = stream(), torch.get_rng_state()
+    assert_initial_values(ours, large, first_model)
+    assert torch.equal(ours.frame(20), frame)
+    for each, draws in zip(passes, expected, strict=True):
+        assert all(map(torch.equal, ours.epoch(*each), draws))
+    assert_initial_values(ours, small, second_model)
     assert torch.equal(torch.get_rng_state(), before)  # torch's own generator is left alone
-    model = build_model(Architecture(hidden_sizes=(7,), latent_size=2))
-    ours.initialise(model)
-    assert_weights(model, second_model)
 
 
 def test_skipping_a_run_leaves_the_stream_where_it_ends(params, small):

@@ -22,22 +22,18 @@ MODULES += ["sklearn.datasets", "torch", "vl_convert"]
 NOWHERE = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
 
 
-def make_wheel(folder: Path, name: str, release: str, files: dict[str, bytes]) -> None:
+def make_wheel(folder: Path, name: str, release: str, files: dict[str, str | bytes]) -> None:
     """Write a wheel of these files; those below NAME.data/scripts become programs."""
-    path = folder / f"{name}-{release}-py3-none-any.whl"
     about = f"{name}-{release}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
-    files = {
-        **files,
-        f"{about}/METADATA": metadata.encode(),
-        f"{about}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
+    wheel = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files = {**files, f"{about}/METADATA": metadata, f"{about}/WHEEL": wheel}
+    files[f"{about}/RECORD"] = "".join(f"{file},,\n" for file in files)
+    with zipfile.ZipFile(folder / f"{name}-{release}-py3-none-any.whl", "w") as archive:
         for file, content in files.items():
             entry = zipfile.ZipInfo(file)
             entry.external_attr = 0o100755 << 16  # a file that can be run
             archive.writestr(entry, content)
-        archive.writestr(f"{about}/RECORD", "".join(f"{file},,\n" for file in files))
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +45,13 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_wheel(folder / "wheels", "uv", UV, {f"uv-{UV}.data/scripts/uv": uv})
     for module in MODULES:
         name, _, inner = module.partition(".")
-        files = {f"{name}/__init__.py": b"def javascript_bundle(text): return text\n"}
-        make_wheel(folder / "wheels", name, "1.0", files | {f"{name}/{inner}.py": b""})
-    make_wheel(folder / "wheels", "numpy", "2.0", {"numpy/__init__.py": b""})
+        files = {f"{name}/__init__.py": "def javascript_bundle(text): return text\n"}
+        make_wheel(folder / "wheels", name, "1.0", files | {f"{name}/{inner}.py": ""})
+    make_wheel(folder / "wheels", "numpy", "2.0", {"numpy/__init__.py": ""})
     for wheel in (folder / "wheels").iterdir():
-        page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-") / "index.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        with page.open("a") as file:
-            file.write(f'<a href="../../wheels/{wheel.name}">{wheel.name}</a><br>\n')
+        page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-")
+        page.mkdir(parents=True, exist_ok=True)
+        (page / wheel.name).hardlink_to(wheel)  # the server lists a folder's files as links
     return folder
 
 
@@ -89,15 +84,10 @@ class Checkout:
 
     def run(self, **variables: str) -> subprocess.CompletedProcess:
         """Run `make setup` in an environment of its own."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), **NOWHERE}
-        return subprocess.run(
-            ["make", "setup", f"PYTHON={sys.executable}"],
-            cwd=self.folder,
-            env=environment | {"NO_PROXY": "127.0.0.1"} | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "NO_PROXY": "127.0.0.1"}
+        command = ["make", "setup", f"PYTHON={sys.executable}"]
+        options = {"cwd": self.folder, "env": environment | NOWHERE | variables, "text": True}
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
     def make(self, **variables: str) -> str:
         """Return what `make setup` prints. It must succeed."""
@@ -120,18 +110,11 @@ def checkout(tmp_path: Path, index: Path) -> Checkout:
 def test_variables_name_the_index_but_no_other_place(checkout, served, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     checkout.configure(f"[install]\ntarget = {elsewhere}\n[global]\nuser = true\n")
-    checkout.make(
-        PIP_INDEX_URL=f"{served}/simple",
-        PIP_TARGET=str(elsewhere),
-        PIP_PREFIX=str(elsewhere),
-        PIP_USER="1",
-        PIP_NO_DEPS="junk",
-        UV_SYSTEM_PYTHON="1",
-        UV_NO_VERIFY_HASHES="1",
-        UV_PROJECT_ENVIRONMENT=str(elsewhere),
-        BASH_ENV=str(tmp_path / "no such file"),
-        PYTHONWARNINGS="error",
-    )
+    places = ("PIP_TARGET", "PIP_PREFIX", "UV_PROJECT_ENVIRONMENT", "BASH_ENV")
+    switches = ("PIP_USER", "UV_SYSTEM_PYTHON", "UV_NO_VERIFY_HASHES")
+    variables = dict.fromkeys(places, str(elsewhere)) | dict.fromkeys(switches, "1")
+    variables |= {"PIP_NO_DEPS": "junk", "PYTHONWARNINGS": "error"}
+    checkout.make(PIP_INDEX_URL=f"{served}/simple", **variables)
     assert not elsewhere.exists()
     assert checkout.make(BASH_ENV="/no/such") == "make: Nothing to be done for 'setup'.\n"
 
@@ -180,15 +163,14 @@ def test_an_environment_without_its_interpreter_is_made_again(installed, tmp_pat
     assert subprocess.run([python, "-c", "import torch"]).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("repository", "reason"), [(False, "not a git repository"), (True, "dubious ownership")]
-)
-def test_set_up_without_git_says_why_and_makes_nothing(checkout, repository, reason):
+@pytest.mark.parametrize("reason", ["not a git repository", "dubious ownership"])
+def test_set_up_without_git_says_why_and_makes_nothing(checkout, reason):
     """In the folder of a source archive, and in a checkout that another user owns."""
-    if not repository:
+    owned = reason == "dubious ownership"
+    if not owned:
         shutil.rmtree(checkout.folder / ".git")
     # Git's own switch for its tests of this.
-    result = checkout.run(GIT_TEST_ASSUME_DIFFERENT_OWNER=str(int(repository)), LC_ALL="C")
+    result = checkout.run(GIT_TEST_ASSUME_DIFFERENT_OWNER=str(int(owned)), LC_ALL="C")
     assert result.returncode
     assert reason in result.stdout
     assert "error: git cannot use this folder, for the reason above" in result.stdout

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import ROOT, copy_demo
+from conftest import ROOT, call, copy_demo
 from vae.files import md5
 from vae.rebuild.build import override_params, scratch_environment
 
@@ -20,10 +21,6 @@ def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedPr
     """Run a command as a user in `folder` would; what it printed is one text."""
     options = {"env": scratch_environment(), "stdout": subprocess.PIPE, **options}
     return subprocess.run(command, cwd=folder, stderr=subprocess.STDOUT, text=True, **options)
-
-
-def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return run(folder, "dvc", *arguments)
 
 
 def script(folder: Path, name: str, *arguments: str, **options) -> subprocess.CompletedProcess:
@@ -61,11 +58,10 @@ def test_bad_input_ends_repro_in_one_line_and_loses_nothing(
     before, path = outputs(repository), repository / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    assert_one_line(dvc(repository, "repro", "--single-item", target), message)
+    assert_one_line(run(repository, "dvc", "repro", "--single-item", target), message)
     assert not list(repository.rglob(".tmp-*"))
-    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
-    result = dvc(repository, "checkout")
-    assert result.returncode == 0, result.stdout
+    call(repository, "git", "checkout", "-q", ".")
+    call(repository, "dvc", "checkout")
     assert outputs(repository) == before
 
 
@@ -87,33 +83,25 @@ def mounted() -> Iterator[Callable[..., Path]]:
         folder.rmdir()
 
 
-TMPFS = ("-t", "tmpfs", "tmpfs")
-
-
-def remount(folder: Path, kibibytes: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", folder], check=True)
-
-
 def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
-    disk = mounted("-o", "size=1g", *TMPFS)
+    disk = mounted("-t", "tmpfs", "-o", "size=1g", "tmpfs")
     folder = copy_demo(finished_demo, disk / "demo")
     shutil.rmtree(folder / "mlartifacts")
     # MLflow's files would be on this disk, too.
     override_params(folder / "params.yaml", {"tracking": {"enabled": False}})
     before = outputs(folder)
     # DVC removes the outputs first, which makes some room: enough for one checkpoint, not for two.
-    remount(disk, shutil.disk_usage(disk).used // 1024 + 4000)
-    options = ("--single-item", "--force", "--no-run-cache", "train-20d")
-    assert_one_line(dvc(folder, "repro", *options), "No space left on device: ")
+    call(disk, "mount", "-o", f"remount,size={shutil.disk_usage(disk).used // 1024 + 4000}k", disk)
+    command = ("dvc", "repro", "--single-item", "--force", "--no-run-cache", "train-20d")
+    assert_one_line(run(folder, *command), "No space left on device: ")
     assert not list(folder.rglob(".tmp-*"))
-    remount(disk, 1_000_000)
-    result = dvc(folder, "repro", *options)
-    assert result.returncode == 0, result.stdout
+    call(disk, "mount", "-o", "remount,size=1g", disk)
+    call(folder, *command)
     assert outputs(folder) == before
 
 
 def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
-    disk = mounted("-o", "size=200k", *TMPFS)
+    disk = mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs")
     environment = scratch_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
     result = script(demo, "train", "2d", "data/binarized", env=environment)
     assert_one_line(result, "(sqlite3.OperationalError) database or disk is full")
@@ -122,7 +110,7 @@ def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
 def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
-    subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    call(folder, "mount", "-o", "remount,ro,bind", folder)
     result = script(folder, "download", "data/raw")
     assert_one_line(result, "Read-only file system: data/raw/Digits/raw/train-images")
     assert outputs(demo) == before
@@ -132,10 +120,7 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     before = outputs(demo)
     changes = {"train-20d": {"hidden_sizes": [100_000]}, "tracking": {"enabled": False}}
     override_params(demo / "params.yaml", changes)
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
-
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
     result = script(demo, "train", "20d", "data/binarized", preexec_fn=limit)
     assert_one_line(result, "not enough memory; free some, or lower layer sizes, batch sizes")
     assert outputs(demo) == before

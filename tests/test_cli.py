@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from conftest import ROOT
 from vae import cli
 
 
-def raises(error: BaseException) -> Callable[[], None]:
+def run(error: BaseException) -> None:
+    """Run a script whose main raises this error."""
+
     def main() -> None:
         raise error
 
-    return main
+    cli.run(main)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def raises(error: BaseException) -> Callable[[], None]:
 )
 def test_a_refusal_of_the_system_ends_in_one_line(error, message):
     with pytest.raises(SystemExit, match=re.escape(f"error: {message}")):
-        cli.run(raises(error))
+        run(error)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_refusal_of_the_system_ends_in_one_line(error, message):
 )
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        cli.run(raises(error))
+        run(error)
 
 
 def test_arguments_are_paths_by_name_and_in_order(monkeypatch):

@@ -38,20 +38,26 @@ def make_wheel(folder: Path, name: str, release: str, files: dict[str, str | byt
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package index as files: `simple/NAME/` for each package, and all wheels in `wheels`."""
+    """A package index as files: `simple/NAME/`, all wheels in `wheels`, and a lock of them."""
     folder = tmp_path_factory.mktemp("index")
-    (folder / "wheels").mkdir()
+    wheels, lock = folder / "wheels", ""
+    wheels.mkdir()
     uv = (Path(sys.executable).parent / "uv").read_bytes()
-    make_wheel(folder / "wheels", "uv", UV, {f"uv-{UV}.data/scripts/uv": uv})
+    make_wheel(wheels, "uv", UV, {f"uv-{UV}.data/scripts/uv": uv})
     for module in MODULES:
         name, _, inner = module.partition(".")
         files = {f"{name}/__init__.py": "def javascript_bundle(text): return text\n"}
-        make_wheel(folder / "wheels", name, "1.0", files | {f"{name}/{inner}.py": ""})
-    make_wheel(folder / "wheels", "numpy", "2.0", {"numpy/__init__.py": ""})
-    for wheel in (folder / "wheels").iterdir():
-        page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-")
-        page.mkdir(parents=True, exist_ok=True)
-        (page / wheel.name).hardlink_to(wheel)  # the server lists a folder's files as links
+        make_wheel(wheels, name, "1.0", files | {f"{name}/{inner}.py": ""})
+    make_wheel(wheels, "numpy", "2.0", {"numpy/__init__.py": ""})
+    for wheel in sorted(wheels.iterdir()):
+        name, release, *_ = wheel.name.replace("_", "-").rsplit("-", 4)
+        (folder / "simple" / name).mkdir(parents=True, exist_ok=True)
+        # The server lists a folder's files as links.
+        (folder / "simple" / name / wheel.name).hardlink_to(wheel)
+        if release != "2.0":
+            checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            lock += f"{name}=={release} \\\n    --hash=sha256:{checksum}\n"
+    (folder / "requirements.lock").write_text(lock)
     return folder
 
 
@@ -72,13 +78,7 @@ class Checkout:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.folder / name)
         subprocess.run(["git", "init", "--quiet", self.folder], check=True)
-        lock = ""
-        for wheel in sorted((index / "wheels").iterdir()):
-            name, release, *_ = wheel.name.split("-")
-            if (name, release) != ("numpy", "2.0"):
-                checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
-                lock += f"{name.replace('_', '-')}=={release} \\\n    --hash=sha256:{checksum}\n"
-        (self.folder / "requirements.lock").write_text(lock)
+        shutil.copy(index / "requirements.lock", self.folder)
         self.packages = self.folder / f".venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
         self.packages /= "site-packages"
 
@@ -133,34 +133,25 @@ def test_a_folder_of_wheels_serves_without_an_index(checkout, index, tmp_path):
     checkout.make()
 
 
-@pytest.fixture
-def installed(checkout: Checkout, served: str) -> Checkout:
-    """A checkout whose packages came from the index that pip's settings file names."""
+def test_what_is_missing_is_installed_again(checkout, served, tmp_path):
+    """Files of packages, a package's version, and the interpreter."""
     checkout.configure(f"[global]\nindex-url = {served}/simple\n")
     checkout.make()
-    return checkout
-
-
-def test_missing_files_are_installed_again(installed, served):
-    programs, kept = installed.folder / ".venv/bin", installed.packages / "own.py"
+    programs, kept = checkout.folder / ".venv/bin", checkout.packages / "own.py"
     kept.touch()  # a user's own package stays
     install = f"install --quiet --index-url {served}/simple numpy==2.0"
     subprocess.run([programs / "pip", *install.split()], check=True)
-    shutil.rmtree(installed.packages / "torch")
+    shutil.rmtree(checkout.packages / "torch")
     (programs / "uv").unlink()
-    installed.make()
-    assert (installed.packages / "numpy-1.0.dist-info").exists()
+    checkout.make()
+    assert (checkout.packages / "numpy-1.0.dist-info").exists()
     assert (programs / "uv").exists()
     assert kept.exists()
-    assert "Nothing to be done" in installed.make()
-
-
-def test_an_environment_without_its_interpreter_is_made_again(installed, tmp_path):
-    python = installed.folder / ".venv/bin/python"
-    python.unlink()
-    python.symlink_to(tmp_path / "gone")
-    assert "Making the environment" in installed.make()
-    assert subprocess.run([python, "-c", "import torch"]).returncode == 0
+    assert "Nothing to be done" in checkout.make()
+    (programs / "python").unlink()
+    (programs / "python").symlink_to(tmp_path / "gone")
+    assert "Making the environment" in checkout.make()
+    assert subprocess.run([programs / "python", "-c", "import torch"]).returncode == 0
 
 
 @pytest.mark.parametrize("reason", ["not a git repository", "dubious ownership"])

@@ -3,7 +3,6 @@
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,10 +20,6 @@ def run(folder: Path, *command: str | Path, **options) -> subprocess.CompletedPr
     """Run a command as a user in `folder` would; what it printed is one text."""
     options = {"env": scratch_environment(), "stdout": subprocess.PIPE, **options}
     return subprocess.run(command, cwd=folder, stderr=subprocess.STDOUT, text=True, **options)
-
-
-def script(folder: Path, name: str, *arguments: str, **options) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, f"src/{name}.py", *arguments, **options)
 
 
 def assert_one_line(result: subprocess.CompletedProcess, message: str) -> None:
@@ -103,7 +98,7 @@ def test_a_training_on_a_full_disk_can_be_repeated(finished_demo, mounted):
 def test_on_a_full_disk_mlflows_database_is_named(demo, mounted):
     disk = mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs")
     environment = scratch_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
-    result = script(demo, "train", "2d", "data/binarized", env=environment)
+    result = run(demo, "python", "src/train.py", "2d", "data/binarized", env=environment)
     assert_one_line(result, "(sqlite3.OperationalError) database or disk is full")
 
 
@@ -111,7 +106,7 @@ def test_a_read_only_disk_keeps_the_outputs_and_is_named(demo, mounted):
     before = outputs(demo)
     folder = mounted("--bind", demo)
     call(folder, "mount", "-o", "remount,ro,bind", folder)
-    result = script(folder, "download", "data/raw")
+    result = run(folder, "python", "src/download.py", "data/raw")
     assert_one_line(result, "Read-only file system: data/raw/Digits/raw/train-images")
     assert outputs(demo) == before
 
@@ -121,7 +116,7 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
     changes = {"train-20d": {"hidden_sizes": [100_000]}, "tracking": {"enabled": False}}
     override_params(demo / "params.yaml", changes)
     limit = partial(resource.setrlimit, resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
-    result = script(demo, "train", "20d", "data/binarized", preexec_fn=limit)
+    result = run(demo, "python", "src/train.py", "20d", "data/binarized", preexec_fn=limit)
     assert_one_line(result, "not enough memory; free some, or lower layer sizes, batch sizes")
     assert outputs(demo) == before
 
@@ -137,5 +132,4 @@ def test_with_too_little_memory_a_training_says_what_decides_it(demo):
 def test_another_intermediate_file_ends_a_script_in_one_line(demo, file, content, stage, message):
     shutil.copy(demo / content, demo / file)
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    result = script(demo, stage, *stages[stage]["cmd"].split()[2:])
-    assert_one_line(result, message)
+    assert_one_line(run(demo, *stages[stage]["cmd"].split()), message)

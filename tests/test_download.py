@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 import re
 import shutil
 import socket
@@ -137,10 +138,9 @@ def test_torchvision_reads_a_downloaded_data_set(tmp_path, monkeypatch, dataset)
 @pytest.fixture
 def certified(folders, monkeypatch):
     """The URL of a TLS server of the mirror folders; its certificate is cert.pem there."""
-    names = "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    for name in os.environ:
+        if name.upper().endswith(("_CA_BUNDLE", "_PROXY")):
+            monkeypatch.delenv(name)
     command = "openssl req -x509 -nodes -days 1 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
     command += " -keyout key.pem -out cert.pem -subj /CN=localhost"
     command += " -addext subjectAltName=DNS:localhost"

@@ -108,12 +108,7 @@ def test_conflicts_are_refused_until_a_side_is_taken(project, monkeypatch, commi
 
 @pytest.mark.parametrize(
     ("options", "repairs"),
-    [
-        ("--single-branch", 0),
-        ("--depth=1", 1),
-        ("--filter=tree:0", 1),
-        ("--depth=1 --filter=blob:none", 2),
-    ],
+    [("--single-branch", 0), ("--depth=1", 1), ("--depth=1 --filter=blob:none", 2)],
 )
 def test_the_message_for_a_partial_clone_completes_it(
     project, tmp_path, monkeypatch, options, repairs

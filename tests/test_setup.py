@@ -37,8 +37,8 @@ def make_wheel(folder: Path, name: str, release: str, files: dict[str, str | byt
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package index as files: `simple/NAME/`, all wheels in `wheels`, and a lock of them."""
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder with packages in `wheels` and a lock of them; the URL of an index of them."""
     folder = tmp_path_factory.mktemp("index")
     wheels, lock = folder / "wheels", ""
     wheels.mkdir()
@@ -58,21 +58,16 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
             checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
             lock += f"{name}=={release} \\\n    --hash=sha256:{checksum}\n"
     (folder / "requirements.lock").write_text(lock)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def served(index: Path) -> Iterator[str]:
-    """The address of that index on a server of this process."""
-    with serving(index) as port:
-        yield f"http://127.0.0.1:{port}"
+    with serving(folder) as port:
+        yield folder, f"http://127.0.0.1:{port}/simple"
 
 
 class Checkout:
     """A checkout with a small lock, in which `make` runs without any network."""
 
-    def __init__(self, folder: Path, index: Path) -> None:
+    def __init__(self, folder: Path, index: Path, url: str) -> None:
         self.folder, self.home = folder / "checkout", folder / "home"
+        self.index, self.url = index, url
         self.home.mkdir()
         for name in ("Makefile", "src/tools/install.sh", "src/vae/environment.mk"):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,43 +98,42 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, index: Path) -> Checkout:
-    return Checkout(tmp_path, index)
+def checkout(tmp_path: Path, index: tuple[Path, str]) -> Checkout:
+    return Checkout(tmp_path, *index)
 
 
-def test_variables_name_the_index_but_no_other_place(checkout, served, tmp_path):
+def test_variables_name_the_index_but_no_other_place(checkout, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     checkout.configure(f"[install]\ntarget = {elsewhere}\n[global]\nuser = true\n")
     places = ("PIP_TARGET", "PIP_PREFIX", "UV_PROJECT_ENVIRONMENT", "BASH_ENV")
     switches = ("PIP_USER", "UV_SYSTEM_PYTHON", "UV_NO_VERIFY_HASHES")
     variables = dict.fromkeys(places, str(elsewhere)) | dict.fromkeys(switches, "1")
     variables |= {"PIP_NO_DEPS": "junk", "PYTHONWARNINGS": "error"}
-    checkout.make(PIP_INDEX_URL=f"{served}/simple", **variables)
+    checkout.make(PIP_INDEX_URL=checkout.url, **variables)
     assert not elsewhere.exists()
     assert checkout.make(BASH_ENV="/no/such") == "make: Nothing to be done for 'setup'.\n"
 
 
-def test_an_index_that_uvs_settings_name_serves_pip_too(checkout, served):
-    checkout.make(UV_INDEX_URL=f"{served}/simple")
+def test_an_index_that_uvs_settings_name_serves_pip_too(checkout):
+    checkout.make(UV_INDEX_URL=checkout.url)
 
 
-def test_a_folder_of_wheels_serves_without_an_index(checkout, index, tmp_path):
+def test_a_folder_of_wheels_serves_without_an_index(checkout, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    shutil.copy(index / f"wheels/uv-{UV}-py3-none-any.whl", other)
-    checkout.configure(
-        f"[global]\nno-index = true\nfind-links =\n    {other}\n    {index}/wheels\n"
-    )
+    shutil.copy(checkout.index / f"wheels/uv-{UV}-py3-none-any.whl", other)
+    links = f"    {other}\n    {checkout.index}/wheels\n"
+    checkout.configure(f"[global]\nno-index = true\nfind-links =\n{links}")
     checkout.make()
 
 
-def test_what_is_missing_is_installed_again(checkout, served, tmp_path):
+def test_what_is_missing_is_installed_again(checkout, tmp_path):
     """Files of packages, a package's version, and the interpreter."""
-    checkout.configure(f"[global]\nindex-url = {served}/simple\n")
+    checkout.configure(f"[global]\nindex-url = {checkout.url}\n")
     checkout.make()
     programs, kept = checkout.folder / ".venv/bin", checkout.packages / "own.py"
     kept.touch()  # a user's own package stays
-    install = f"install --quiet --index-url {served}/simple numpy==2.0"
+    install = f"install --quiet --index-url {checkout.url} numpy==2.0"
     subprocess.run([programs / "pip", *install.split()], check=True)
     shutil.rmtree(checkout.packages / "torch")
     (programs / "uv").unlink()

@@ -16,12 +16,19 @@ from vae.cli import UserError
 from vae.custom_data import read_custom_data
 from vae.files import dvc_files
 
-SIDE = (28, 28)
+# What editors, office programs, file managers and systems leave beside a file x.png.
+LEFT = [".DS_Store", "._x.png", ".x.png.swp", ".#x.png", ".~lock.x.png#", ".nfs0001", "x.png~"]
+LEFT += ["#x.png#", "~$x.png", "x.png.bak", "x.png.orig", "x.png.swp", "x.png.part", "Thumbs.db"]
+LEFT += ["desktop.ini", "Icon\r", "x.png:Zone.Identifier", "x.png___jb_tmp___"]
+LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcignore"]
 
 
 def pictures(count: int) -> np.ndarray:
     """Random images, `(count, 28, 28)` uint8."""
-    return np.random.default_rng(count).integers(0, 256, (count, *SIDE), dtype=np.uint8)
+    return np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+
+FEW = pictures(8)
 
 
 @pytest.fixture
@@ -75,9 +82,6 @@ def test_folders_and_kerass_names_give_splits_and_labels(own):
         assert [found[name][1].tolist() for name in ("train", "test")] == [labels, [7]]
 
 
-FEW = pictures(8)
-
-
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -114,13 +118,6 @@ def test_a_folder_of_another_kind_is_refused(own):
     refused(own, r"cannot read .*small\.png as a picture")
     own.rename(own.with_name("mine.bak"))  # in which DVC would notice no change
     refused(own.with_name("mine.bak"), r"mine\.bak is neither .*, or \.dvcignore names it")
-
-
-# What editors, office programs, file managers and systems leave beside a file x.png.
-LEFT = [".DS_Store", "._x.png", ".x.png.swp", ".#x.png", ".~lock.x.png#", ".nfs0001", "x.png~"]
-LEFT += ["#x.png#", "~$x.png", "x.png.bak", "x.png.orig", "x.png.swp", "x.png.part", "Thumbs.db"]
-LEFT += ["desktop.ini", "Icon\r", "x.png:Zone.Identifier", "x.png___jb_tmp___"]
-LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcignore"]
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])

@@ -97,8 +97,9 @@ def test_score_takes_a_notebooks_variable_and_a_greek_name(finished_demo, tmp_pa
     """On a terminal that is Latin-1."""
     Image.new("L", (28, 28)).save(path := tmp_path / "αβ.png")
     command = [sys.executable, SRC / "tools/score.py", path, "--figure", tmp_path / "figure.png"]
-    variables = {"PYTHONIOENCODING": "latin-1", "MPLBACKEND": FIXED["MPLBACKEND"][0]}
-    assert rb"/\u03b1\u03b2.png" in run(*command, folder=finished_demo, **variables)
+    terminal = {"PYTHONIOENCODING": "latin-1", "MPLBACKEND": FIXED["MPLBACKEND"][0]}
+    shown = run(*command, folder=finished_demo, **os.environ | terminal)
+    assert rb"/\u03b1\u03b2.png" in shown
 
 
 def test_a_user_without_a_name_and_a_home_has_both():

@@ -43,6 +43,5 @@ def test_the_pipeline_makes_every_output_with(demo, overrides):
     after = hashes(demo / "dvc.lock")
     assert set(after) == set(before)
     assert after["models/20d.safetensors"] != before["models/20d.safetensors"]
-    assert all((demo / name).exists() for name in after)
     gray = overrides.get("binarize") == {"mode": "none"}
     assert ("Gaussian around the decoder" in (demo / "report.html").read_text()) == gray

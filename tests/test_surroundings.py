@@ -46,7 +46,7 @@ def run(*command: str | Path, folder: Path = SRC, **variables: str) -> bytes:
 
 @pytest.mark.parametrize("program", ["a script", "make"])
 def test_libraries_variables_are_fixed_and_places_are_the_users(program, tmp_path):
-    wanted = dict.fromkeys(WANTED.split(), "5")
+    wanted = dict.fromkeys(WANTED.split(), "5") | {"HOME": str(tmp_path)}
     variables = wanted | dict.fromkeys(UNWANTED.split(), "junk")
     variables |= {name: users for name, (users, _) in FIXED.items()}
     if program == "make":

@@ -192,15 +192,12 @@ class FileHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
 
-class FileServer(ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a client that closed the connection
-
-
 @contextlib.contextmanager
 def serving(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve a folder, by HTTPS where a context is given; yield the port."""
-    with FileServer(("127.0.0.1", 0), partial(FileHandler, directory=folder)) as server:
+    handler = partial(FileHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.handle_error = lambda *_: None  # a client that closed the connection
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -16,12 +16,19 @@ from vae.cli import UserError
 from vae.custom_data import read_custom_data
 from vae.files import dvc_files
 
-SIDE = (28, 28)
+# What editors, office programs, file managers and systems leave beside a file x.png.
+LEFT = [".DS_Store", "._x.png", ".x.png.swp", ".#x.png", ".~lock.x.png#", ".nfs0001", "x.png~"]
+LEFT += ["#x.png#", "~$x.png", "x.png.bak", "x.png.orig", "x.png.swp", "x.png.part", "Thumbs.db"]
+LEFT += ["desktop.ini", "Icon\r", "x.png:Zone.Identifier", "x.png___jb_tmp___"]
+LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcignore"]
 
 
 def pictures(count: int) -> np.ndarray:
     """Random images, `(count, 28, 28)` uint8."""
-    return np.random.default_rng(count).integers(0, 256, (count, *SIDE), dtype=np.uint8)
+    return np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+
+FEW = pictures(8)
 
 
 @pytest.fixture
@@ -47,47 +54,32 @@ def refused(path: Path, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_every_seventh_picture_of_a_plain_folder_is_for_test(own):
-    images = pictures(20)
-    save_pictures(own, images)
-    found = read_custom_data(own)
-    assert (found["test"][0] == images[[6, 13]]).all()
-    assert (found["train"][0] == np.delete(images, [6, 13], axis=0)).all()
-    assert found["train"][1] is found["test"][1] is None
+def test_every_seventh_image_is_for_test(own):
+    """Of a plain folder of pictures, and of an .npz file of one array."""
+    images, test = pictures(20), [6, 13]
+    save_pictures(own / "a", images)
+    np.savez_compressed(own / "b.npz", x=images, y=np.arange(20) % 10)
+    for name, labels in (("a", None), ("b.npz", [6, 3])):
+        found = read_custom_data(own / name)
+        assert (found["test"][0] == images[test]).all()
+        assert (found["train"][0] == np.delete(images, test, axis=0)).all()
+        assert np.array_equal(found["test"][1], labels)
+    assert found["test"][1].dtype == np.uint8
 
 
-def test_folder_names_are_the_splits_and_labels(own):
-    images = pictures(6)
+def test_folders_and_kerass_names_give_splits_and_labels(own):
+    images, labels = pictures(6), [3, 3, 7, 7, 7]
     for split, digit, part in (("train", 3, images[:2]), ("train", 7, images[2:5])):
         save_pictures(own / split / str(digit), part, ".bmp")
     save_pictures(own / "test/7", images[5:])
-    found = read_custom_data(own)
-    assert (found["train"][0] == images[:5]).all()
-    assert found["train"][1].tolist() == [3, 3, 7, 7, 7]
-    assert (found["test"][0] == images[5:]).all()
-    assert found["test"][1].tolist() == [7]
-
-
-def test_an_npz_file_with_kerass_names_keeps_its_splits(own):
-    path = own.with_name("MINE.NPZ")  # savez would add .npz to a name like this
-    x_train, x_test = pictures(5), pictures(3)
-    with path.open("wb") as file:
-        np.savez(file, x_train=x_train, x_test=x_test, y_train=np.arange(5), y_test=np.arange(3))
-    found = read_custom_data(path)
-    assert (found["train"][0] == x_train).all()
-    assert (found["test"][0] == x_test).all()
-    assert [found[name][1].tolist() for name in ("train", "test")] == [[0, 1, 2, 3, 4], [0, 1, 2]]
-
-
-def test_an_npz_file_of_one_array_is_split(own):
-    x = pictures(14)
-    np.savez_compressed(own / "own.npz", x=x, y=np.arange(14) % 10)
-    images, labels = read_custom_data(own / "own.npz")["test"]
-    assert (images == x[[6, 13]]).all()
-    assert (labels.tolist(), labels.dtype) == ([6, 3], np.uint8)
-
-
-FEW = pictures(8)
+    archive = own.with_name("MINE.NPZ")  # savez would add .npz to a name like this
+    with archive.open("wb") as file:
+        np.savez(file, x_train=images[:5], y_train=labels, x_test=images[5:], y_test=[7])
+    for path in (own, archive):
+        found = read_custom_data(path)
+        assert (found["train"][0] == images[:5]).all()
+        assert (found["test"][0] == images[5:]).all()
+        assert [found[name][1].tolist() for name in ("train", "test")] == [labels, [7]]
 
 
 @pytest.mark.parametrize(
@@ -128,13 +120,6 @@ def test_a_folder_of_another_kind_is_refused(own):
     refused(own.with_name("mine.bak"), r"mine\.bak is neither .*, or \.dvcignore names it")
 
 
-# What editors, office programs, file managers and systems leave beside a file x.png.
-LEFT = [".DS_Store", "._x.png", ".x.png.swp", ".#x.png", ".~lock.x.png#", ".nfs0001", "x.png~"]
-LEFT += ["#x.png#", "~$x.png", "x.png.bak", "x.png.orig", "x.png.swp", "x.png.part", "Thumbs.db"]
-LEFT += ["desktop.ini", "Icon\r", "x.png:Zone.Identifier", "x.png___jb_tmp___"]
-LEFT += [".ipynb_checkpoints/x.png", "__MACOSX/x.png", "@eaDir/x.png", ".dvcignore"]
-
-
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
 @pytest.mark.parametrize("place", ["other", "mine/3"])
 def test_a_link_that_dvc_cannot_follow_is_named(own, target, place):
@@ -155,12 +140,10 @@ def test_a_linked_data_own_is_followed(own):
 @pytest.mark.parametrize("checkout", [True, False])
 def test_a_name_that_is_not_utf8_is_named(own, monkeypatch, checkout):
     odd = Path(os.fsdecode(b"caf\xe9"))
-    (own / (odd if not checkout else "a.png")).touch()
     if checkout:
-        odd.mkdir()
-        for name in ("data", ".dvcignore"):
-            Path(name).rename(odd / name)
+        shutil.copytree(".", odd)
         monkeypatch.chdir(odd)
+    (own / ("a.png" if checkout else odd)).touch()
     with pytest.raises(UserError, match=r"caf.*, which .*, is not in UTF-8; rename it"):
         dvc_files(Path("data/own"))
 
@@ -186,7 +169,6 @@ def test_dvc_itself_sees_exactly_the_files_that_are_read(own):
 def test_make_repro_names_it_in_one_line_before_dvc_starts(own):
     shutil.copytree(ROOT / "src", "src", ignore=shutil.ignore_patterns("__pycache__"))
     Path("src/vae/more").symlink_to(own.absolute())
-    command = [sys.executable, "src/tools/repro.py"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "src/tools/repro.py"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"error: .*/src/vae/more, which DVC cannot .*\n", result.stderr)

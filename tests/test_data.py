@@ -11,16 +11,7 @@ import binarize as binarize_stage
 import download
 from conftest import ROOT
 from vae.cli import UserError
-from vae.data import (
-    Split,
-    binarize,
-    load_split,
-    raw_files,
-    read_idx,
-    sample_pixels,
-    save_split,
-    write_idx,
-)
+from vae.data import Split, binarize, load_split, read_idx, sample_pixels, save_split, write_idx
 
 
 def test_binarize_is_the_posts_round_for_every_gray_value():
@@ -49,11 +40,8 @@ def test_an_idx_file_reads_back_and_its_bytes_repeat(tmp_path):
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
 
 
-def idx(header: bytes, values: bytes) -> bytes:
-    return gzip.compress(header + values, mtime=0)
-
-
-HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
+def idx(type_and_dimensions: tuple[int, int], count: int, values: bytes) -> bytes:
+    return gzip.compress(bytes((0, 0, *type_and_dimensions, 0, 0, 0, count)) + values, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +49,12 @@ HEADER = bytes((0, 0, 8, 1, 0, 0, 0, 4))
     [
         (None, "No such file"),
         (b"<html>not found</html>", "cannot read"),
-        (idx(HEADER, b"abcd")[:-9], "cannot read"),
-        (idx(HEADER, b"abcd")[:-8] + bytes(8), "cannot read"),
-        (idx(bytes((0, 0, 9, 1, 0, 0, 0, 4)), b"abcd"), "no 1-dimensional IDX"),
-        (idx(bytes((0, 0, 8, 3)) + bytes(12), b""), "no 1-dimensional IDX"),
-        (idx(HEADER, b"abc"), "no 1-dimensional IDX"),
-        (idx(bytes((0, 0, 8, 1, 0, 0, 0, 0)), b""), "no 1-dimensional IDX file"),
+        (idx((8, 1), 4, b"abcd")[:-9], "cannot read"),
+        (idx((8, 1), 4, b"abcd")[:-8] + bytes(8), "cannot read"),
+        (idx((9, 1), 4, b"abcd"), "no 1-dimensional IDX"),
+        (idx((8, 3), 0, bytes(8)), "no 1-dimensional IDX"),
+        (idx((8, 1), 4, b"abc"), "no 1-dimensional IDX"),
+        (idx((8, 1), 0, b""), "no 1-dimensional IDX"),
     ],
 )
 def test_a_damaged_idx_file_is_refused_in_one_line(tmp_path, content, message):
@@ -91,22 +79,20 @@ def test_a_split_reads_back_and_its_bytes_repeat(tmp_path):
     assert load_split(tmp_path, "train").labels is None
 
 
-def arrays(**changed) -> dict[str, np.ndarray]:
-    values = {"images": np.eye(3, 784, dtype=np.uint8), "labels": np.arange(3, dtype=np.uint8)}
-    return values | changed
+GOOD = {"images": np.eye(3, 784, dtype=np.uint8), "labels": np.arange(3, dtype=np.uint8)}
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        save(arrays(images=np.eye(4, 784, dtype=np.uint8))),
-        save(arrays(images=np.eye(3, 28, dtype=np.uint8))),
-        save(arrays(images=np.eye(3, 784, dtype=np.float64))),
-        save(arrays(images=np.full((3, 784), 2, np.uint8))),
-        save(arrays(labels=np.full(3, 10, np.uint8))),
-        save(arrays(labels=np.arange(3))),
-        save(arrays(images=np.empty((0, 784), np.uint8), labels=np.empty(0, np.uint8))),
-        save({"labels": np.arange(3, dtype=np.uint8)}),
+        save(GOOD | {"images": np.eye(4, 784, dtype=np.uint8)}),
+        save(GOOD | {"images": np.eye(3, 28, dtype=np.uint8)}),
+        save(GOOD | {"images": np.eye(3, 784, dtype=np.float64)}),
+        save(GOOD | {"images": np.full((3, 784), 2, np.uint8)}),
+        save(GOOD | {"labels": np.full(3, 10, np.uint8)}),
+        save(GOOD | {"labels": np.arange(3)}),
+        save({name: array[:0] for name, array in GOOD.items()}),
+        save({"labels": GOOD["labels"]}),
         pickle.dumps(print),
         None,
     ],
@@ -121,16 +107,13 @@ def test_a_damaged_or_missing_split_is_refused_in_one_line(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("split", "same"), [("train", np.zeros((9, 28, 28))), ("test", np.eye(28)[None])]
+    ("split", "same"), [("train", np.zeros((9, 28, 28))), ("t10k", np.eye(28)[None])]
 )
 def test_images_that_are_equal_when_binarized_are_refused(tmp_path, monkeypatch, same, split):
     download.write_digits(tmp_path / "raw")
-    images, labels = raw_files(tmp_path / "raw")[split]
-    write_idx(images, same * 127 + 128)
-    labels.unlink()
+    write_idx(tmp_path / f"raw/Digits/raw/{split}-images-idx3-ubyte.gz", same * 127 + 128)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["binarize.py", f"{tmp_path}/raw", f"{tmp_path}/binarized"])
-    with pytest.raises(
-        UserError, match=rf"the {len(same)} images of .* at least two should differ"
-    ):
+    message = rf"the {len(same)} images of .* at least two should differ"
+    with pytest.raises(UserError, match=message):
         binarize_stage.main()

@@ -66,40 +66,28 @@ def test_exact_imports_only_torch_and_numpy_of_others():
     assert tops - sys.stdlib_module_names - {"exact"} == {"torch", "numpy"}
 
 
-def lines_of(path: Path) -> int:
-    return len(path.read_text().splitlines())
-
-
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_room_keeps_within_its_budget_of_lines(name):
-    assert sum(lines_of(path) for path in FILES if room_of(path) == name) <= ROOMS[name][0]
-
-
-def test_the_whole_keeps_within_its_budget_of_lines():
-    assert sum(map(lines_of, FILES)) <= MOST
+def test_rooms_and_the_whole_keep_their_budgets_of_lines():
+    lines = Counter()
+    for path in FILES:
+        lines[room_of(path)] += len(path.read_text().splitlines())
+    assert {name for name, count in lines.items() if count > ROOMS[name][0]} == set()
+    assert lines.total() <= MOST
 
 
 def test_no_two_files_or_public_functions_share_a_name():
     stems = Counter(path.stem for path in FILES if path.stem != "__init__")
-    assert [name for name, count in stems.items() if count > 1] == []
-    trees = [ast.parse(path.read_text()) for path in FILES]
-    functions = Counter(
-        node.name
-        for node in chain.from_iterable(tree.body for tree in trees)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    )
+    nodes = chain.from_iterable(ast.parse(path.read_text()).body for path in FILES)
+    named = (node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    names = Counter(node.name for node in named if not node.name.startswith("_"))
     # Each script has its `main`; tools that have options have a `parse`.
-    assert {name for name, count in functions.items() if count > 1} <= {"main", "parse"}
-
-
-def test_a_line_is_at_most_100_columns_wide():
-    assert max(len(line) for path in FILES for line in path.read_text().splitlines()) <= 100
+    twice = {name for name, count in (stems | names).items() if count > 1}
+    assert twice <= {"main", "parse"}
 
 
 def test_importing_a_package_does_nothing_but_import():
+    allowed = ast.Import | ast.ImportFrom | ast.Assign
     for path in SRC.rglob("__init__.py"):
         _, *rest = ast.parse(path.read_text()).body
-        allowed = ast.Import | ast.ImportFrom | ast.Assign
         assert all(isinstance(node, allowed) for node in rest), path
 
 

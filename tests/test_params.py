@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from pandas import json_normalize
 from ruamel.yaml import YAML
 
 from conftest import ROOT
@@ -22,7 +23,6 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: '1e-3'", "is '1e-3'; it should be a valid number"),
     ("learning_rate: 0.001", "learning_rate: .nan", "is nan; it should be a finite number"),
     ("device: cpu", "device: gpu", "train.device is 'gpu'; it should be 'cpu' or 'cuda'"),
-    ("_sizes:\n  - 400\n  - 150", "_sizes: 400", "hidden_sizes is 400; it should be a valid"),
     ("latent_size: 2\n", "latent_size: 3\n", "train-2d.latent_size is 3; it should be 2"),
     ("  - 0.05\n", "  - 0.97\n", "the first must be below the second"),
     ("seed: 199", "seed: 199\nseed: 200", "found duplicate key \"seed\""),
@@ -33,9 +33,7 @@ MISTAKES = [
     ("epochs: 10", 'epochs: 10\n  "two\\nlines": 1', "train.two lines is an unknown key"),
     ("epochs: 10", "epochs: 10\n  3: 4", "train.3 is an unknown key; allowed: epochs"),
     ("milliseconds: 50}", "milliseconds: 55}", "milliseconds is 55; it should be a multiple of 10"),
-    ("seed: 199", f"seed: {2**32}", "seed is 4294967296; it should be less than 4294967296"),
     ("vae-mnist", 251 * "x", "it should have at most 250 characters"),
-    ("seed: 199", "seed:\t199\n\t- 3", "is not valid YAML: while scanning"),
     (COMMITTED, "", "the file is None; it should be a valid dictionary"),
     (COMMITTED, 500 * "[", "is not valid YAML: maximum recursion depth exceeded"),
 ]  # fmt: skip
@@ -58,29 +56,21 @@ def test_a_number_in_scientific_notation_reads_as_dvc_reads_it(tmp_path, params)
     assert check_params(path) == params
 
 
-def test_the_committed_values_are_the_posts(params):
+@pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
+def test_a_path_of_custom_data_may_be_typed_variously(typed):
+    change = {"download.dataset": typed}
+    assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"
+
+
+def test_the_committed_values_are_the_posts_and_frozen(params):
     assert (params.seed, params.train.epochs, params.train.batch_size) == (199, 10, 128)
     assert params.train.learning_rate == 0.001
     assert (params.train_20d.hidden_sizes, params.train_20d.latent_size) == ((400,), 20)
     assert (params.train_2d.hidden_sizes, params.train_2d.latent_size) == ((400, 150), 2)
     assert params.figures.images == (1, 4, 12, 15, 22)
-
-
-def test_groups_come_in_order_and_cannot_be_changed():
-    seed, train = read_params("seed", "train", path=ROOT / "params.yaml")
-    assert seed == 199
+    assert read_params("train", "seed", path=ROOT / "params.yaml") == [params.train, 199]
     with pytest.raises(ValueError, match="frozen"):
-        train.epochs = 3
-
-
-def keys(values: dict, before: str = "") -> list[str]:
-    """Every key of params.yaml, groups included, as `train.epochs`."""
-    found = []
-    for key, value in values.items():
-        found.append(f"{before}{key}")
-        if isinstance(value, dict):
-            found += keys(value, f"{before}{key}.")
-    return found
+        params.train.epochs = 3
 
 
 LIMITS = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
@@ -93,7 +83,7 @@ ANYTHING = strategies.recursive(
 
 
 @settings(max_examples=150, **LIMITS)
-@given(key=strategies.sampled_from(keys(VALUES)), value=ANYTHING)
+@given(key=strategies.sampled_from([*VALUES, *json_normalize(VALUES)]), value=ANYTHING)
 def test_any_value_is_accepted_or_refused_by_its_key(key, value):
     try:
         params = check_params(ROOT / "params.yaml", {key: value})
@@ -126,9 +116,3 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
         check_params(tmp_path / "params.yaml")
     with pytest.raises(UserError, match=f"in {re.escape(str(Path.cwd()))}: .* repository's root"):
         check_params(tmp_path / "other.yaml")
-
-
-@pytest.mark.parametrize("typed", ["data/own/mine/", "./data/own/mine", "data//own/mine"])
-def test_a_path_of_custom_data_may_be_typed_variously(typed):
-    change = {"download.dataset": typed}
-    assert check_params(ROOT / "params.yaml", change).download.dataset == "data/own/mine"

@@ -26,19 +26,25 @@ KILLS = int(os.environ.get("KILLS", "3"))
 STAGES = ("download", "binarize", "train-20d", "train-2d")
 STAGES += ("visualize", "anomaly", "likelihood", "report")
 VICTIMS = ("stage", "dvc", "group")
+TRAIN_2D = ("--force", "--no-run-cache", "--single-item", "train-2d")
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
-    """What `make repro` runs, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "src/tools/repro.py", *options],
-        cwd=folder,
-        env=scratch_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder: Path, *options: object, until="", program="repro") -> subprocess.Popen:
+    """Start a program in a process group of its own; read to a line that starts with `until`."""
+    command = [sys.executable, f"src/tools/{program}.py", *options]
+    surroundings = {"cwd": folder, "env": scratch_environment(), "start_new_session": True}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **surroundings, **pipe)
+    if until:
+        assert any(line.startswith(until) for line in process.stdout), f"no line is {until}"
+    return process
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for a process, which must succeed; return what it printed."""
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    return output
 
 
 def store(folder: Path) -> MlflowClient:
@@ -55,9 +61,7 @@ def assert_recovers(folder: Path, before: dict[str, str]) -> str:
 
     Without the run cache, as where the killed run was the first of its kind.
     """
-    process = start(folder, "--no-run-cache")
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+    output = finish(start(folder, "--no-run-cache"))
     after = hashes(folder / "dvc.lock")
     assert {name: after.get(name) for name in before} == before, output
     assert not list(folder.rglob(".tmp-*"))
@@ -70,20 +74,12 @@ def assert_recovers(folder: Path, before: dict[str, str]) -> str:
     return output
 
 
-def await_line(process: subprocess.Popen, start: str) -> None:
-    """Read what a process prints until a line that starts so."""
-    for line in process.stdout:
-        if line.startswith(start):
-            return
-    raise AssertionError(f"it ended without a line that starts with {start}")
-
-
 @pytest.mark.parametrize("number", range(KILLS))
 def test_repro_after_a_kill_gives_the_same_bytes(demo, number):
     """kill -9 of the stage, of DVC, or of the whole group, at some moment of a stage."""
     before = hashes(demo / "dvc.lock")
-    process = start(demo, "--force", "--no-run-cache")
-    await_line(process, f"Running stage '{STAGES[number % len(STAGES)]}'")
+    stage = f"Running stage '{STAGES[number % len(STAGES)]}'"
+    process = start(demo, "--force", "--no-run-cache", until=stage)
     time.sleep(random.Random(number).uniform(0, 4))
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     victim = VICTIMS[number % len(VICTIMS)]
@@ -110,26 +106,22 @@ def test_a_torn_dvc_lock_is_restored_with_the_same_bytes(demo, end):
     torn = whole[:end] if isinstance(end, int) else whole[: whole.rindex(end) + len(end)]
     lock.write_text(torn)
     (demo / ".dvc/tmp/rwlock").write_text('{"read": {')
-    process = start(demo)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+    finish(start(demo))
     assert lock.read_text() == whole
 
 
 def test_a_stage_waits_for_the_stage_of_a_killed_dvc(demo):
     """Two would write the same files at once."""
     before = hashes(demo / "dvc.lock")
-    process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(process, "epoch 1,")
+    process = start(demo, *TRAIN_2D, until="epoch 1,")
     (stage,) = psutil.Process(process.pid).children()
     stage.suspend()
     process.kill()
     process.wait()
-    again = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(again, f"process {stage.pid} (train-2d) is at work in this folder; waiting")
+    waiting = f"process {stage.pid} (train-2d) is at work in this folder; waiting"
+    again = start(demo, *TRAIN_2D, until=waiting)
     stage.kill()
-    output = again.communicate()[0]
-    assert again.returncode == 0, output
+    finish(again)
     assert hashes(demo / "dvc.lock") == before
 
 
@@ -137,8 +129,7 @@ def test_temporary_files_are_removed_unless_dvc_runs(demo):
     stray = demo / "plots/.tmp-manifold.gif"
     stray.write_text("torn")
     rwlock = demo / ".dvc/tmp/rwlock"
-    writer = {"pid": os.getpid(), "cmd": "dvc repro"}
-    rwlock.write_text(json.dumps({"read": {}, "write": {"plots": writer}}))
+    rwlock.write_text(json.dumps({"write": {"plots": {"pid": os.getpid()}}}))
     restore_after_kill(demo)
     assert stray.exists()
     rwlock.write_text("{}")
@@ -151,8 +142,7 @@ def test_a_killed_training_continues_after_its_last_epoch(demo):
     shutil.rmtree(demo / ".dvc/cache")  # as where nobody has trained this before
     # The training takes a second; it may end before the kill, and leave no checkpoint.
     for _ in range(10):
-        process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-        await_line(process, "epoch 3,")
+        process = start(demo, *TRAIN_2D, until="epoch 3,")
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if (demo / ".checkpoints/2d/state.safetensors").exists():
@@ -163,8 +153,7 @@ def test_a_killed_training_continues_after_its_last_epoch(demo):
 
 
 def test_ctrl_c_ends_a_training_at_once_with_one_line(demo):
-    process = start(demo, "--force", "--no-run-cache", "--single-item", "train-2d")
-    await_line(process, "epoch 1,")
+    process = start(demo, *TRAIN_2D, until="epoch 1,")
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     printed = process.communicate()[0].splitlines()
@@ -176,9 +165,8 @@ def test_ctrl_c_ends_a_training_at_once_with_one_line(demo):
 
 
 def test_a_demo_that_is_stopped_ends_its_pipeline_first(tmp_path):
-    command = [sys.executable, ROOT / "src/tools/demo.py", tmp_path / "demo"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    await_line(process, "Running stage 'train-20d'")
+    running = "Running stage 'train-20d'"
+    process = start(ROOT, tmp_path / "demo", program="demo", until=running)
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     process.terminate()

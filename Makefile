@@ -40,7 +40,7 @@ repro: setup ## Run the pipeline; SET="train.epochs=2" tries another value
 
 # Slow, beside a start of MLflow's pages: compilers, the documented commands, extreme parameters, bad
 # disks, kills, many at once, Ray, MLflow's server, rebuilds.
-SLOW = $(patsubst %,tests/test_%.py,compilers convolution_compilers library setup commands extremes failures kill many study tracking_server verify)
+SLOW = $(patsubst %,tests/test_%.py,compilers library setup commands extremes failures kill many study tracking_server verify)
 # Two workers of pytest-xdist with half the tests each, on one core each; the first to end takes over some.
 PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal
 test: setup ## Run the tests, but for the slow ones

@@ -213,7 +213,7 @@ def test_a_run_that_has_no_model_gets_scores_all_the_same(workspace, params):
     """As one that an earlier version logged."""
     store = Store(params.tracking)
     run_id = store.client.create_run(store.experiment).info.run_id
-    log_results(store, run_id, [], {"kl": 2.0})
+    sync.log_results(store, run_id, [], {"kl": 2.0})
     assert runs()[0].data.metrics == {"scores/kl": 2.0}
 
 

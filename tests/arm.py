@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from subprocess import run
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src/tools"), str(ROOT / "src")]
@@ -21,7 +21,7 @@ import demo  # noqa: E402
 from vae import cli  # noqa: E402
 from vae.cli import UserError  # noqa: E402
 from vae.rebuild.build import MNIST, override_params, run_pipeline  # noqa: E402
-from vae.rebuild.compare import compare, hashes  # noqa: E402
+from vae.rebuild.compare import first_difference, hashes  # noqa: E402
 
 # A Debian and its Python.
 SUITE, PYTHON = "bookworm", "3.11"
@@ -65,11 +65,7 @@ def main() -> None:
     if options.mnist:
         shutil.copytree(here / "data/raw/MNIST/raw", userland / "mnist", dirs_exist_ok=True)
     run_emulated(userland, emulator)
-    if differing := compare(here, there, committed={}):
-        raise UserError(f"ARM gives other bits: {'; '.join(differing)}")
-    outputs = hashes(here / "dvc.lock")
-    digest = hashlib.md5(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
-    print(f"{len(outputs)} outputs: the same bits on ARM as here ({digest[:12]})")
+    compare(here, there)
 
 
 def program(*names: str) -> str:
@@ -90,12 +86,12 @@ def unpacked(folder: Path) -> Path:
     # As root in a namespace, for debootstrap asks who runs it.
     bootstrap = [program("debootstrap"), "--arch=arm64", "--variant=minbase", "--download-only"]
     as_root = ["unshare", "--user", "--map-root-user", *bootstrap]
-    run([*as_root, f"--include={PROGRAMS}", SUITE, debian], check=True)
+    run(*as_root, f"--include={PROGRAMS}", SUITE, debian)
     shutil.rmtree(userland, ignore_errors=True)
     userland.mkdir()
     # Nothing is configured: unpacked is enough, but for the names of users and of Python.
     for package in sorted(debian.glob("var/cache/apt/archives/*.deb")):
-        run(["dpkg-deb", "--extract", package, userland], check=True)
+        run("dpkg-deb", "--extract", package, userland)
     shutil.copy(userland / "usr/share/base-passwd/passwd.master", userland / "etc/passwd")
     local = userland / "usr/local"
     (local / "bin").mkdir(parents=True, exist_ok=True)
@@ -103,18 +99,37 @@ def unpacked(folder: Path) -> Path:
     platform = ["--python-platform", "aarch64-manylinux_2_28", "--python-version", PYTHON]
     target = ["--target", local / f"lib/python{PYTHON}/dist-packages"]
     install = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--no-deps"]
-    run([*install, *platform, *target, "--require-hashes", "--requirement", lock], check=True)
+    run(*install, *platform, *target, "--require-hashes", "--requirement", lock)
     finished.touch()
     return userland
 
 
+def run(*command: str | Path) -> None:
+    """Run a command. Raises UserError when it fails."""
+    if subprocess.run(command).returncode:
+        raise UserError(f"{Path(command[0]).name} failed; the lines above say why")
+
+
 def run_emulated(userland: Path, emulator: str) -> None:
-    """Run the pipeline in the userland."""
+    """Run the pipeline in the userland. Raises UserError."""
     variables = {"MAGIC": MAGIC, "MASK": MASK, "EMULATOR": emulator, "USERLAND": str(userland)}
     variables |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
     variables |= {"DVC_NO_ANALYTICS": "1", "MNIST_MIRROR": "/mnist"}
     command = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", ENTER]
-    run(command, env=variables, check=True)
+    if subprocess.run(command, env=variables).returncode:
+        raise UserError("the emulated pipeline failed; the lines above say why")
+
+
+def compare(here: Path, there: Path) -> None:
+    """Compare the outputs of two finished pipelines. Raises UserError where any differs."""
+    ours, theirs = hashes(here / "dvc.lock"), hashes(there / "dvc.lock")
+    for name, value in ours.items():
+        print(f"{name:<32} {value}")
+    if differing := [name for name in ours if theirs[name] != ours[name]]:
+        places = [f"{name} at {first_difference(here / name, there / name)}" for name in differing]
+        raise UserError(f"ARM gives other bits: {'; '.join(places)}")
+    digest = hashlib.md5(json.dumps(ours, sort_keys=True).encode()).hexdigest()
+    print(f"{len(ours)} outputs: the same bits on ARM as here ({digest[:12]})")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from filelock import FileLock
 import download
 import exact
 from vae.data import Split, binarize, raw_files, read_idx, save_split
-from vae.frames import FrameRecorder
 from vae.model import VAE, build_model
 from vae.params import Architecture, Params, check_params
 from vae.rebuild.build import scratch_environment
@@ -150,13 +149,6 @@ def commit_all(demo: Path) -> None:
     commands = "init --quiet", "config user.name a", "config user.email a@b", "add ."
     for command in (*commands, "commit --quiet --message demo"):
         subprocess.run(["git", *command.split()], cwd=demo, check=True)
-
-
-def save_frames(path: Path, count: int) -> None:
-    """Write so many black frames of five pictures."""
-    recorder = FrameRecorder(np.zeros((5, 784), np.uint8), 16)
-    recorder.frames = [np.zeros((5, 784), np.uint8)] * count
-    recorder.save(path, recorder.frames)
 
 
 def link_environment(folder: Path) -> None:

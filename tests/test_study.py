@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +23,7 @@ from hypothesis import strategies as st
 
 import demo as demo_script
 import study as study_script
-from conftest import ROOT, listening
+from conftest import ROOT, call, listening, serving
 from vae.cli import UserError
 from vae.data import load_split
 from vae.identity import identity
@@ -39,20 +38,20 @@ SEEDS, EPOCHS = "0-3", 40  # trials of seconds, so that a kill interrupts one
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="needs Ray: make test-all")
 
 
-def fill(folder: Path, digits: Path, epochs: int = 3) -> Path:
+def fill(folder: Path, digits: Path, epochs: int) -> Path:
     """Give a folder scikit-learn's digits and parameters for short trials."""
     shutil.copytree(digits, folder / "data/binarized")
     shutil.copytree(ROOT / "data/published", folder / "data/published")
     shutil.copy(ROOT / "params.yaml", folder)
-    for changes in (demo_script.OVERRIDES, {"train": {"epochs": epochs}}):
-        override_params(folder / "params.yaml", changes)
+    override_params(folder / "params.yaml", demo_script.OVERRIDES)
+    override_params(folder / "params.yaml", {"train": {"epochs": epochs}})
     return folder
 
 
 @pytest.fixture
 def workspace(tmp_path, digits):
     """A folder for trials of 3 epochs."""
-    return fill(tmp_path, digits)
+    return fill(tmp_path, digits, 3)
 
 
 @pytest.fixture
@@ -118,7 +117,7 @@ def test_only_whole_trials_of_a_cut_table_are_read(tmp_path):
 
 @pytest.fixture
 def main(workspace, monkeypatch):
-    """Run a study's `main` in this process, with these arguments."""
+    """Run a study's `main` in this process, with these arguments, in `workspace`."""
 
     def run(*options: str) -> None:
         monkeypatch.setattr(sys, "argv", ["study.py", "--output", "out.csv", *options])
@@ -177,11 +176,6 @@ def test_the_committed_table_has_the_committed_parameters_and_data(monkeypatch):
     assert dict(zip(keys, table["trial"], strict=True)) == planned
 
 
-def plan_in(folder, monkeypatch, seeds, grid, models=("20d",)):
-    monkeypatch.chdir(folder)
-    return plan(models, seeds, grid, ["data"])
-
-
 # Values of parameters that trainings read; some of them are equal.
 VALUES = {
     "train.learning_rate": [0.001, 0.003, 1e-3],
@@ -197,7 +191,7 @@ GRIDS = st.fixed_dictionaries({}, optional=SOME)
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
 @given(st.lists(GRIDS, min_size=1, max_size=3))
-def test_label_and_key_name_what_a_trial_runs_with(workspace, monkeypatch, grids):
+def test_label_and_key_name_what_a_trial_runs_with(main, monkeypatch, grids):
     """Whatever the process has run before."""
     ran, labels, keys = [], {}, {}
 
@@ -207,7 +201,7 @@ def test_label_and_key_name_what_a_trial_runs_with(workspace, monkeypatch, grids
 
     monkeypatch.setattr("vae.study.trials.prepare", prepare)
     for grid in grids:
-        for trial in plan_in(workspace, monkeypatch, [0, 1], grid, MODELS):
+        for trial in plan(MODELS, [0, 1], grid, ["data"]):
             assert labels.setdefault(trial.fingerprint, str(trial)) == str(trial)
             assert keys.setdefault(str(trial), trial.fingerprint) == trial.fingerprint
             with pytest.raises(KeyboardInterrupt):
@@ -215,8 +209,8 @@ def test_label_and_key_name_what_a_trial_runs_with(workspace, monkeypatch, grids
             assert identity(flat(ran.pop()), ["data"]) == trial.fingerprint
 
 
-def test_a_process_that_trained_by_torch_gives_exact_bits_again(workspace, monkeypatch):
-    (trial,) = plan_in(workspace, monkeypatch, [0], {"train.epochs": [1]})
+def test_a_process_that_trained_by_torch_gives_exact_bits_again(main):
+    (trial,) = plan(["20d"], [0], {"train.epochs": [1]}, ["data"])
     splits = [load_split(Path("data/binarized"), name) for name in ("train", "test")]
     before = run_trial(trial, *splits)
     other = check_params(Path("params.yaml"), {"train.arithmetic": "torch"})
@@ -229,10 +223,9 @@ def test_a_process_that_trained_by_torch_gives_exact_bits_again(workspace, monke
     assert again == before
 
 
-def test_a_node_with_another_pytorch_is_refused(workspace, monkeypatch):
-    (trial,) = plan_in(workspace, monkeypatch, [0], {})
+def test_a_node_with_another_pytorch_is_refused():
     with pytest.raises(UserError, match=r"has torch 2\..*, and the study torch 1\.0"):
-        run_on_node("1.0", trial, None, None)
+        run_on_node("1.0", None, None, None)
 
 
 def cheap_trials(number, step=1):
@@ -260,7 +253,7 @@ def cheap_trials(number, step=1):
         ("0-3", 0.001, None, True),  # another machine has finished the same trials
     ],
 )
-def test_whatever_ran_before_a_study_ends_with_the_same_results(
+def test_a_study_has_the_same_results_whatever_ran_before(
     main, workspace, monkeypatch, seeds, default_rate, number, twice
 ):
     """Its table and summary; the figure takes a second."""
@@ -273,12 +266,10 @@ def test_whatever_ran_before_a_study_ends_with_the_same_results(
         with contextlib.suppress(KeyboardInterrupt, UserError):
             main("--seeds", seeds, "--set", "train.learning_rate=0.001,0.003")
 
-    def results():
-        return output.read_bytes(), output.with_suffix(".json").read_bytes()
-
     run("0-3", cheap_trials(None))
-    expected = results()
-    for path in workspace.glob("out*"):
+    files = [output, output.with_suffix(".json")]
+    expected = [path.read_bytes() for path in files]
+    for path in files:
         path.unlink()
     override_params(workspace / "params.yaml", {"train": {"learning_rate": default_rate}})
     run(seeds, cheap_trials(number, step=-1))
@@ -286,15 +277,13 @@ def test_whatever_ran_before_a_study_ends_with_the_same_results(
     if twice:
         append_rows(output, read_rows(output))
     run("0-3", cheap_trials(None))
-    assert results() == expected
+    assert [path.read_bytes() for path in files] == expected
 
 
 @needs_ray
-def test_a_trial_has_the_bits_of_the_stages(demo, tmp_path):
-    output = tmp_path / "study.csv"
-    command = [sys.executable, "src/tools/study.py", "--seeds", "199", "--output", output]
-    subprocess.run(command, cwd=demo, check=True, capture_output=True)
-    rows = pd.read_csv(output)
+def test_a_trial_has_the_bits_of_the_stages(demo):
+    call(demo, "python", "src/tools/study.py", "--seeds", "199", "--output", "study.csv")
+    rows = pd.read_csv(demo / "study.csv")
     for model in ("20d", "2d"):
         stage = pd.read_csv(demo / f"plots/{model}-losses.csv")
         ours = rows.loc[rows["model"] == model, stage.columns]
@@ -337,12 +326,9 @@ def test_a_trial_that_diverges_is_reported_and_the_others_end(workspace):
 
 
 def test_a_study_whose_trials_all_fail_writes_no_table(main, workspace, monkeypatch):
-    def failing(trials, *_):
-        yield from ((trial, "epoch 1: it has exploded") for trial in trials)
-
-    monkeypatch.setattr(study_script, "run_trials", failing)
-    with pytest.raises(UserError, match=r"^1 of 1 trials failed: 20d, defaults, seed 1: epoch 1"):
-        main("--models", "20d", "--seeds", "1")
+    monkeypatch.setattr(study_script, "run_trials", cheap_trials(None))
+    with pytest.raises(UserError, match=r"^1 of 1 trials failed: 20d, defaults, seed 2: it failed"):
+        main("--models", "20d", "--seeds", "2")
     assert [path.name for path in workspace.glob("out*")] == ["out.csv.lock"]
 
 
@@ -383,27 +369,12 @@ def test_ray_listens_on_loopback_and_ctrl_c_keeps_trials(workspace):
 
 
 @needs_ray
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"HTTP/1.1 400 Bad Request", "the server there is not Ray"),
-        (b"", "timed out"),
-        (None, ".*refused"),
-    ],
-)
-def test_an_address_without_ray_ends_a_study_in_seconds(workspace, answer, reason):
-    def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        connection.sendall(answer)
-        with contextlib.suppress(ConnectionError):
-            while connection.recv(99):  # until the other side closes
-                pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=[listener], daemon=True).start()
-        port = 1 if answer is None else listener.getsockname()[1]
-        address = f"127.0.0.1:{port}"
-        begun = time.monotonic()
-        output = study(workspace, "--seeds", "1", "--address", address, status=1)
-    assert re.search(rf"error: cannot use the Ray cluster at {address} \({reason}\)", output)
-    assert time.monotonic() - begun < 60  # with the start of Python and Ray on a busy machine
+def test_an_address_without_ray_ends_a_study_in_seconds(workspace):
+    with serving(workspace) as http, socket.create_server(("127.0.0.1", 0)) as silent:
+        reasons = {http: "the server there is not Ray", silent.getsockname()[1]: "timed out"}
+        for port, reason in {**reasons, 1: ".*refused"}.items():
+            place = f"127.0.0.1:{port}"
+            begun = time.monotonic()
+            output = study(workspace, "--seeds", "1", "--address", place, status=1)
+            assert time.monotonic() - begun < 60  # with the start of Ray on a busy machine
+            assert re.search(rf"error: cannot use the Ray cluster at {place} \({reason}\)", output)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from conftest import ROOT, call, commit_all, link_environment
-from vae.rebuild.build import scratch_environment
 
-JOBS = {
-    f"{path.stem}: {name}": job
+STEPS = {
+    f"{path.stem}: {name}": [step for step in job["steps"] if "run" in step]
     for path in sorted(ROOT.glob(".github/workflows/*.yml"))
     for name, job in YAML(typ="safe").load(path)["jobs"].items()
 }
@@ -22,10 +20,7 @@ NOT_RUN = {
     "make test-all": "the other tests",
     "make audit": "needs PyPI's vulnerability service",
 }
-STEPS = {name: [step for step in job["steps"] if "run" in step] for name, job in JOBS.items()}
-RUN = {
-    name: [step for step in steps if step["run"] not in NOT_RUN] for name, steps in STEPS.items()
-}
+RUN = {name: [step for step in STEPS[name] if step["run"] not in NOT_RUN] for name in STEPS}
 # As the workflow has it, and as it is run. Only GitHub makes a release; its files must be there.
 STAND_INS = {
     "make verify |": "printf 'one\\ntwo\\n' |",
@@ -56,14 +51,10 @@ def run_step(step: dict, folder: Path) -> str:
     for as_written, as_run in STAND_INS.items():
         script = script.replace(as_written, as_run)
     assert "${{" not in script, "a value that GitHub fills in belongs into env"
-    environment = {**scratch_environment(), "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    environment = {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
     for name, value in step.get("env", {}).items():
         environment[name] = CONTEXTS[re.fullmatch(r"\$\{\{ (.*) \}\}", value)[1]]
-    result = subprocess.run(
-        ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, f"{script}: {result.stdout}{result.stderr}"
-    return result.stdout
+    return call(folder, "bash", "-e", "-c", script, **environment)
 
 
 @pytest.mark.parametrize("job", [name for name, steps in RUN.items() if steps])

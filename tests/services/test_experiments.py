@@ -14,12 +14,6 @@ import pytest
 from conftest import ROOT, call, commit_all, copy_demo
 from vae.rebuild.build import scratch_environment
 
-HEADLINES = {
-    f"{model}.{name}"
-    for model in ("20d", "2d")
-    for name in ("train_loss", "test_loss", "test_log_likelihood")
-} | {"noise_kl"}
-
 
 @pytest.fixture(scope="module")
 def experiment(finished_demo, tmp_path_factory):
@@ -65,8 +59,7 @@ def test_a_grid_counts_what_failed_and_earlier_experiments_stay(repository):
     (failed,) = re.fullmatch("error: 1 of 2 experiments have no results: (.*)", failure).groups()
     (line,) = [line for line in output if line.startswith(failed)]
     assert line.split()[1:] == ["failed", "train.epochs=1"]
-    for hint in ("is frozen", "dvc push", "Ran experiment"):
-        assert hint not in result.stdout
+    assert not re.search("is frozen|dvc push|Ran experiment", result.stdout)
     (other,) = [line for line in output if line.endswith("train.learning_rate=0.002")]
     call(repository, "git", "commit", "--quiet", "--allow-empty", "--message", "later")
     assert other in call(repository, *command).splitlines()
@@ -76,7 +69,9 @@ def test_metrics_diff_has_the_few_numbers_that_matter(experiment):
     summary = ("--targets", "metrics/summary.json")
     changes = json.loads(call(experiment, "dvc", "metrics", "diff", "--json", *summary))
     # The study has other data than the demo, so there are no deviations of its seeds.
-    assert set(changes["metrics/summary.json"]) == HEADLINES
+    names = ("train_loss", "test_loss", "test_log_likelihood")
+    headlines = {f"{model}.{name}" for model in ("20d", "2d") for name in names}
+    assert set(changes["metrics/summary.json"]) == {"noise_kl"} | headlines
     losses = changes["metrics/summary.json"]["20d.test_loss"]
     assert losses["diff"] == pytest.approx(losses["new"] - losses["old"])
     scores = ("--targets", "metrics/anomaly.json")
@@ -97,9 +92,8 @@ def test_plots_have_titles_units_and_published_curves(experiment, tmp_path, revi
         assert (axes["x"]["title"], axes["y"]["title"]) == ("Epoch", "Loss (nats per image)")
         assert "<DVC_METRIC" not in json.dumps(curve)
         values = curve["data"]["values"]
-        paths = ("plots/{}d-losses", "data/published/post-{}d")
-        paths += ("data/published/notebook-2019-06-05-{}d",)
-        names = {path.format(model) for path in paths}
+        names = {f"data/published/{source}-{model}d" for source in ("post", "notebook-2019-06-05")}
+        names.add(f"plots/{model}d-losses")
         sources = {value["filename::field"] for value in values}
         splits = ("train", "test")
         assert sources == {f"{name}.csv::{split}_loss" for name in names for split in splits}

@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import torch
-
 from vae import cli
 from vae.files import write_json
 from vae.rebuild.build import processor
@@ -97,6 +95,8 @@ def pin(name: str) -> None:
     """Keep the process of a contestant on one core to that, with one thread."""
     if name in ONE_CORE.values() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import torch  # not at the top: JAX's process needs none of torch's threads
+
         torch.set_num_threads(1)
 
 

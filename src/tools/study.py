@@ -90,8 +90,8 @@ def write_results(
 ) -> None:
     """Write the table, its summary as JSON and the figure; print the last epoch."""
     # In the plan's order, whichever trial ended first.
-    order = [trial.fingerprint for trial in trials]
-    rows = rows.sort_values("trial", key=lambda names: names.map(order.index), kind="stable")
+    order = {trial.fingerprint: number for number, trial in enumerate(trials)}
+    rows = rows.sort_values("trial", key=lambda names: names.map(order), kind="stable")
     losses = prediction_intervals(rows, LOSSES, ["model", "arm", "epoch"])
     differences = paired_differences(rows, "test_loss")
     defaults = [trial for trial in trials if trial.arm == DEFAULTS]
